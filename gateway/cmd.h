@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: MIT
+ * The command line: one table of commands, each in its own cmd_*.c. */
+#ifndef LORICA_GATEWAY_CMD_H
+#define LORICA_GATEWAY_CMD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "proto/err.h"
+
+/** Exit codes of every command. */
+enum lorica_exit { LORICA_EXIT_OK = 0, LORICA_EXIT_FAILED = 1, LORICA_EXIT_USAGE = 2 };
+
+/** One command, or one with a second word ("base import"). */
+struct lorica_cmd {
+    const char *name;     /**< "serve" or "base import" */
+    const char *synopsis; /**< after the name: "FILE|DIR [--name N]" */
+    const char *summary;  /**< one line */
+    const char *help;     /**< the options, one per line, as --help and the man page print them */
+    /** Runs with argv[0] the first word behind the name. Returns an enum lorica_exit. */
+    int (*run)(int argc, char **argv);
+};
+
+/** Commands of each file; main.c lists them in one table. */
+extern const struct lorica_cmd lorica_cmd_init;
+extern const struct lorica_cmd lorica_cmd_base[], lorica_cmd_adapter[], lorica_cmd_key[];
+extern const size_t lorica_cmd_base_count, lorica_cmd_adapter_count, lorica_cmd_key_count;
+extern const struct lorica_cmd lorica_cmd_serve, lorica_cmd_train, lorica_cmd_chat,
+    lorica_cmd_bench;
+extern const struct lorica_cmd lorica_cmd_eval[];
+extern const size_t lorica_cmd_eval_count;
+extern const struct lorica_cmd lorica_cmd_verify;
+
+/* What commands share (cmd.c). */
+
+/** An option of a command: `--name VALUE`, `--name=VALUE`, or a flag. */
+struct lorica_option {
+    const char *name;   /**< without the dashes */
+    const char **value; /**< receives the text; NULL for a flag */
+    bool *flag;         /**< set to true for a flag */
+    const char ***list; /**< instead of value: a repeatable option; NULL-terminated, malloc'd */
+};
+
+/** Takes the options out of argv, in any order among the positional words ("--" ends them), and
+ * leaves the positional words in argv[0..return value). Prints what is wrong (unknown option,
+ * missing value, an option twice) with the usage line to stderr and returns -1. `--help` is handled
+ * by main before run. */
+int lorica_cmd_options(const struct lorica_cmd *cmd, int argc, char **argv,
+                       const struct lorica_option *options, size_t count, int min_words,
+                       int max_words);
+
+/** Reads a whole number option in [min, max]; prints and returns false when it is not one. */
+bool lorica_cmd_integer(const char *option, const char *text, long long min, long long max,
+                        long long *ret);
+/** Likewise a finite decimal number. */
+bool lorica_cmd_number(const char *option, const char *text, double min, double max, double *ret);
+
+/** Prints "lorica: <sentence>" to stderr and returns LORICA_EXIT_FAILED. */
+int lorica_cmd_fail(const struct lorica_error *err);
+
+/** The data directory: `option` if not NULL, else $LORICA_DATA, else $XDG_DATA_HOME/lorica, else
+ * ~/.local/share/lorica. Caller frees. NULL: printed why. */
+char *lorica_data_dir(const char *option);
+
+/** The base file a word means: a path to an existing file or directory, else the base of that name
+ * (or digest) in DIR/bases; NULL word: the only base there is. Caller frees. */
+int lorica_find_base(const char *data_dir, const char *word, char **ret,
+                     struct lorica_error *err) LORICA_MUSTCHECK;
+
+/** A progress bar on a terminal, plain lines elsewhere (at most one each 10 %); fits
+ * lorica_progress_fn. */
+void lorica_progress(void *arg, const char *what, unsigned long long done,
+                     unsigned long long total);
+
+#endif

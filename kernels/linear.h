@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT
+ * Serving's matrix products: y = W x for a few or many rows of activations, on the 4-bit or 8-bit
+ * codes as they lie in the base file.
+ *
+ * Contract that serving stands on: the value of y[r][i] depends on row r of x and row i of W alone,
+ * to the bit: not on how many rows or tiles one call is given, nor on the alignment of anything. */
+#ifndef LORICA_KERNELS_LINEAR_H
+#define LORICA_KERNELS_LINEAR_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/matrix.h"
+
+/** A matrix made ready for the fast products. */
+struct lorica_linear {
+    enum lorica_format format; /**< NF4 or Q8: tiled; F32, F16, BF16: dense rows */
+    uint32_t n, k;
+    const void *codes;      /**< borrowed: matrix data */
+    const uint16_t *scales; /**< f16 bits [tile][k/block][16], block 64 for NF4, 32 for Q8. NF4: the
+                                 exact absmax rounded to f16; Q8: those of the matrix */
+};
+
+/** Fills the f16 scales of a tiled NF4 matrix: scales[tiles * k/64 * 16], 0 for rows past n.
+ * LORICA_EUNSUPPORTED if an absmax does not fit f16 (over 65504): the caller then keeps such a
+ * matrix dense. */
+int lorica_linear_nf4_scales(const struct lorica_matrix *m, uint16_t *scales) LORICA_MUSTCHECK;
+
+/** Quantises one activation row x[k] (k % 32 == 0) into the opaque form that the same table's
+ * products take. Non-finite values must make the outputs non-finite, not crash. */
+typedef void (*lorica_act_quantise_fn)(void *dst, const float *x, uint32_t k);
+
+/** y[r * ldy + i] = sum_j W[i][j] x[r][j] for rows r < `rows` and i in the tiles [tile0, tile1):
+ * whole tiles are written, so y needs room for tiles * 16 columns and ldy counts floats.
+ * xq: rows quantised by act_quantise, xq_stride bytes apart (64-byte aligned rows). */
+typedef void (*lorica_linear_fn)(float *y, size_t ldy, const void *xq, size_t xq_stride,
+                                 uint32_t rows, const struct lorica_linear *w, uint32_t tile0,
+                                 uint32_t tile1);
+
+/** The same on dense weights and plain activations x[r * ldx + j], any k; float32 accumulation.
+ * Outputs i in [16*tile0, min(16*tile1, n)); columns past n are set to 0. */
+typedef void (*lorica_linear_dense_fn)(float *y, size_t ldy, const float *x, size_t ldx,
+                                       uint32_t rows, const struct lorica_linear *w, uint32_t tile0,
+                                       uint32_t tile1);
+
+/** One table per process; filled by the ladder in linear.c for lorica_cpu_level(). */
+struct lorica_linear_kernels {
+    size_t (*act_nbytes)(uint32_t k); /**< bytes of one quantised row, a multiple of 64 */
+    lorica_act_quantise_fn act_quantise;
+    lorica_linear_fn nf4;
+    lorica_linear_fn q8;
+    lorica_linear_dense_fn dense;
+};
+
+/** Fills the table: C first, then what the level adds. Cannot fail. */
+void lorica_linear_kernels_init(struct lorica_linear_kernels *kernels);
+
+#endif

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT
+ * SHA-256, HMAC and random bytes on OpenSSL: the only cryptography below the gateway. */
+#ifndef LORICA_REGISTRY_DIGEST_H
+#define LORICA_REGISTRY_DIGEST_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proto/digest.h"
+
+/** SHA-256 as a stream, for layers that take a hasher. */
+extern const struct lorica_hasher lorica_sha256_hasher;
+
+/** SHA-256 of one piece of memory. */
+int lorica_sha256(const void *bytes, size_t len, struct lorica_digest *ret) LORICA_MUSTCHECK;
+
+/** HMAC-SHA-256. */
+int lorica_hmac_sha256(const void *key, size_t key_len, const void *bytes, size_t len,
+                       struct lorica_digest *ret) LORICA_MUSTCHECK;
+
+/** Fills with random bytes fit for keys. */
+int lorica_random_bytes(void *out, size_t len) LORICA_MUSTCHECK;
+
+#endif

@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: MIT
+ * The registry: adapters with their versions, channels, history and audit chain, and the API keys.
+ *
+ * Glossary. An ADAPTER is a name. A VERSION is an immutable (config, weights) pair under a name,
+ * numbered 1, 2, 3, ... and never reused. A CHANNEL ("stable", "canary", ...) of an adapter points
+ * to one version; its EPOCH counts its moves. CONTENT is found by digest: the same bytes are stored
+ * once, however many versions hold them. Every change is one durable transaction that includes its
+ * audit record: when a function returns 0, the change survives power loss.
+ *
+ * Threads: any number may read. Changes are serialised inside; the gateway calls them from its one
+ * writer thread. One process has a registry open at a time (an flock of its own on DIR/lock). */
+#ifndef LORICA_REGISTRY_REGISTRY_H
+#define LORICA_REGISTRY_REGISTRY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proto/buf.h"
+#include "proto/digest.h"
+#include "proto/err.h"
+
+#define LORICA_NAME_MAX 128
+#define LORICA_CHANNEL_MAX 64
+#define LORICA_MESSAGE_MAX 1000
+#define LORICA_CHANNEL_STABLE "stable"
+
+struct lorica_registry;
+
+struct lorica_registry_options {
+    uint64_t map_bytes; /**< largest size of the store; 0: 64 GiB. Address space, not disk */
+    bool read_only;
+};
+
+/** Opens DIR, creating it when absent. LORICA_EBUSY when another process has it (a read_only open
+ * is refused too: see the CLI's way round through the API), LORICA_EUNSUPPORTED for a newer schema
+ * or a network file system, LORICA_EFORMAT for damage. */
+int lorica_registry_open(const char *dir, const struct lorica_registry_options *options,
+                         struct lorica_registry **ret, struct lorica_error *err) LORICA_MUSTCHECK;
+/** Closes. NULL is accepted. */
+void lorica_registry_close(struct lorica_registry *registry);
+
+/** [a-z0-9][a-z0-9._-]{0,127}, not "base", no "..". */
+bool lorica_name_valid(const char *name);
+/** [a-z0-9][a-z0-9._-]{0,63}. */
+bool lorica_channel_valid(const char *channel);
+
+/** Who makes a change, and why: into the audit record. */
+struct lorica_actor {
+    const char *key_name; /**< name of the API key, or "cli" */
+    const char *message;  /**< NULL or up to LORICA_MESSAGE_MAX bytes of UTF-8 */
+};
+
+/** One version as stored. Strings are inline so that it can be copied out of a transaction. */
+struct lorica_version {
+    char name[LORICA_NAME_MAX + 1];
+    uint64_t version;
+    struct lorica_digest digest;         /**< identity: canonical config + weights */
+    struct lorica_digest config_digest;  /**< of the stored adapter_config.json bytes */
+    struct lorica_digest weights_digest; /**< of the stored safetensors bytes */
+    struct lorica_digest base_digest;    /**< of the base it was published to */
+    uint64_t config_nbytes, weights_nbytes;
+    uint32_t rank;      /**< largest */
+    bool base_stated;   /**< true: the publisher stated the base, the config did not carry it */
+    int64_t created_ms; /**< Unix time */
+    char created_by[LORICA_NAME_MAX + 1];
+    char message[LORICA_MESSAGE_MAX + 1];
+};
+
+/** What to publish. The gateway has checked the adapter against the base before
+ * (lorica_adapter_create); the registry stores bytes. */
+struct lorica_publish {
+    const char *name;
+    const char *config; /**< adapter_config.json as given */
+    size_t config_len;
+    const char *canonical; /**< lorica_peft_canonical of it */
+    size_t canonical_len;
+    const char *weights_path; /**< file with the safetensors bytes; read, not moved */
+    struct lorica_digest base_digest;
+    bool base_stated;
+    uint32_t rank;
+    const char *manifest; /**< extra JSON facts (trainer parameters, losses), or NULL */
+    size_t manifest_len;
+    const char *channel; /**< also points this channel to it, in the same transaction; NULL: none */
+};
+
+/** Publishes. *ret gets the version; *ret_existing is true when the same content was already there
+ * under this name (nothing new is made, but `channel`, if given, is moved). */
+int lorica_registry_publish(struct lorica_registry *registry, const struct lorica_publish *publish,
+                            const struct lorica_actor *actor, struct lorica_version *ret,
+                            bool *ret_existing, struct lorica_error *err) LORICA_MUSTCHECK;
+
+/** A version by number; LORICA_ENOTFOUND says whether the name or the number is unknown. */
+int lorica_registry_version(struct lorica_registry *registry, const char *name, uint64_t version,
+                            struct lorica_version *ret, struct lorica_error *err) LORICA_MUSTCHECK;
+
+/** Resolves "name", "name:channel" or "name@3" as design says: the rule that must never break.
+ * LORICA_ENOTFOUND says which part is unknown, or that `stable` points nowhere yet. */
+int lorica_registry_resolve(struct lorica_registry *registry, const char *reference,
+                            struct lorica_version *ret, struct lorica_error *err) LORICA_MUSTCHECK;
+
+/** Newest version number of a name; 0 in *ret when it has none. */
+int lorica_registry_latest(struct lorica_registry *registry, const char *name, uint64_t *ret,
+                           struct lorica_error *err) LORICA_MUSTCHECK;
+
+/** Called for each item of a listing; a non-zero return stops it and is returned. Runs inside a
+ * read transaction: copy what is needed and return quickly. */
+typedef int (*lorica_name_fn)(void *arg, const char *name, uint64_t latest);
+typedef int (*lorica_version_fn)(void *arg, const struct lorica_version *version);
+
+/** Names in order, after `after` (NULL: from the first), at most `limit`. */
+int lorica_registry_names(struct lorica_registry *registry, const char *after, size_t limit,
+                          lorica_name_fn fn, void *arg, struct lorica_error *err) LORICA_MUSTCHECK;
+/** Versions of a name, ascending. LORICA_ENOTFOUND for an unknown name. */
+int lorica_registry_versions(struct lorica_registry *registry, const char *name,
+                             lorica_version_fn fn, void *arg,
+                             struct lorica_error *err) LORICA_MUSTCHECK;
+
+struct lorica_channel {
+    char channel[LORICA_CHANNEL_MAX + 1];
+    uint64_t version; /**< 0: points nowhere */
+    uint64_t epoch;   /**< 0 before its first move */
+    int64_t moved_ms;
+    char moved_by[LORICA_NAME_MAX + 1];
+};
+typedef int (*lorica_channel_fn)(void *arg, const struct lorica_channel *channel);
+
+/** Channels of a name, in order of their names. */
+int lorica_registry_channels(struct lorica_registry *registry, const char *name,
+                             lorica_channel_fn fn, void *arg,
+                             struct lorica_error *err) LORICA_MUSTCHECK;
+/** One channel; a channel that never moved gives version 0, epoch 0 (no error). */
+int lorica_registry_channel(struct lorica_registry *registry, const char *name, const char *channel,
+                            struct lorica_channel *ret, struct lorica_error *err) LORICA_MUSTCHECK;
+
+/** Points a channel to a version if its epoch still is `expected_epoch`; else LORICA_EPRECOND with
+ * the present epoch in the sentence. `any_epoch` skips the comparison (the CLI on files). */
+int lorica_registry_promote(struct lorica_registry *registry, const char *name, const char *channel,
+                            uint64_t version, uint64_t expected_epoch, bool any_epoch,
+                            const struct lorica_actor *actor, struct lorica_channel *ret,
+                            struct lorica_error *err) LORICA_MUSTCHECK;
+
+/** Points a channel back to what it pointed to before the version now live, by its own history;
+ * a second rollback goes one further back. LORICA_ECONFLICT when there is nothing before. */
+int lorica_registry_rollback(struct lorica_registry *registry, const char *name,
+                             const char *channel, const struct lorica_actor *actor,
+                             struct lorica_channel *ret, struct lorica_error *err) LORICA_MUSTCHECK;
+
+enum lorica_audit_kind {
+    LORICA_AUDIT_PUBLISH,
+    LORICA_AUDIT_PROMOTE,
+    LORICA_AUDIT_ROLLBACK,
+    LORICA_AUDIT_KEY_CREATE,
+    LORICA_AUDIT_KEY_REVOKE,
+    LORICA_AUDIT_COUNT
+};
+/** "publish", "promote", ... */
+const char *lorica_audit_kind_name(enum lorica_audit_kind kind);
+
+/** One link of the audit chain: hash = SHA-256(previous hash || canonical record). */
+struct lorica_audit {
+    uint64_t seq; /**< 1, 2, 3, ... */
+    enum lorica_audit_kind kind;
+    int64_t time_ms;
+    char actor[LORICA_NAME_MAX + 1];
+    char name[LORICA_NAME_MAX + 1]; /**< adapter, or key name */
+    char channel[LORICA_CHANNEL_MAX + 1];
+    uint64_t version;            /**< version published, or pointed to after */
+    uint64_t previous;           /**< version pointed to before; 0: none */
+    struct lorica_digest digest; /**< of the version */
+    char message[LORICA_MESSAGE_MAX + 1];
+    struct lorica_digest hash;
+};
+typedef int (*lorica_audit_fn)(void *arg, const struct lorica_audit *record);
+
+/** Records after `after_seq`, ascending, at most `limit`; `name` NULL: all, else of one adapter. */
+int lorica_registry_audit(struct lorica_registry *registry, const char *name, uint64_t after_seq,
+                          size_t limit, lorica_audit_fn fn, void *arg,
+                          struct lorica_error *err) LORICA_MUSTCHECK;
+
+/** Content of a version, whole, into memory: caller frees with free(). The digest is checked. */
+int lorica_registry_config(struct lorica_registry *registry, const struct lorica_version *version,
+                           char **ret, size_t *ret_len, struct lorica_error *err) LORICA_MUSTCHECK;
+int lorica_registry_weights(struct lorica_registry *registry, const struct lorica_version *version,
+                            void **ret, size_t *ret_len, struct lorica_error *err) LORICA_MUSTCHECK;
+
+/** Walks chain, pointers and every blob. *ret_report gets one line per finding (none: clean). */
+int lorica_registry_verify(struct lorica_registry *registry, struct lorica_buf *report,
+                           uint64_t *ret_findings, struct lorica_error *err) LORICA_MUSTCHECK;
+
+/* API keys. Only HMAC-SHA-256(pepper, secret) is stored. */
+
+enum lorica_role { LORICA_ROLE_INFER, LORICA_ROLE_PUBLISH, LORICA_ROLE_OPS, LORICA_ROLE_ADMIN };
+const char *lorica_role_name(enum lorica_role role);
+/** -1 for an unknown word. */
+int lorica_role_parse(const char *word);
+
+#define LORICA_KEY_GLOBS 16
+/** Text of a key: "lk_" + 43 characters of base64url + NUL. */
+#define LORICA_KEY_TEXT 48
+
+struct lorica_key {
+    char name[LORICA_NAME_MAX + 1];
+    enum lorica_role role; /**< each role may do what those before it may */
+    char globs[LORICA_KEY_GLOBS][LORICA_NAME_MAX + 1]; /**< adapters it may use; none: all */
+    size_t glob_count;
+    int64_t created_ms;
+    int64_t revoked_ms; /**< 0: in force */
+};
+typedef int (*lorica_key_fn)(void *arg, const struct lorica_key *key);
+
+/** Makes a key; its text goes to `ret_text` and is never available again. LORICA_ECONFLICT when the
+ * name is taken (revoked ones included). */
+int lorica_registry_key_create(struct lorica_registry *registry, const struct lorica_key *key,
+                               const struct lorica_actor *actor, char ret_text[LORICA_KEY_TEXT],
+                               struct lorica_error *err) LORICA_MUSTCHECK;
+int lorica_registry_key_revoke(struct lorica_registry *registry, const char *name,
+                               const struct lorica_actor *actor,
+                               struct lorica_error *err) LORICA_MUSTCHECK;
+int lorica_registry_keys(struct lorica_registry *registry, lorica_key_fn fn, void *arg,
+                         struct lorica_error *err) LORICA_MUSTCHECK;
+/** The key in force that a text belongs to; LORICA_EAUTH otherwise. Compared in constant time. */
+int lorica_registry_key_find(struct lorica_registry *registry, const char *text, size_t len,
+                             struct lorica_key *ret, struct lorica_error *err) LORICA_MUSTCHECK;
+/** True when the key's globs allow the adapter ("base" is matched like a name). */
+bool lorica_key_allows(const struct lorica_key *key, const char *adapter);
+
+#endif

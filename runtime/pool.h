@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT
+ * A team of threads that runs one function at a time, all threads the whole function (SPMD), with
+ * barriers inside it. Between two barriers of a running job threads spin, then sleep after a
+ * bounded while; between jobs they sleep. */
+#ifndef LORICA_RUNTIME_POOL_H
+#define LORICA_RUNTIME_POOL_H
+
+#include <stdint.h>
+
+#include "proto/err.h"
+
+struct lorica_pool;
+
+/** A job: called once on every thread of the team with its number, 0 <= thread < threads. */
+typedef void (*lorica_pool_fn)(void *arg, unsigned thread, unsigned threads);
+
+/** Starts a team of `threads` (1 to 256) including the caller's; 0 means one per online core. The
+ * thread that calls run is always number 0. */
+int lorica_pool_create(unsigned threads, struct lorica_pool **ret,
+                       struct lorica_error *err) LORICA_MUSTCHECK;
+
+/** Ends the team. NULL is accepted. No job may be running. */
+void lorica_pool_destroy(struct lorica_pool *pool);
+
+/** Number of threads. */
+unsigned lorica_pool_threads(const struct lorica_pool *pool);
+
+/** Runs a job on the whole team and returns when every thread has finished it. One at a time,
+ * always from the same thread. */
+void lorica_pool_run(struct lorica_pool *pool, lorica_pool_fn fn, void *arg);
+
+/** Inside a job: waits until every thread of the team has come here; what each wrote before is
+ * visible to all after. Every thread must call it equally often. */
+void lorica_pool_barrier(struct lorica_pool *pool);
+
+/** The part of `count` items that a thread takes: [*ret_begin, *ret_end), contiguous, sizes differ
+ * by at most one. */
+void lorica_pool_range(uint32_t count, unsigned thread, unsigned threads, uint32_t *ret_begin,
+                       uint32_t *ret_end);
+
+#endif
