@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 
 #include "proto/err.h"
 
@@ -16,7 +17,10 @@ struct lorica_cmd {
     const char *name;     /**< "serve" or "base import" */
     const char *synopsis; /**< after the name: "FILE|DIR [--name N]" */
     const char *summary;  /**< one line */
-    const char *help;     /**< the options, one per line, as --help and the man page print them */
+    /** What --help and the man page print, one item per line. A line that holds a tab is an option
+     * or operand and what it does ("--name N\tname of the base"); a line without one is a
+     * paragraph. Lines are not wrapped by hand: the printer does it. */
+    const char *help;
     /** Runs with argv[0] the first word behind the name. Returns an enum lorica_exit. */
     int (*run)(int argc, char **argv);
 };
@@ -31,6 +35,46 @@ extern const struct lorica_cmd lorica_cmd_eval[];
 extern const size_t lorica_cmd_eval_count;
 extern const struct lorica_cmd lorica_cmd_verify;
 
+/* The table (commands.c). */
+
+/** The commands in the order of the help; NULL behind the last. */
+const struct lorica_cmd *lorica_command_at(size_t index);
+
+/** Finds the command that argv[0] (and argv[1], for one of two words) names. *ret_words: how many
+ * words its name took. NULL when there is none. */
+const struct lorica_cmd *lorica_command_find(int argc, char **argv, int *ret_words);
+
+/** The candidate that is most like `word`, or NULL when none is like it. `candidates` is
+ * NULL-terminated. */
+const char *lorica_suggest(const char *word, const char *const *candidates);
+
+/** Runs the program: what main does. Returns an enum lorica_exit. */
+int lorica_cli_run(int argc, char **argv);
+
+/* Help (help.c, man.c). */
+
+extern const struct lorica_cmd lorica_cmd_help;
+
+/** Prints the list of commands. */
+void lorica_help_list(FILE *out);
+/** Prints the help of one command. */
+void lorica_help_command(FILE *out, const struct lorica_cmd *cmd);
+/** Prints the commands whose first word is `group`; false when there are none. */
+bool lorica_help_group(FILE *out, const char *group);
+/** Writes lorica(1) as troff. */
+void lorica_help_man(FILE *out);
+
+/** One line of lorica_cmd.help, taken apart. Borrowed from the text. */
+struct lorica_help_item {
+    const char *term; /**< NULL: a paragraph */
+    size_t term_len;
+    const char *text;
+    size_t text_len;
+};
+
+/** Takes the next item off *text; false at the end. */
+bool lorica_help_next(const char **text, struct lorica_help_item *ret);
+
 /* What commands share (cmd.c). */
 
 /** An option of a command: `--name VALUE`, `--name=VALUE`, or a flag. */
@@ -43,11 +87,16 @@ struct lorica_option {
 
 /** Takes the options out of argv, in any order among the positional words ("--" ends them), and
  * leaves the positional words in argv[0..return value). Prints what is wrong (unknown option,
- * missing value, an option twice) with the usage line to stderr and returns -1. `--help` is handled
- * by main before run. */
+ * missing value, an option twice, too few or too many words) with the usage line to stderr and
+ * returns -1: the command then returns LORICA_EXIT_USAGE. A value that begins with "--" must be
+ * written `--name=VALUE`. On failure every list is NULL. `--help` is handled before run. */
 int lorica_cmd_options(const struct lorica_cmd *cmd, int argc, char **argv,
                        const struct lorica_option *options, size_t count, int min_words,
                        int max_words);
+
+/** Prints "lorica <command>: <sentence>" and the usage line to stderr; returns LORICA_EXIT_USAGE.
+ */
+int lorica_cmd_usage(const struct lorica_cmd *cmd, const char *fmt, ...) LORICA_PRINTF(2, 3);
 
 /** Reads a whole number option in [min, max]; prints and returns false when it is not one. */
 bool lorica_cmd_integer(const char *option, const char *text, long long min, long long max,

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MIT
+ * The objects of the control plane as they stand in JSON: the server writes them with the functions
+ * here, the command line reads them. Times are Unix seconds, digests "sha256:<64 hex digits>".
+ *
+ * adapter version
+ *   {"object":"adapter.version","name","version","digest","config_digest","weights_digest",
+ *    "base_digest","base_stated":bool,"rank","created","created_by","message",
+ *    "config_bytes","weights_bytes"}
+ * channel
+ *   {"object":"adapter.channel","name","channel","version","epoch","moved","moved_by"}
+ *   version 0: points nowhere (epoch 0: never moved; moved 0, moved_by "")
+ * adapter
+ *   {"object":"adapter","name","latest","channels":[channel...]}
+ * audit record
+ *   {"object":"audit","seq","kind","time","actor","name","channel","version","previous","digest",
+ *    "message","hash"}
+ * key
+ *   {"object":"key","name","role","adapters":[glob...],"created","revoked":seconds or null}
+ *   and "key":"lk_..." in the answer to its creation, never again
+ * list
+ *   {"object":"list","data":[...],"has_more":bool}
+ * error
+ *   {"error":{"message","type","param","code"}}
+ *
+ * GET    /v1/adapters                                  list of adapter  ?after=NAME&limit=N
+ * GET    /v1/adapters/{name}                           adapter
+ * GET    /v1/adapters/{name}/versions                  list of version, ascending
+ * GET    /v1/adapters/{name}/versions/{v}              version
+ * GET    /v1/adapters/{name}/versions/{v}/adapter_config.json, .../adapter_model.safetensors
+ * POST   /v1/adapters/{name}/versions                  multipart -> 201 or 200 (existing): version
+ *        parts: config, weights, and optional manifest, channel, message
+ * GET    /v1/adapters/{name}/channels                  list of channel
+ * GET    /v1/adapters/{name}/channels/{channel}        channel; never moved: version 0, epoch 0.
+ *                                                      ETag: "<epoch>"
+ * PUT    /v1/adapters/{name}/channels/{channel}        {"version":3,"message"?} with
+ *                                                      If-Match: "<epoch>" -> channel
+ * POST   /v1/adapters/{name}/channels/{channel}/rollback   {"reason"?} -> channel
+ * GET    /v1/adapters/{name}/history                   list of audit    ?after=SEQ&limit=N
+ * GET    /v1/audit                                     list of audit    ?after=SEQ&limit=N
+ * POST   /v1/keys                                      {"name","role","adapters":[...]?} -> 201 key
+ * GET    /v1/keys                                      list of key
+ * DELETE /v1/keys/{name}                               key, revoked
+ *
+ * A list without `limit` holds up to 1000 items; has_more says that there are more behind the last.
+ */
+#ifndef LORICA_GATEWAY_API_H
+#define LORICA_GATEWAY_API_H
+
+#include <stddef.h>
+
+#include "proto/json.h"
+#include "registry/registry.h"
+
+/** Items of a list where no limit is given, and the largest limit. */
+#define LORICA_API_LIST_DEFAULT 1000
+#define LORICA_API_LIST_MAX 1000
+
+/** Each writes one object; `key` is NULL at the root and in arrays. */
+void lorica_api_write_version(struct lorica_jsonw *w, const char *key,
+                              const struct lorica_version *version);
+void lorica_api_write_channel(struct lorica_jsonw *w, const char *key, const char *name,
+                              const struct lorica_channel *channel);
+void lorica_api_write_audit(struct lorica_jsonw *w, const char *key,
+                            const struct lorica_audit *record);
+/** `text`: the secret, at creation only; NULL otherwise. */
+void lorica_api_write_key(struct lorica_jsonw *w, const char *key, const struct lorica_key *record,
+                          const char *text);
+
+/** Opens {"object":"list","data":[ ... */
+void lorica_api_open_list(struct lorica_jsonw *w);
+/** ... and closes it: ],"has_more":...}. */
+void lorica_api_close_list(struct lorica_jsonw *w, bool has_more);
+
+#endif

@@ -1,0 +1,9 @@
+/* SPDX-License-Identifier: MIT */
+#include <stdlib.h>
+
+#include "gateway/cmd.h"
+
+int main(int argc, char **argv) {
+    /* argc is 0 when a careless caller gave no name: there is then nothing behind it either. */
+    return lorica_cli_run(argc > 0 ? argc : 1, argv);
+}
