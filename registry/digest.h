@@ -3,6 +3,7 @@
 #ifndef LORICA_REGISTRY_DIGEST_H
 #define LORICA_REGISTRY_DIGEST_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -17,6 +18,9 @@ int lorica_sha256(const void *bytes, size_t len, struct lorica_digest *ret) LORI
 /** HMAC-SHA-256. */
 int lorica_hmac_sha256(const void *key, size_t key_len, const void *bytes, size_t len,
                        struct lorica_digest *ret) LORICA_MUSTCHECK;
+
+/** True when equal; takes the same time wherever they differ. */
+bool lorica_equal_secret(const void *a, const void *b, size_t len);
 
 /** Fills with random bytes fit for keys. */
 int lorica_random_bytes(void *out, size_t len) LORICA_MUSTCHECK;
