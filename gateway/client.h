@@ -64,6 +64,15 @@ int lorica_client_call(struct lorica_client *client, const struct lorica_client_
                        int *ret_status, struct lorica_json **ret,
                        struct lorica_error *err) LORICA_MUSTCHECK;
 
+/** Called for each item of a list, borrowed during the call. */
+typedef void (*lorica_client_item_fn)(void *arg, const struct lorica_json *item);
+
+/** Walks a list object of the API, page by page: `cursor` is the member of an item that the next
+ * page begins after ("name", "seq"); NULL for a list that comes whole. */
+int lorica_client_list(struct lorica_client *client, const char *path, const char *cursor,
+                       lorica_client_item_fn fn, void *arg,
+                       struct lorica_error *err) LORICA_MUSTCHECK;
+
 /** Appends `text` to `out` so that it may stand as one part of a path: all but letters, digits and
  * "-._~" become %XX. */
 void lorica_client_escape(struct lorica_buf *out, const char *text);

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT
+ * What the commands that are clients share: opening, reading answers, printing them. */
+#ifndef LORICA_GATEWAY_CLIENT_CMD_H
+#define LORICA_GATEWAY_CLIENT_CMD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "gateway/client.h"
+#include "gateway/table.h"
+
+/** Opens the client; false: printed why. */
+bool lorica_client_open(const struct lorica_client_options *options, struct lorica_client **ret);
+
+/** Text of a member, "" where it is none. Borrowed. */
+const char *lorica_member_text(const struct lorica_json *object, const char *key);
+/** Whole number of a member, 0 where it is none. */
+int64_t lorica_member_number(const struct lorica_json *object, const char *key);
+
+/** Prints a value as one line of JSON. Returns an enum lorica_exit. */
+int lorica_client_print_json(const struct lorica_json *value);
+
+/** Adds one row to a table for one item of a list. */
+typedef void (*lorica_row_fn)(struct lorica_table *table, const struct lorica_json *item);
+
+/** Gets a list (see lorica_client_list) and prints it: as one JSON list when `json`, else as a
+ * table. Returns an enum lorica_exit; what went wrong is printed. */
+int lorica_client_print_list(struct lorica_client *client, const char *path, const char *cursor,
+                             bool json, const char *const *headings, lorica_row_fn row);
+
+#endif

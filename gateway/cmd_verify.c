@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: MIT
+ * lorica verify: reads everything that the registry holds, on files, and says what is not right. */
+#include <dirent.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "gateway/cmd.h"
+#include "gateway/files.h"
+#include "proto/json.h"
+#include "registry/digest.h"
+#include "registry/registry.h"
+#include "runtime/base.h"
+
+#define REPORT_MAX (64 << 20) /* bytes of findings */
+
+/* Findings, one per line, and how many. */
+struct findings {
+    struct lorica_buf report;
+    uint64_t count;
+};
+
+static int verify_registry(const char *dir, struct findings *findings, struct lorica_error *err) {
+    struct lorica_registry *registry = NULL;
+    const struct lorica_registry_options options = {.read_only = true};
+    char *path = lorica_path_join(dir, "registry");
+    if (!path)
+        return lorica_fail(err, LORICA_ENOMEM, "out of memory");
+    int rc = lorica_path_exists(path)
+                 ? lorica_registry_open(path, &options, &registry, err)
+                 : lorica_fail(err, LORICA_ENOTFOUND,
+                               "%s: there is no registry; lorica init makes one", path);
+    if (rc == 0)
+        rc = lorica_registry_verify(registry, &findings->report, &findings->count, err);
+    lorica_registry_close(registry);
+    free(path);
+    return rc;
+}
+
+/* A base that cannot be opened or has another digest is a finding; no memory is an error. */
+static int verify_base(const char *path, struct findings *findings, struct lorica_error *err) {
+    struct lorica_base *base = NULL;
+    int rc = lorica_base_open(path, &base, err);
+    if (rc == 0)
+        rc = lorica_base_verify(base, &lorica_sha256_hasher, err);
+    lorica_base_close(base);
+    if (rc == 0 || rc == LORICA_ENOMEM)
+        return rc;
+    findings->count++;
+    return lorica_buf_printf(&findings->report, "base %s: %s\n", path, err->text);
+}
+
+static bool is_base(const char *name) {
+    const char *end = strrchr(name, '.');
+    return end && name[0] != '.' && strcmp(end, ".lorica") == 0;
+}
+
+static int verify_bases(const char *dir, struct findings *findings, struct lorica_error *err) {
+    char *path = lorica_path_join(dir, "bases");
+    DIR *bases = path ? opendir(path) : NULL;
+    const struct dirent *entry;
+    int rc = 0;
+    if (!path)
+        rc = lorica_fail(err, LORICA_ENOMEM, "out of memory");
+    else if (!bases)
+        rc = lorica_fail_errno(err, path, "cannot be listed");
+    while (rc == 0 && (entry = readdir(bases))) {
+        if (!is_base(entry->d_name))
+            continue;
+        char *file = lorica_path_join(path, entry->d_name);
+        rc = file ? verify_base(file, findings, err)
+                  : lorica_fail(err, LORICA_ENOMEM, "out of memory");
+        free(file);
+    }
+    if (bases)
+        (void)closedir(bases);
+    free(path);
+    return rc;
+}
+
+/* {"object":"verification","clean":bool,"findings":[line...]} */
+static int print_json(const struct findings *findings, struct lorica_error *err) {
+    struct lorica_buf out;
+    lorica_buf_init(&out, 2 * REPORT_MAX);
+    struct lorica_jsonw w = {.out = &out};
+    lorica_jsonw_object(&w, NULL);
+    lorica_jsonw_string(&w, "object", "verification");
+    lorica_jsonw_bool(&w, "clean", findings->count == 0);
+    lorica_jsonw_array(&w, "findings");
+    const char *line = findings->report.data ? findings->report.data : "";
+    while (*line) {
+        const size_t len = strcspn(line, "\n");
+        lorica_jsonw_bytes(&w, NULL, line, len);
+        line += len + (line[len] == '\n');
+    }
+    lorica_jsonw_end_array(&w);
+    lorica_jsonw_end_object(&w);
+    int rc = lorica_buf_status(&out);
+    if (rc == 0)
+        (void)printf("%s\n", out.data);
+    else
+        rc = lorica_fail(err, rc, "the findings cannot be printed");
+    lorica_buf_finish(&out);
+    return rc;
+}
+
+static int run(int argc, char **argv) {
+    const char *data = NULL;
+    bool bases = false, json = false;
+    struct findings findings = {.count = 0};
+    struct lorica_error err = {0};
+    const struct lorica_option options[] = {{.name = "bases", .flag = &bases},
+                                            {.name = "json", .flag = &json},
+                                            {.name = "data", .value = &data}};
+    if (lorica_cmd_options(&lorica_cmd_verify, argc, argv, options,
+                           sizeof(options) / sizeof(options[0]), 0, 0) < 0)
+        return LORICA_EXIT_USAGE;
+    char *dir = lorica_data_dir(data);
+    if (!dir)
+        return LORICA_EXIT_FAILED;
+    lorica_buf_init(&findings.report, REPORT_MAX);
+    int rc = verify_registry(dir, &findings, &err);
+    if (rc == 0 && bases)
+        rc = verify_bases(dir, &findings, &err);
+    if (rc == 0 && lorica_buf_status(&findings.report) != 0)
+        rc = lorica_fail(&err, lorica_buf_status(&findings.report), "there are too many findings");
+    if (rc == 0 && json)
+        rc = print_json(&findings, &err);
+    if (rc != 0)
+        rc = lorica_cmd_fail(&err);
+    else if (!json && findings.count == 0)
+        (void)printf("%s is clean\n", dir);
+    else if (!json)
+        (void)printf("%s%llu findings in %s\n", findings.report.data ? findings.report.data : "",
+                     (unsigned long long)findings.count, dir);
+    if (rc == 0 && findings.count > 0)
+        rc = LORICA_EXIT_FAILED;
+    lorica_buf_finish(&findings.report);
+    free(dir);
+    return rc;
+}
+
+const struct lorica_cmd lorica_cmd_verify = {
+    .name = "verify",
+    .synopsis = "[--bases] [--json] [--data DIR]",
+    .summary = "check everything that the registry holds",
+    .help = "Reads the audit chain, every channel, version and blob, and compares every digest. "
+            "Works on files: the server must not be running. Ends with 1 when something was "
+            "found, each on a line.\n"
+            "--bases\talso compare the digest of every base model\n"
+            "--json\tprint the findings as JSON\n"
+            "--data DIR\tthe data directory; otherwise $LORICA_DATA, or lorica in the user's data "
+            "directory\n",
+    .run = run,
+};
