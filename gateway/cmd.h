@@ -51,6 +51,10 @@ const char *lorica_suggest(const char *word, const char *const *candidates);
 /** Runs the program: what main does. Returns an enum lorica_exit. */
 int lorica_cli_run(int argc, char **argv);
 
+/** lorica.conf as init writes it: every setting of config.h with its default, commented out
+ * (config_sample.c). */
+extern const char lorica_config_sample[];
+
 /* Help (help.c, man.c). */
 
 extern const struct lorica_cmd lorica_cmd_help;

@@ -102,7 +102,8 @@ static int ask(struct talk *talk, const char *question, struct lorica_error *err
             .path = "/v1/chat/completions", .body = body.data, .body_len = body.len};
         rc = lorica_client_stream(talk->client, &request, on_data, talk, answered, sizeof(answered),
                                   err);
-        (void)putchar('\n');
+        if (rc == 0 || talk->answer.len > 0)
+            (void)putchar('\n');
         (void)fflush(stdout);
     }
     lorica_buf_finish(&body);

@@ -17,9 +17,6 @@
 #define CERTIFICATE_MAX 65536 /* bytes of a PEM file */
 #define EXPIRY_WARNING_DAYS 30
 
-static const char configuration[] =
-    "# Configuration of lorica. Options of the command line stand over what is written here.\n";
-
 /* One run. Paths are owned. */
 struct init {
     char *dir, *conf, *registry, *admin_key, *tls, *ca, *server, *server_key;
@@ -83,8 +80,8 @@ static int make_dirs(struct init *init, struct lorica_error *err) {
 static int make_configuration(struct init *init, struct lorica_error *err) {
     if (lorica_path_exists(init->conf))
         return 0;
-    const int rc =
-        lorica_file_replace(init->conf, configuration, sizeof(configuration) - 1, 0600, err);
+    const int rc = lorica_file_replace(init->conf, lorica_config_sample,
+                                       strlen(lorica_config_sample), 0600, err);
     if (rc == 0)
         made(init, init->conf, "the configuration");
     return rc;
