@@ -28,8 +28,10 @@
 struct lorica_registry;
 
 struct lorica_registry_options {
-    uint64_t map_bytes; /**< largest size of the store; 0: 64 GiB. Address space, not disk */
-    bool read_only;
+    /** Largest size of the store; 0: 64 GiB, or less where the address space is limited. Address
+     * space, not disk. */
+    uint64_t map_bytes;
+    bool read_only; /**< changes are refused with LORICA_EINVAL; DIR must exist */
 };
 
 /** Opens DIR, creating it when absent. LORICA_EBUSY when another process has it (a read_only open
@@ -37,7 +39,7 @@ struct lorica_registry_options {
  * or a network file system, LORICA_EFORMAT for damage. */
 int lorica_registry_open(const char *dir, const struct lorica_registry_options *options,
                          struct lorica_registry **ret, struct lorica_error *err) LORICA_MUSTCHECK;
-/** Closes. NULL is accepted. */
+/** Closes. NULL is accepted. No call may be under way in another thread. */
 void lorica_registry_close(struct lorica_registry *registry);
 
 /** [a-z0-9][a-z0-9._-]{0,127}, not "base", no "..". */
@@ -55,11 +57,16 @@ struct lorica_actor {
 struct lorica_version {
     char name[LORICA_NAME_MAX + 1];
     uint64_t version;
-    struct lorica_digest digest;         /**< identity: canonical config + weights */
-    struct lorica_digest config_digest;  /**< of the stored adapter_config.json bytes */
-    struct lorica_digest weights_digest; /**< of the stored safetensors bytes */
-    struct lorica_digest base_digest;    /**< of the base it was published to */
-    uint64_t config_nbytes, weights_nbytes;
+    /** Identity: SHA-256("lorica adapter v1\n" || canonical_digest || weights_digest), the two as
+     * 32 bytes each. The base is not part of it; a name holds one version per (digest, base). */
+    struct lorica_digest digest;
+    struct lorica_digest config_digest;    /**< of the stored adapter_config.json bytes */
+    struct lorica_digest canonical_digest; /**< of the config's canonical form */
+    struct lorica_digest weights_digest;   /**< of the stored safetensors bytes */
+    struct lorica_digest base_digest;      /**< of the base it was published to */
+    struct lorica_digest manifest_digest;  /**< of the manifest; zero when manifest_nbytes is 0 */
+    uint64_t config_nbytes, canonical_nbytes, weights_nbytes, manifest_nbytes;
+    uint64_t seq;       /**< audit record of its publishing */
     uint32_t rank;      /**< largest */
     bool base_stated;   /**< true: the publisher stated the base, the config did not carry it */
     int64_t created_ms; /**< Unix time */
@@ -84,8 +91,10 @@ struct lorica_publish {
     const char *channel; /**< also points this channel to it, in the same transaction; NULL: none */
 };
 
-/** Publishes. *ret gets the version; *ret_existing is true when the same content was already there
- * under this name (nothing new is made, but `channel`, if given, is moved). */
+/** Publishes. *ret gets the version; *ret_existing is true when the same content for the same base
+ * was already there under this name: nothing new is made, the first config and manifest stay, and
+ * `channel`, if given, is moved unless it points there already. So a publish may be repeated
+ * safely when its answer got lost. LORICA_ENOSPC when it would not fit: nothing has changed. */
 int lorica_registry_publish(struct lorica_registry *registry, const struct lorica_publish *publish,
                             const struct lorica_actor *actor, struct lorica_version *ret,
                             bool *ret_existing, struct lorica_error *err) LORICA_MUSTCHECK;
@@ -134,20 +143,25 @@ int lorica_registry_channel(struct lorica_registry *registry, const char *name, 
                             struct lorica_channel *ret, struct lorica_error *err) LORICA_MUSTCHECK;
 
 /** Points a channel to a version if its epoch still is `expected_epoch`; else LORICA_EPRECOND with
- * the present epoch in the sentence. `any_epoch` skips the comparison (the CLI on files). */
+ * the present epoch in the sentence. `any_epoch` skips the comparison (the CLI on files). Pointing
+ * it to where it points already is a move too: it is counted and recorded. */
 int lorica_registry_promote(struct lorica_registry *registry, const char *name, const char *channel,
                             uint64_t version, uint64_t expected_epoch, bool any_epoch,
                             const struct lorica_actor *actor, struct lorica_channel *ret,
                             struct lorica_error *err) LORICA_MUSTCHECK;
 
 /** Points a channel back to what it pointed to before the version now live, by its own history;
- * a second rollback goes one further back. LORICA_ECONFLICT when there is nothing before. */
+ * a second rollback goes one further back. LORICA_ECONFLICT when there is nothing before.
+ *
+ * The rule: a channel's moves form a stack. A promote puts its version on top (unless that version
+ * is on top already); a rollback takes the top off and what is below becomes live. So promotes of
+ * 1, 2, 3 and rollbacks give 2, then 1, then LORICA_ECONFLICT; a promote of 3 then stands on 1. */
 int lorica_registry_rollback(struct lorica_registry *registry, const char *name,
                              const char *channel, const struct lorica_actor *actor,
                              struct lorica_channel *ret, struct lorica_error *err) LORICA_MUSTCHECK;
 
 enum lorica_audit_kind {
-    LORICA_AUDIT_PUBLISH,
+    LORICA_AUDIT_PUBLISH, /* numbers are on disk and in the chain: add only before COUNT */
     LORICA_AUDIT_PROMOTE,
     LORICA_AUDIT_ROLLBACK,
     LORICA_AUDIT_KEY_CREATE,
@@ -157,7 +171,10 @@ enum lorica_audit_kind {
 /** "publish", "promote", ... */
 const char *lorica_audit_kind_name(enum lorica_audit_kind kind);
 
-/** One link of the audit chain: hash = SHA-256(previous hash || canonical record). */
+/** One link of the audit chain: hash = SHA-256(previous hash || canonical record), where record 1
+ * follows 32 zero bytes. The canonical record is, integers big-endian: u8 1 (its format), u64 seq,
+ * u8 kind, u64 time_ms, actor, name, channel, u64 version, u64 previous, u64 epoch, u64 before,
+ * digest (32 bytes), message; each text is u16 length and its bytes. */
 struct lorica_audit {
     uint64_t seq; /**< 1, 2, 3, ... */
     enum lorica_audit_kind kind;
@@ -167,7 +184,9 @@ struct lorica_audit {
     char channel[LORICA_CHANNEL_MAX + 1];
     uint64_t version;            /**< version published, or pointed to after */
     uint64_t previous;           /**< version pointed to before; 0: none */
-    struct lorica_digest digest; /**< of the version */
+    uint64_t epoch;              /**< of the channel after a move; else 0 */
+    uint64_t before;             /**< seq of the move that a rollback returns to; 0: none */
+    struct lorica_digest digest; /**< of the version; zero for keys */
     char message[LORICA_MESSAGE_MAX + 1];
     struct lorica_digest hash;
 };
@@ -183,6 +202,12 @@ int lorica_registry_config(struct lorica_registry *registry, const struct lorica
                            char **ret, size_t *ret_len, struct lorica_error *err) LORICA_MUSTCHECK;
 int lorica_registry_weights(struct lorica_registry *registry, const struct lorica_version *version,
                             void **ret, size_t *ret_len, struct lorica_error *err) LORICA_MUSTCHECK;
+
+/** The manifest that was published with it, in the same way; LORICA_ENOTFOUND when there is none.
+ */
+int lorica_registry_manifest(struct lorica_registry *registry, const struct lorica_version *version,
+                             char **ret, size_t *ret_len,
+                             struct lorica_error *err) LORICA_MUSTCHECK;
 
 /** Walks chain, pointers and every blob. *ret_report gets one line per finding (none: clean). */
 int lorica_registry_verify(struct lorica_registry *registry, struct lorica_buf *report,
@@ -209,8 +234,9 @@ struct lorica_key {
 };
 typedef int (*lorica_key_fn)(void *arg, const struct lorica_key *key);
 
-/** Makes a key; its text goes to `ret_text` and is never available again. LORICA_ECONFLICT when the
- * name is taken (revoked ones included). */
+/** Makes a key of key->name (as lorica_name_valid), role and globs (letters, digits, '.', '_', '-',
+ * and '*' for any text, '?' for any one character); its text goes to `ret_text` and is never
+ * available again. LORICA_ECONFLICT when the name is taken (revoked ones included). */
 int lorica_registry_key_create(struct lorica_registry *registry, const struct lorica_key *key,
                                const struct lorica_actor *actor, char ret_text[LORICA_KEY_TEXT],
                                struct lorica_error *err) LORICA_MUSTCHECK;

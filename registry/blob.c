@@ -1,0 +1,417 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "registry/digest.h"
+#include "registry/internal.h"
+
+/* Disk that must stay free for the store's own pages next to content. */
+#define DISK_RESERVE (UINT64_C(8) << 20)
+
+uint32_t lorica_blob_chunks(uint64_t nbytes) {
+    return (uint32_t)((nbytes + LORICA_CHUNK_BYTES - 1) / LORICA_CHUNK_BYTES);
+}
+
+/* Reads until `len` bytes are there or the file ends. */
+static int read_full(const struct lorica_blob_file *file, void *out, size_t len, size_t *ret_len,
+                     struct lorica_error *err) {
+    size_t done = 0;
+    while (done < len) {
+        ssize_t n = read(file->fd, (uint8_t *)out + done, len - done);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return lorica_fail(err, LORICA_EIO, "%s: %s", file->path, strerror(errno));
+        if (n == 0)
+            break;
+        done += (size_t)n;
+    }
+    *ret_len = done;
+    return 0;
+}
+
+static int hash_file(struct lorica_blob_file *file, struct lorica_error *err) {
+    uint8_t *buffer = malloc(LORICA_CHUNK_BYTES);
+    void *stream = buffer ? lorica_sha256_hasher.create() : NULL;
+    size_t len = 0;
+    int rc = 0;
+    if (!stream) {
+        free(buffer);
+        return lorica_fail(err, LORICA_ENOMEM, "%s: out of memory", file->path);
+    }
+    do {
+        rc = read_full(file, buffer, LORICA_CHUNK_BYTES, &len, err);
+        file->nbytes += rc ? 0 : len;
+        if (!rc && file->nbytes > LORICA_WEIGHTS_BYTES_MAX)
+            rc = lorica_fail(err, LORICA_ELIMIT, "%s: weights of more than %" PRIu64 " bytes",
+                             file->path, LORICA_WEIGHTS_BYTES_MAX);
+        if (!rc && lorica_sha256_hasher.update(stream, buffer, len))
+            rc = lorica_fail(err, LORICA_EBUG, "%s: cannot be hashed", file->path);
+    } while (!rc && len == LORICA_CHUNK_BYTES);
+    if (lorica_sha256_hasher.finish(stream, rc ? NULL : &file->digest) && !rc)
+        rc = lorica_fail(err, LORICA_EBUG, "%s: cannot be hashed", file->path);
+    free(buffer);
+    return rc;
+}
+
+int lorica_blob_file_open(const char *path, struct lorica_blob_file *ret,
+                          struct lorica_error *err) {
+    struct lorica_blob_file file = {.path = path};
+    struct stat st;
+    file.fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (file.fd < 0)
+        return lorica_fail(err, LORICA_EIO, "%s: %s", path, strerror(errno));
+    int rc = 0;
+    if (fstat(file.fd, &st) != 0 || !S_ISREG(st.st_mode))
+        rc = lorica_fail(err, LORICA_EINVAL, "%s: weights must be a plain file", path);
+    if (!rc)
+        rc = hash_file(&file, err);
+    if (rc)
+        close(file.fd);
+    else
+        *ret = file;
+    return rc;
+}
+
+void lorica_blob_file_close(struct lorica_blob_file *file) { close(file->fd); }
+
+int lorica_blob_size(struct lorica_txn *txn, const struct lorica_digest *digest, uint64_t *ret,
+                     struct lorica_error *err) {
+    struct lorica_record_key key;
+    struct lorica_slice value;
+    lorica_record_key_digest(digest, &key);
+    int rc = lorica_store_get(txn, LORICA_TABLE_BLOB, lorica_slice_key(&key), &value, err);
+    if (rc)
+        return rc;
+    rc = lorica_record_decode_number(value.data, value.len, ret);
+    return rc ? lorica_damaged(err, rc, "the size of content %02x%02x%02x%02x...", digest->bytes[0],
+                               digest->bytes[1], digest->bytes[2], digest->bytes[3])
+              : 0;
+}
+
+static int put_number(struct lorica_txn *txn, enum lorica_table table,
+                      const struct lorica_digest *digest, uint64_t number,
+                      struct lorica_error *err) {
+    struct lorica_record_key key;
+    struct lorica_record record;
+    lorica_record_key_digest(digest, &key);
+    int rc = lorica_record_encode_number(number, &record);
+    if (rc)
+        return lorica_fail(err, rc, "a number cannot be encoded");
+    return lorica_store_put(txn, table, lorica_slice_key(&key), lorica_slice_record(&record), err);
+}
+
+static int put_chunk(struct lorica_txn *txn, const struct lorica_digest *digest, uint32_t chunk,
+                     const void *bytes, size_t len, struct lorica_error *err) {
+    struct lorica_record_key key;
+    lorica_record_key_chunk(digest, chunk, &key);
+    return lorica_store_put(txn, LORICA_TABLE_CHUNK, lorica_slice_key(&key),
+                            (struct lorica_slice){.data = bytes, .len = len}, err);
+}
+
+int lorica_blob_put(struct lorica_txn *txn, const void *bytes, size_t len,
+                    struct lorica_digest *ret, struct lorica_error *err) {
+    struct lorica_digest digest;
+    uint64_t there;
+    if (lorica_sha256(bytes, len, &digest))
+        return lorica_fail(err, LORICA_ENOMEM, "out of memory");
+    int rc = lorica_blob_size(txn, &digest, &there, err);
+    if (rc == LORICA_ENOTFOUND) {
+        rc = put_number(txn, LORICA_TABLE_BLOB, &digest, len, err);
+        for (size_t at = 0; !rc && at < len; at += LORICA_CHUNK_BYTES) {
+            size_t piece = len - at < LORICA_CHUNK_BYTES ? len - at : LORICA_CHUNK_BYTES;
+            rc = put_chunk(txn, &digest, (uint32_t)(at / LORICA_CHUNK_BYTES),
+                           (const uint8_t *)bytes + at, piece, err);
+        }
+    }
+    if (!rc)
+        *ret = digest;
+    return rc;
+}
+
+/* Writing a file: a position in it that survives from transaction to transaction, and a second
+ * hash, since the file may change between the reading that named it and this one. */
+struct file_writer {
+    const struct lorica_blob_file *file;
+    void *stream;
+    uint8_t *buffer;
+    uint32_t chunk; /* next */
+};
+
+static int writer_begin(struct file_writer *w, const struct lorica_blob_file *file,
+                        struct lorica_error *err) {
+    *w = (struct file_writer){.file = file};
+    if (lseek(file->fd, 0, SEEK_SET) != 0)
+        return lorica_fail(err, LORICA_EIO, "%s: %s", file->path, strerror(errno));
+    w->buffer = malloc(LORICA_CHUNK_BYTES);
+    w->stream = w->buffer ? lorica_sha256_hasher.create() : NULL;
+    if (w->stream)
+        return 0;
+    free(w->buffer);
+    return lorica_fail(err, LORICA_ENOMEM, "%s: out of memory", file->path);
+}
+
+static int writer_changed(const struct file_writer *w, struct lorica_error *err) {
+    return lorica_fail(err, LORICA_ECONFLICT,
+                       "%s: changed while it was read; publish it when it is complete",
+                       w->file->path);
+}
+
+/* Writes at most `limit` pieces. */
+static int writer_put(struct file_writer *w, struct lorica_txn *txn, uint32_t limit,
+                      struct lorica_error *err) {
+    uint32_t total = lorica_blob_chunks(w->file->nbytes);
+    for (uint32_t i = 0; i < limit && w->chunk < total; i++, w->chunk++) {
+        uint64_t left = w->file->nbytes - (uint64_t)w->chunk * LORICA_CHUNK_BYTES;
+        size_t expected = left < LORICA_CHUNK_BYTES ? (size_t)left : LORICA_CHUNK_BYTES, len;
+        int rc = read_full(w->file, w->buffer, expected, &len, err);
+        if (rc)
+            return rc;
+        if (len != expected)
+            return writer_changed(w, err);
+        if (lorica_sha256_hasher.update(w->stream, w->buffer, len))
+            return lorica_fail(err, LORICA_EBUG, "%s: cannot be hashed", w->file->path);
+        rc = put_chunk(txn, &w->file->digest, w->chunk, w->buffer, len, err);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+/* Ends the writer; after success so far (`rc` 0) the second hash must equal the first. */
+static int writer_end(struct file_writer *w, int rc, struct lorica_error *err) {
+    struct lorica_digest digest;
+    if (lorica_sha256_hasher.finish(w->stream, rc ? NULL : &digest) && !rc)
+        rc = lorica_fail(err, LORICA_EBUG, "%s: cannot be hashed", w->file->path);
+    if (!rc && !lorica_digest_equal(&digest, &w->file->digest))
+        rc = writer_changed(w, err);
+    free(w->buffer);
+    return rc;
+}
+
+static bool is_large(const struct lorica_blob_file *file) {
+    return lorica_blob_chunks(file->nbytes) > LORICA_BATCH_CHUNKS;
+}
+
+static int check_disk(const struct lorica_registry *registry, uint64_t nbytes,
+                      struct lorica_error *err) {
+    struct statvfs fs;
+    if (statvfs(registry->dir, &fs) != 0)
+        return lorica_fail(err, LORICA_EIO, "%s: %s", registry->dir, strerror(errno));
+    uint64_t free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
+    if (free_bytes >= nbytes + DISK_RESERVE)
+        return 0;
+    return lorica_fail(err, LORICA_ENOSPC,
+                       "%s: %" PRIu64 " bytes are free, %" PRIu64 " are needed; nothing was "
+                       "changed; free some and try again",
+                       registry->dir, free_bytes, nbytes + DISK_RESERVE);
+}
+
+/* Pieces and mark of staged content: removes a bounded number; *ret_done when none is left. */
+static int sweep_some(struct lorica_txn *txn, const struct lorica_digest *digest, bool *ret_done,
+                      struct lorica_error *err) {
+    struct lorica_record_key key;
+    uint64_t there;
+    int rc = lorica_blob_size(txn, digest, &there, err);
+    if (rc && rc != LORICA_ENOTFOUND)
+        return rc;
+    bool complete = rc == 0; /* then a version has it: only the mark goes */
+    *ret_done = complete;
+    for (uint32_t i = 0; !complete && i < 4 * LORICA_BATCH_CHUNKS && !*ret_done; i++) {
+        struct lorica_cursor *cursor = NULL;
+        struct lorica_slice found, value;
+        lorica_record_key_chunk(digest, 0, &key);
+        rc = lorica_store_walk(txn, LORICA_TABLE_CHUNK, &cursor, err);
+        if (rc)
+            return rc;
+        rc = lorica_cursor_seek(cursor, lorica_slice_key(&key), &found, &value, err);
+        bool ours = !rc && found.len == key.len && memcmp(found.data, digest->bytes, 32) == 0;
+        if (ours)
+            memcpy(key.bytes, found.data, found.len);
+        lorica_cursor_close(cursor);
+        if (rc && rc != LORICA_ENOTFOUND)
+            return rc;
+        *ret_done = !ours;
+        rc = ours ? lorica_store_delete(txn, LORICA_TABLE_CHUNK, lorica_slice_key(&key), err) : 0;
+        if (rc)
+            return rc;
+    }
+    if (!*ret_done)
+        return 0;
+    lorica_record_key_digest(digest, &key);
+    rc = lorica_store_delete(txn, LORICA_TABLE_STAGED, lorica_slice_key(&key), err);
+    return rc == LORICA_ENOTFOUND ? 0 : rc;
+}
+
+static int sweep_digest(struct lorica_store *store, const struct lorica_digest *digest,
+                        struct lorica_error *err) {
+    bool done = false;
+    while (!done) {
+        struct lorica_txn *txn = NULL;
+        int rc = lorica_store_begin(store, true, &txn, err);
+        if (!rc)
+            rc = sweep_some(txn, digest, &done, err);
+        if (rc) {
+            lorica_store_abort(txn);
+            return rc;
+        }
+        rc = lorica_store_commit(txn, err);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+static int first_staged(struct lorica_store *store, struct lorica_digest *ret,
+                        struct lorica_error *err) {
+    struct lorica_txn *txn = NULL;
+    struct lorica_cursor *cursor = NULL;
+    struct lorica_slice key, value;
+    int rc = lorica_store_begin(store, false, &txn, err);
+    if (!rc)
+        rc = lorica_store_walk(txn, LORICA_TABLE_STAGED, &cursor, err);
+    if (!rc)
+        rc = lorica_cursor_seek(cursor, (struct lorica_slice){0}, &key, &value, err);
+    if (!rc && key.len != sizeof(ret->bytes))
+        rc = lorica_damaged(err, LORICA_EFORMAT, "the list of unfinished uploads");
+    if (!rc)
+        memcpy(ret->bytes, key.data, sizeof(ret->bytes));
+    lorica_cursor_close(cursor);
+    lorica_store_abort(txn);
+    return rc;
+}
+
+int lorica_blob_sweep(struct lorica_store *store, struct lorica_error *err) {
+    struct lorica_digest digest;
+    int rc;
+    while ((rc = first_staged(store, &digest, err)) == 0) {
+        rc = sweep_digest(store, &digest, err);
+        if (rc)
+            return rc;
+    }
+    return rc == LORICA_ENOTFOUND ? 0 : rc;
+}
+
+static int stage_batches(struct lorica_store *store, struct file_writer *w,
+                         struct lorica_error *err) {
+    uint32_t total = lorica_blob_chunks(w->file->nbytes);
+    while (w->chunk < total) {
+        struct lorica_txn *txn = NULL;
+        bool first = w->chunk == 0;
+        int rc = lorica_store_begin(store, true, &txn, err);
+        if (!rc && first)
+            rc = put_number(txn, LORICA_TABLE_STAGED, &w->file->digest, w->file->nbytes, err);
+        if (!rc)
+            rc = writer_put(w, txn, LORICA_BATCH_CHUNKS, err);
+        if (rc) {
+            lorica_store_abort(txn);
+            return rc;
+        }
+        rc = lorica_store_commit(txn, err);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+int lorica_blob_stage(struct lorica_registry *registry, const struct lorica_blob_file *file,
+                      struct lorica_error *err) {
+    struct lorica_txn *txn = NULL;
+    struct file_writer w;
+    uint64_t there;
+    int rc = lorica_store_begin(registry->store, false, &txn, err);
+    if (!rc)
+        rc = lorica_blob_size(txn, &file->digest, &there, err);
+    lorica_store_abort(txn);
+    if (rc != LORICA_ENOTFOUND)
+        return rc; /* 0: it is there */
+    rc = check_disk(registry, file->nbytes, err);
+    if (rc || !is_large(file))
+        return rc;
+    rc = writer_begin(&w, file, err);
+    if (rc)
+        return rc;
+    rc = writer_end(&w, stage_batches(registry->store, &w, err), err);
+    if (rc)
+        lorica_blob_unstage(registry, file);
+    return rc;
+}
+
+void lorica_blob_unstage(struct lorica_registry *registry, const struct lorica_blob_file *file) {
+    struct lorica_error ignored;
+    /* What cannot be swept now (a full disk) is swept when the registry is next opened. */
+    if (is_large(file))
+        (void)!sweep_digest(registry->store, &file->digest, &ignored);
+}
+
+int lorica_blob_put_file(struct lorica_txn *txn, const struct lorica_blob_file *file,
+                         struct lorica_error *err) {
+    struct lorica_record_key key;
+    struct file_writer w;
+    uint64_t there;
+    int rc = lorica_blob_size(txn, &file->digest, &there, err);
+    if (rc != LORICA_ENOTFOUND)
+        return rc;
+    if (is_large(file)) {
+        lorica_record_key_digest(&file->digest, &key);
+        rc = lorica_store_delete(txn, LORICA_TABLE_STAGED, lorica_slice_key(&key), err);
+        if (rc == LORICA_ENOTFOUND)
+            rc = lorica_fail(err, LORICA_EBUG, "%s: was not staged", file->path);
+    } else {
+        rc = writer_begin(&w, file, err);
+        if (!rc)
+            rc = writer_end(&w, writer_put(&w, txn, LORICA_BATCH_CHUNKS, err), err);
+    }
+    return rc ? rc : put_number(txn, LORICA_TABLE_BLOB, &file->digest, file->nbytes, err);
+}
+
+/* Hands over at most a batch of pieces from `*chunk` on, in one read transaction. */
+static int read_batch(struct lorica_store *store, const struct lorica_digest *digest,
+                      uint64_t nbytes, uint32_t *chunk, void *stream, lorica_piece_fn fn, void *arg,
+                      struct lorica_error *err) {
+    uint32_t total = lorica_blob_chunks(nbytes);
+    struct lorica_txn *txn = NULL;
+    int rc = lorica_store_begin(store, false, &txn, err);
+    for (uint32_t i = 0; !rc && i < LORICA_BATCH_CHUNKS && *chunk < total; i++, (*chunk)++) {
+        uint64_t left = nbytes - (uint64_t)*chunk * LORICA_CHUNK_BYTES;
+        struct lorica_record_key key;
+        struct lorica_slice piece;
+        lorica_record_key_chunk(digest, *chunk, &key);
+        rc = lorica_store_get(txn, LORICA_TABLE_CHUNK, lorica_slice_key(&key), &piece, err);
+        if (rc == LORICA_ENOTFOUND ||
+            (!rc && piece.len != (left < LORICA_CHUNK_BYTES ? left : LORICA_CHUNK_BYTES)))
+            rc = lorica_damaged(err, LORICA_EFORMAT, "piece %" PRIu32 " of content is wrong",
+                                *chunk);
+        if (!rc && lorica_sha256_hasher.update(stream, piece.data, piece.len))
+            rc = lorica_fail(err, LORICA_EBUG, "content cannot be hashed");
+        if (!rc && fn)
+            rc = fn(arg, piece.data, piece.len);
+    }
+    lorica_store_abort(txn);
+    return rc;
+}
+
+int lorica_blob_read(struct lorica_store *store, const struct lorica_digest *digest,
+                     uint64_t nbytes, lorica_piece_fn fn, void *arg, struct lorica_error *err) {
+    struct lorica_digest found;
+    uint32_t chunk = 0;
+    int rc = 0;
+    if (nbytes > LORICA_WEIGHTS_BYTES_MAX)
+        return lorica_damaged(err, LORICA_EFORMAT, "content of %" PRIu64 " bytes", nbytes);
+    void *stream = lorica_sha256_hasher.create();
+    if (!stream)
+        return lorica_fail(err, LORICA_ENOMEM, "out of memory");
+    while (!rc && chunk < lorica_blob_chunks(nbytes))
+        rc = read_batch(store, digest, nbytes, &chunk, stream, fn, arg, err);
+    if (lorica_sha256_hasher.finish(stream, rc ? NULL : &found) && !rc)
+        rc = lorica_fail(err, LORICA_EBUG, "content cannot be hashed");
+    if (!rc && !lorica_digest_equal(&found, digest))
+        rc = lorica_damaged(err, LORICA_EFORMAT, "content does not have its digest");
+    return rc;
+}

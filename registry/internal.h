@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: MIT
+ * What the parts of the registry share among themselves. Functions that take a transaction work
+ * inside it and end nothing. LORICA_ENOTFOUND comes without a sentence where that is said, since
+ * only the caller knows what the absence means. */
+#ifndef LORICA_REGISTRY_INTERNAL_H
+#define LORICA_REGISTRY_INTERNAL_H
+
+#include <pthread.h>
+
+#include "registry/record.h"
+#include "registry/registry.h"
+#include "registry/store.h"
+
+#define LORICA_PEPPER_BYTES 32
+/** Largest config, canonical form or manifest. */
+#define LORICA_TEXT_BYTES_MAX ((size_t)1 << 20)
+/** Largest weights. */
+#define LORICA_WEIGHTS_BYTES_MAX (UINT64_C(2) << 30)
+/** Content piece: 64 pages less the page header, so that every run of pages is of one size. */
+#define LORICA_CHUNK_BYTES ((size_t)262128)
+/** Content written per transaction when it is too much for one. */
+#define LORICA_BATCH_CHUNKS 64u
+
+struct lorica_registry {
+    struct lorica_store *store;
+    char *dir;   /**< owned */
+    int lock_fd; /**< holds the flock; -1: none */
+    uint8_t pepper[LORICA_PEPPER_BYTES];
+    /** One publish at a time, since a large one spans several transactions. Promotes, rollbacks and
+     * keys do not take it: they never wait for an upload. */
+    pthread_mutex_t publishing;
+};
+
+static inline struct lorica_slice lorica_slice_key(const struct lorica_record_key *key) {
+    return (struct lorica_slice){.data = key->bytes, .len = key->len};
+}
+
+static inline struct lorica_slice lorica_slice_record(const struct lorica_record *record) {
+    return (struct lorica_slice){.data = record->bytes, .len = record->len};
+}
+
+/** Says that a stored thing (named by fmt) cannot be right, and what to do. LORICA_EFORMAT, or
+ * `code` where that is LORICA_EUNSUPPORTED. */
+int lorica_damaged(struct lorica_error *err, int code, const char *fmt, ...) LORICA_PRINTF(3, 4);
+
+/** Unix time now. */
+int64_t lorica_now_ms(void);
+
+/* dir.c: the directory around the store. */
+
+/** Name of a network file system by its statfs magic, or NULL for a local one. */
+const char *lorica_dir_remote(uint64_t magic);
+/** Makes DIR (its parent must exist) unless `read_only`, refuses network file systems, takes the
+ * lock. *ret_fd is to be closed. */
+int lorica_dir_lock(const char *dir, bool read_only, int *ret_fd,
+                    struct lorica_error *err) LORICA_MUSTCHECK;
+/** Reads DIR/pepper; LORICA_ENOTFOUND without a sentence when there is none. */
+int lorica_dir_pepper_read(const char *dir, uint8_t ret[LORICA_PEPPER_BYTES],
+                           struct lorica_error *err) LORICA_MUSTCHECK;
+/** Makes DIR/pepper, durably. */
+int lorica_dir_pepper_create(const char *dir, uint8_t ret[LORICA_PEPPER_BYTES],
+                             struct lorica_error *err) LORICA_MUSTCHECK;
+/** Makes DIR's entries durable. */
+int lorica_dir_sync(const char *dir, struct lorica_error *err) LORICA_MUSTCHECK;
+
+/* version.c */
+
+/** Newest version of a name; LORICA_ENOTFOUND without a sentence. */
+int lorica_latest_get(struct lorica_txn *txn, const char *name, uint64_t *ret,
+                      struct lorica_error *err) LORICA_MUSTCHECK;
+/** A version; LORICA_ENOTFOUND without a sentence. */
+int lorica_version_get(struct lorica_txn *txn, const char *name, uint64_t number,
+                       struct lorica_version *ret, struct lorica_error *err) LORICA_MUSTCHECK;
+/** A version; LORICA_ENOTFOUND says what is unknown, the name or the number. */
+int lorica_version_find(struct lorica_txn *txn, const char *name, uint64_t number,
+                        struct lorica_version *ret, struct lorica_error *err) LORICA_MUSTCHECK;
+/** Identity of content. */
+int lorica_version_digest(const struct lorica_digest *canonical,
+                          const struct lorica_digest *weights,
+                          struct lorica_digest *ret) LORICA_MUSTCHECK;
+/** Says that a name is unknown; LORICA_ENOTFOUND. */
+int lorica_unknown_name(struct lorica_error *err, const char *name);
+
+/* audit.c */
+
+/** Refuses an actor that cannot be recorded. */
+int lorica_actor_check(const struct lorica_actor *actor, struct lorica_error *err) LORICA_MUSTCHECK;
+/** Reads record `seq`. Its absence is damage: callers come with numbers that the store gave. */
+int lorica_audit_get(struct lorica_txn *txn, uint64_t seq, struct lorica_audit *ret,
+                     struct lorica_error *err) LORICA_MUSTCHECK;
+/** Hash of a record that follows `previous`. */
+int lorica_audit_hash(const struct lorica_audit *audit, const struct lorica_digest *previous,
+                      struct lorica_digest *ret) LORICA_MUSTCHECK;
+/** Adds a link. The caller has filled kind, name and what else the kind says; seq, time, actor,
+ * message and hash are filled here. */
+int lorica_audit_append(struct lorica_txn *txn, const struct lorica_actor *actor,
+                        struct lorica_audit *audit, struct lorica_error *err) LORICA_MUSTCHECK;
+/** True for records that are about an adapter, not about a key. */
+bool lorica_audit_of_adapter(enum lorica_audit_kind kind);
+
+/* channel.c */
+
+/** Where a channel stands; all zero when it never moved. */
+int lorica_channel_get(struct lorica_txn *txn, const char *name, const char *channel,
+                       struct lorica_channel_record *ret,
+                       struct lorica_error *err) LORICA_MUSTCHECK;
+/** Points a channel, standing at `now`, to a version as a promote does. */
+int lorica_channel_promote(struct lorica_txn *txn, const struct lorica_version *version,
+                           const char *channel, const struct lorica_channel_record *now,
+                           const struct lorica_actor *actor, struct lorica_channel *ret,
+                           struct lorica_error *err) LORICA_MUSTCHECK;
+/** The `before` that a promote to `version` gets when the channel's last move is `last`. */
+uint64_t lorica_channel_before(const struct lorica_audit *last, uint64_t version);
+
+/* key.c */
+
+/** SHA-256 of a key's record as it was made, before any revocation: the chain holds it, so that
+ * rights cannot be changed behind it. */
+int lorica_key_fingerprint(const struct lorica_key_record *key,
+                           struct lorica_digest *ret) LORICA_MUSTCHECK;
+
+/* blob.c */
+
+/** Content in a file that is being published. */
+struct lorica_blob_file {
+    int fd;
+    const char *path; /**< borrowed; for sentences */
+    struct lorica_digest digest;
+    uint64_t nbytes;
+};
+
+/** Opens a file and hashes it. LORICA_ELIMIT when it is over LORICA_WEIGHTS_BYTES_MAX. */
+int lorica_blob_file_open(const char *path, struct lorica_blob_file *ret,
+                          struct lorica_error *err) LORICA_MUSTCHECK;
+void lorica_blob_file_close(struct lorica_blob_file *file);
+
+/** Size of complete content; LORICA_ENOTFOUND without a sentence. */
+int lorica_blob_size(struct lorica_txn *txn, const struct lorica_digest *digest, uint64_t *ret,
+                     struct lorica_error *err) LORICA_MUSTCHECK;
+/** Stores memory as content, unless it is there. */
+int lorica_blob_put(struct lorica_txn *txn, const void *bytes, size_t len,
+                    struct lorica_digest *ret, struct lorica_error *err) LORICA_MUSTCHECK;
+/** Writes the pieces of a file that is too large for one transaction, in transactions of its own,
+ * marked as staged. Does nothing for a small file or content that is there. What a failure leaves
+ * behind is swept. The caller holds `publishing`. */
+int lorica_blob_stage(struct lorica_registry *registry, const struct lorica_blob_file *file,
+                      struct lorica_error *err) LORICA_MUSTCHECK;
+/** Takes back what staging wrote, when the publish failed after it. */
+void lorica_blob_unstage(struct lorica_registry *registry, const struct lorica_blob_file *file);
+/** Completes a file's content: writes its pieces if they were not staged, and its size. */
+int lorica_blob_put_file(struct lorica_txn *txn, const struct lorica_blob_file *file,
+                         struct lorica_error *err) LORICA_MUSTCHECK;
+/** Hands the pieces of content to `fn` in order, in read transactions of bounded length. A wrong
+ * size or digest is LORICA_EFORMAT. */
+typedef int (*lorica_piece_fn)(void *arg, const void *bytes, size_t len);
+int lorica_blob_read(struct lorica_store *store, const struct lorica_digest *digest,
+                     uint64_t nbytes, lorica_piece_fn fn, void *arg,
+                     struct lorica_error *err) LORICA_MUSTCHECK;
+/** Number of pieces of content of a size. */
+uint32_t lorica_blob_chunks(uint64_t nbytes);
+/** Removes what unfinished publishes left behind. */
+int lorica_blob_sweep(struct lorica_store *store, struct lorica_error *err) LORICA_MUSTCHECK;
+
+#endif

@@ -1,0 +1,366 @@
+/* SPDX-License-Identifier: MIT */
+#include "registry/record.h"
+
+#include <string.h>
+
+#include "proto/utf8.h"
+
+#define FORMAT 1 /* of every record so far */
+
+enum { VERSION_BASE_STATED = 1 };
+
+/* Writing: a record too long is remembered and reported once at the end. */
+
+struct writer {
+    struct lorica_record *record;
+    bool failed;
+};
+
+static void put_bytes(struct writer *w, const void *bytes, size_t len) {
+    if (len > sizeof(w->record->bytes) - w->record->len) {
+        w->failed = true;
+        return;
+    }
+    if (len)
+        memcpy(w->record->bytes + w->record->len, bytes, len);
+    w->record->len += len;
+}
+
+static void put_uint(struct writer *w, uint64_t number, size_t nbytes) {
+    uint8_t bytes[8];
+    for (size_t i = 0; i < nbytes; i++)
+        bytes[i] = (uint8_t)(number >> (8 * (nbytes - 1 - i)));
+    put_bytes(w, bytes, nbytes);
+}
+
+static void put_text(struct writer *w, const char *text, size_t max) {
+    size_t len = strnlen(text, max + 1);
+    if (len > max) {
+        w->failed = true;
+        return;
+    }
+    put_uint(w, len, 2);
+    put_bytes(w, text, len);
+}
+
+static void put_digest(struct writer *w, const struct lorica_digest *digest) {
+    put_bytes(w, digest->bytes, sizeof(digest->bytes));
+}
+
+static struct writer begin_write(struct lorica_record *record) {
+    struct writer w = {.record = record};
+    record->len = 0;
+    put_uint(&w, FORMAT, 1);
+    return w;
+}
+
+static int end_write(const struct writer *w) { return w->failed ? LORICA_EBUG : 0; }
+
+/* Reading: after the first fault everything reads as zero, and the end reports it. */
+
+struct reader {
+    const uint8_t *at;
+    size_t left;
+    int failure;
+};
+
+static void read_fault(struct reader *r, int code) {
+    if (!r->failure)
+        r->failure = code;
+    r->left = 0;
+}
+
+static void get_bytes(struct reader *r, void *out, size_t len) {
+    if (r->failure || len > r->left) {
+        read_fault(r, LORICA_EFORMAT);
+        memset(out, 0, len);
+        return;
+    }
+    if (len)
+        memcpy(out, r->at, len);
+    r->at += len;
+    r->left -= len;
+}
+
+static uint64_t get_uint(struct reader *r, size_t nbytes) {
+    uint8_t bytes[8];
+    uint64_t number = 0;
+    get_bytes(r, bytes, nbytes);
+    for (size_t i = 0; i < nbytes; i++)
+        number = number << 8 | bytes[i];
+    return number;
+}
+
+/* `out` holds max + 1 bytes. */
+static void get_text(struct reader *r, char *out, size_t max) {
+    size_t len = (size_t)get_uint(r, 2);
+    out[0] = '\0';
+    if (len > max || len > r->left) {
+        read_fault(r, LORICA_EFORMAT);
+        return;
+    }
+    get_bytes(r, out, len);
+    out[len] = '\0';
+    if (memchr(out, '\0', len) || !lorica_utf8_valid(out, len))
+        read_fault(r, LORICA_EFORMAT);
+}
+
+static void get_digest(struct reader *r, struct lorica_digest *out) {
+    get_bytes(r, out->bytes, sizeof(out->bytes));
+}
+
+/* A time or other signed number of 64 bits. */
+static int64_t get_signed(struct reader *r) {
+    uint64_t number = get_uint(r, 8);
+    int64_t value;
+    memcpy(&value, &number, sizeof(value));
+    return value;
+}
+
+static struct reader begin_read(const void *bytes, size_t len) {
+    struct reader r = {.at = bytes, .left = len};
+    uint64_t format = get_uint(&r, 1);
+    if (format > FORMAT)
+        read_fault(&r, LORICA_EUNSUPPORTED);
+    else if (format != FORMAT)
+        read_fault(&r, LORICA_EFORMAT);
+    return r;
+}
+
+static int end_read(const struct reader *r) {
+    if (r->failure)
+        return r->failure;
+    return r->left ? LORICA_EFORMAT : 0;
+}
+
+int lorica_record_encode_number(uint64_t number, struct lorica_record *ret) {
+    struct writer w = begin_write(ret);
+    put_uint(&w, number, 8);
+    return end_write(&w);
+}
+
+int lorica_record_decode_number(const void *bytes, size_t len, uint64_t *ret) {
+    struct reader r = begin_read(bytes, len);
+    *ret = get_uint(&r, 8);
+    return end_read(&r);
+}
+
+int lorica_record_encode_name(const char *name, struct lorica_record *ret) {
+    struct writer w = begin_write(ret);
+    put_text(&w, name, LORICA_NAME_MAX);
+    return end_write(&w);
+}
+
+int lorica_record_decode_name(const void *bytes, size_t len, char ret[LORICA_NAME_MAX + 1]) {
+    struct reader r = begin_read(bytes, len);
+    get_text(&r, ret, LORICA_NAME_MAX);
+    return end_read(&r);
+}
+
+int lorica_record_encode_version(const struct lorica_version *version, struct lorica_record *ret) {
+    struct writer w = begin_write(ret);
+    put_uint(&w, version->seq, 8);
+    put_digest(&w, &version->digest);
+    put_digest(&w, &version->config_digest);
+    put_digest(&w, &version->canonical_digest);
+    put_digest(&w, &version->weights_digest);
+    put_digest(&w, &version->base_digest);
+    put_digest(&w, &version->manifest_digest);
+    put_uint(&w, version->config_nbytes, 8);
+    put_uint(&w, version->canonical_nbytes, 8);
+    put_uint(&w, version->weights_nbytes, 8);
+    put_uint(&w, version->manifest_nbytes, 8);
+    put_uint(&w, version->rank, 4);
+    put_uint(&w, version->base_stated ? VERSION_BASE_STATED : 0, 1);
+    return end_write(&w);
+}
+
+int lorica_record_decode_version(const void *bytes, size_t len, struct lorica_version *ret) {
+    struct reader r = begin_read(bytes, len);
+    memset(ret, 0, sizeof(*ret));
+    ret->seq = get_uint(&r, 8);
+    get_digest(&r, &ret->digest);
+    get_digest(&r, &ret->config_digest);
+    get_digest(&r, &ret->canonical_digest);
+    get_digest(&r, &ret->weights_digest);
+    get_digest(&r, &ret->base_digest);
+    get_digest(&r, &ret->manifest_digest);
+    ret->config_nbytes = get_uint(&r, 8);
+    ret->canonical_nbytes = get_uint(&r, 8);
+    ret->weights_nbytes = get_uint(&r, 8);
+    ret->manifest_nbytes = get_uint(&r, 8);
+    ret->rank = (uint32_t)get_uint(&r, 4);
+    uint64_t flags = get_uint(&r, 1);
+    if (flags & ~(uint64_t)VERSION_BASE_STATED)
+        read_fault(&r, LORICA_EFORMAT);
+    ret->base_stated = flags & VERSION_BASE_STATED;
+    return end_read(&r);
+}
+
+int lorica_record_encode_channel(const struct lorica_channel_record *channel,
+                                 struct lorica_record *ret) {
+    struct writer w = begin_write(ret);
+    put_uint(&w, channel->version, 8);
+    put_uint(&w, channel->epoch, 8);
+    put_uint(&w, channel->seq, 8);
+    return end_write(&w);
+}
+
+int lorica_record_decode_channel(const void *bytes, size_t len, struct lorica_channel_record *ret) {
+    struct reader r = begin_read(bytes, len);
+    ret->version = get_uint(&r, 8);
+    ret->epoch = get_uint(&r, 8);
+    ret->seq = get_uint(&r, 8);
+    return end_read(&r);
+}
+
+int lorica_record_encode_audit(const struct lorica_audit *audit, struct lorica_record *ret) {
+    struct writer w = begin_write(ret);
+    put_uint(&w, audit->seq, 8);
+    put_uint(&w, audit->kind, 1);
+    put_uint(&w, (uint64_t)audit->time_ms, 8);
+    put_text(&w, audit->actor, LORICA_NAME_MAX);
+    put_text(&w, audit->name, LORICA_NAME_MAX);
+    put_text(&w, audit->channel, LORICA_CHANNEL_MAX);
+    put_uint(&w, audit->version, 8);
+    put_uint(&w, audit->previous, 8);
+    put_uint(&w, audit->epoch, 8);
+    put_uint(&w, audit->before, 8);
+    put_digest(&w, &audit->digest);
+    put_text(&w, audit->message, LORICA_MESSAGE_MAX);
+    return end_write(&w);
+}
+
+int lorica_record_decode_audit(const void *bytes, size_t len, struct lorica_audit *ret) {
+    struct reader r = begin_read(bytes, len);
+    memset(ret, 0, sizeof(*ret));
+    ret->seq = get_uint(&r, 8);
+    uint64_t kind = get_uint(&r, 1);
+    if (kind >= LORICA_AUDIT_COUNT)
+        read_fault(&r, LORICA_EFORMAT);
+    else
+        ret->kind = (enum lorica_audit_kind)kind;
+    ret->time_ms = get_signed(&r);
+    get_text(&r, ret->actor, LORICA_NAME_MAX);
+    get_text(&r, ret->name, LORICA_NAME_MAX);
+    get_text(&r, ret->channel, LORICA_CHANNEL_MAX);
+    ret->version = get_uint(&r, 8);
+    ret->previous = get_uint(&r, 8);
+    ret->epoch = get_uint(&r, 8);
+    ret->before = get_uint(&r, 8);
+    get_digest(&r, &ret->digest);
+    get_text(&r, ret->message, LORICA_MESSAGE_MAX);
+    get_digest(&r, &ret->hash);
+    return end_read(&r);
+}
+
+int lorica_record_encode_key(const struct lorica_key_record *key, struct lorica_record *ret) {
+    struct writer w = begin_write(ret);
+    if (key->key.glob_count > LORICA_KEY_GLOBS)
+        return LORICA_EBUG;
+    put_digest(&w, &key->secret);
+    put_text(&w, key->key.name, LORICA_NAME_MAX);
+    put_uint(&w, key->key.role, 1);
+    put_uint(&w, (uint64_t)key->key.created_ms, 8);
+    put_uint(&w, (uint64_t)key->key.revoked_ms, 8);
+    put_uint(&w, key->key.glob_count, 1);
+    for (size_t i = 0; i < key->key.glob_count; i++)
+        put_text(&w, key->key.globs[i], LORICA_NAME_MAX);
+    return end_write(&w);
+}
+
+int lorica_record_decode_key(const void *bytes, size_t len, struct lorica_key_record *ret) {
+    struct reader r = begin_read(bytes, len);
+    memset(ret, 0, sizeof(*ret));
+    get_digest(&r, &ret->secret);
+    get_text(&r, ret->key.name, LORICA_NAME_MAX);
+    uint64_t role = get_uint(&r, 1);
+    if (role > LORICA_ROLE_ADMIN)
+        read_fault(&r, LORICA_EFORMAT);
+    else
+        ret->key.role = (enum lorica_role)role;
+    ret->key.created_ms = get_signed(&r);
+    ret->key.revoked_ms = get_signed(&r);
+    uint64_t count = get_uint(&r, 1);
+    if (count > LORICA_KEY_GLOBS) {
+        read_fault(&r, LORICA_EFORMAT);
+        count = 0;
+    }
+    ret->key.glob_count = (size_t)count;
+    for (size_t i = 0; i < ret->key.glob_count; i++)
+        get_text(&r, ret->key.globs[i], LORICA_NAME_MAX);
+    return end_read(&r);
+}
+
+/* Keys. Names are checked before they come here; a longer text is cut, which only makes a key that
+ * no record has. */
+
+static void key_bytes(struct lorica_record_key *key, const void *bytes, size_t len) {
+    size_t room = sizeof(key->bytes) - key->len;
+    if (len > room)
+        len = room;
+    if (len)
+        memcpy(key->bytes + key->len, bytes, len);
+    key->len += len;
+}
+
+static void key_number(struct lorica_record_key *key, uint64_t number, size_t nbytes) {
+    uint8_t bytes[8];
+    for (size_t i = 0; i < nbytes; i++)
+        bytes[i] = (uint8_t)(number >> (8 * (nbytes - 1 - i)));
+    key_bytes(key, bytes, nbytes);
+}
+
+void lorica_record_key_name(const char *name, struct lorica_record_key *ret) {
+    ret->len = 0;
+    key_bytes(ret, name, strlen(name));
+}
+
+void lorica_record_key_numbered(const char *name, uint64_t number, struct lorica_record_key *ret) {
+    ret->len = 0;
+    key_bytes(ret, name, strlen(name) + 1);
+    key_number(ret, number, 8);
+}
+
+void lorica_record_key_channel(const char *name, const char *channel,
+                               struct lorica_record_key *ret) {
+    ret->len = 0;
+    key_bytes(ret, name, strlen(name) + 1);
+    key_bytes(ret, channel, strlen(channel));
+}
+
+void lorica_record_key_identity(const char *name, const struct lorica_digest *digest,
+                                const struct lorica_digest *base, struct lorica_record_key *ret) {
+    ret->len = 0;
+    key_bytes(ret, name, strlen(name) + 1);
+    key_bytes(ret, digest->bytes, sizeof(digest->bytes));
+    key_bytes(ret, base->bytes, sizeof(base->bytes));
+}
+
+void lorica_record_key_number(uint64_t number, struct lorica_record_key *ret) {
+    ret->len = 0;
+    key_number(ret, number, 8);
+}
+
+void lorica_record_key_digest(const struct lorica_digest *digest, struct lorica_record_key *ret) {
+    ret->len = 0;
+    key_bytes(ret, digest->bytes, sizeof(digest->bytes));
+}
+
+void lorica_record_key_chunk(const struct lorica_digest *digest, uint32_t chunk,
+                             struct lorica_record_key *ret) {
+    lorica_record_key_digest(digest, ret);
+    key_number(ret, chunk, 4);
+}
+
+bool lorica_record_key_of(const void *bytes, size_t len, const char *name, uint64_t *ret) {
+    size_t name_len = strlen(name) + 1;
+    if (len != name_len + 8 || memcmp(bytes, name, name_len) != 0)
+        return false;
+    const uint8_t *at = (const uint8_t *)bytes + name_len;
+    uint64_t number = 0;
+    for (size_t i = 0; i < 8; i++)
+        number = number << 8 | at[i];
+    *ret = number;
+    return true;
+}

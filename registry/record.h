@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: MIT
+ * The stored records and their keys as bytes. Every value begins with a format number, integers are
+ * big-endian, texts carry their length; decoding checks every bound and refuses bytes left over, so
+ * that a damaged record is an error and never a wrong answer. */
+#ifndef LORICA_REGISTRY_RECORD_H
+#define LORICA_REGISTRY_RECORD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "registry/registry.h"
+
+/** No record is longer than this. */
+#define LORICA_RECORD_MAX 4096
+/** No key is longer than this (LMDB's own limit is 511). */
+#define LORICA_RECORD_KEY_MAX 256
+
+/** An encoded record or key: a value, no allocation. */
+struct lorica_record {
+    uint8_t bytes[LORICA_RECORD_MAX];
+    size_t len;
+};
+struct lorica_record_key {
+    uint8_t bytes[LORICA_RECORD_KEY_MAX];
+    size_t len;
+};
+
+/** Where a channel stands. */
+struct lorica_channel_record {
+    uint64_t version;
+    uint64_t epoch;
+    uint64_t seq; /**< audit record of its last move */
+};
+
+/** A key as stored: without its text, with what recognises it. */
+struct lorica_key_record {
+    struct lorica_digest secret; /**< HMAC-SHA-256(pepper, text) */
+    struct lorica_key key;
+};
+
+/* Encoding: the caller guarantees the limits of registry.h (texts within their arrays); LORICA_EBUG
+ * if not. Decoding: LORICA_EFORMAT for anything that encoding does not write, LORICA_EUNSUPPORTED
+ * for a format number above the known one; *ret is then undefined. */
+
+/** One counter: newest version of an adapter, version of an identity, bytes of a blob, ... */
+int lorica_record_encode_number(uint64_t number, struct lorica_record *ret) LORICA_MUSTCHECK;
+int lorica_record_decode_number(const void *bytes, size_t len, uint64_t *ret) LORICA_MUSTCHECK;
+
+/** One text of at most LORICA_NAME_MAX bytes. */
+int lorica_record_encode_name(const char *name, struct lorica_record *ret) LORICA_MUSTCHECK;
+int lorica_record_decode_name(const void *bytes, size_t len,
+                              char ret[LORICA_NAME_MAX + 1]) LORICA_MUSTCHECK;
+
+/** A version without what its key and its audit record say: name, version, created_ms, created_by
+ * and message are neither written nor read (decoding clears them). */
+int lorica_record_encode_version(const struct lorica_version *version,
+                                 struct lorica_record *ret) LORICA_MUSTCHECK;
+int lorica_record_decode_version(const void *bytes, size_t len,
+                                 struct lorica_version *ret) LORICA_MUSTCHECK;
+
+int lorica_record_encode_channel(const struct lorica_channel_record *channel,
+                                 struct lorica_record *ret) LORICA_MUSTCHECK;
+int lorica_record_decode_channel(const void *bytes, size_t len,
+                                 struct lorica_channel_record *ret) LORICA_MUSTCHECK;
+
+/** The canonical audit record that is hashed (registry.h describes it), without its hash. */
+int lorica_record_encode_audit(const struct lorica_audit *audit,
+                               struct lorica_record *ret) LORICA_MUSTCHECK;
+/** The stored form: canonical record and 32 bytes of hash behind it. */
+int lorica_record_decode_audit(const void *bytes, size_t len,
+                               struct lorica_audit *ret) LORICA_MUSTCHECK;
+
+int lorica_record_encode_key(const struct lorica_key_record *key,
+                             struct lorica_record *ret) LORICA_MUSTCHECK;
+int lorica_record_decode_key(const void *bytes, size_t len,
+                             struct lorica_key_record *ret) LORICA_MUSTCHECK;
+
+/* Keys. A part that others follow ends with NUL, which no name holds; numbers are big-endian, so
+ * that the store's order is the order of names and numbers. */
+
+/** The bytes of one name alone. */
+void lorica_record_key_name(const char *name, struct lorica_record_key *ret);
+/** name NUL number: versions of an adapter, audit records of an adapter. */
+void lorica_record_key_numbered(const char *name, uint64_t number, struct lorica_record_key *ret);
+/** name NUL channel. */
+void lorica_record_key_channel(const char *name, const char *channel,
+                               struct lorica_record_key *ret);
+/** name NUL digest base: the version that holds this content for this base. */
+void lorica_record_key_identity(const char *name, const struct lorica_digest *digest,
+                                const struct lorica_digest *base, struct lorica_record_key *ret);
+/** number alone: an audit record. */
+void lorica_record_key_number(uint64_t number, struct lorica_record_key *ret);
+/** digest alone: a blob, a secret. */
+void lorica_record_key_digest(const struct lorica_digest *digest, struct lorica_record_key *ret);
+/** digest and u32 chunk number: a piece of a blob. */
+void lorica_record_key_chunk(const struct lorica_digest *digest, uint32_t chunk,
+                             struct lorica_record_key *ret);
+
+/** Reads the number at the end of a numbered key that belongs to `name`; false for another name's
+ * key, or a malformed one. */
+bool lorica_record_key_of(const void *bytes, size_t len, const char *name, uint64_t *ret);
+
+#endif

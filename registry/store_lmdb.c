@@ -1,0 +1,428 @@
+/* SPDX-License-Identifier: MIT
+ * The store on LMDB.
+ *
+ * How LMDB is used, and why. One process has the environment (the caller's flock), so the map size
+ * is set once at open and never grows, and the faults that versions 0.9.26 to 0.9.31 have when
+ * several processes share the lock file cannot arise. MDB_NOTLS ties a reader's slot to its
+ * transaction instead of its thread. Neither NOSYNC nor WRITEMAP: a commit is durable, and a full
+ * disk is an error code instead of SIGBUS. No duplicate-sorted tables and no transaction near the
+ * limit of dirty pages, so that nothing is ever spilled (the spill lists leak or race up to
+ * 0.9.33). The data file is never opened a second time, since closing it would drop LMDB's own
+ * locks; what must be known of it is asked through LMDB's descriptor. */
+#include "registry/store.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <lmdb.h>
+
+#include "registry/record.h"
+
+#define MAP_DEFAULT (UINT64_C(64) << 30)
+#define MAP_SMALLEST (UINT64_C(64) << 20)
+#define READERS 512
+#define DISK_FULL_BELOW (UINT64_C(256) << 10)
+
+static const char schema_key[] = "schema";
+
+struct lorica_store {
+    MDB_env *env;
+    MDB_dbi tables[LORICA_TABLE_COUNT];
+    bool read_only;
+    char *dir; /* owned; for sentences */
+};
+
+/* A transaction is LMDB's own and the store it belongs to. */
+struct lorica_txn {
+    MDB_txn *txn;
+    struct lorica_store *store;
+};
+
+struct lorica_cursor {
+    MDB_cursor *cursor;
+    struct lorica_store *store;
+};
+
+static const char *const table_names[LORICA_TABLE_COUNT] = {
+#define XX(name, text) [LORICA_TABLE_##name] = text,
+    LORICA_TABLE_MAP(XX)
+#undef XX
+};
+
+/* LMDB reports a write that was cut short as EIO, which is what a full disk looks like. */
+static bool disk_is_full(const struct lorica_store *store) {
+    struct statvfs fs;
+    struct stat st;
+    struct rlimit limit;
+    int fd = -1;
+    if (statvfs(store->dir, &fs) == 0 && (uint64_t)fs.f_bavail * fs.f_frsize < DISK_FULL_BELOW)
+        return true;
+    return mdb_env_get_fd(store->env, &fd) == 0 && fstat(fd, &st) == 0 &&
+           getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
+           (uint64_t)st.st_size + DISK_FULL_BELOW > limit.rlim_cur;
+}
+
+/* The one place where LMDB's codes become lorica's. */
+static int store_fail(const struct lorica_store *store, int rc, struct lorica_error *err) {
+    if (rc == EIO && disk_is_full(store))
+        rc = ENOSPC;
+    switch (rc) {
+    case 0:
+        return 0;
+    case MDB_NOTFOUND:
+        return LORICA_ENOTFOUND;
+    case MDB_MAP_FULL:
+        return lorica_fail(err, LORICA_ENOSPC,
+                           "%s: the store has reached its largest size; nothing was changed; open "
+                           "it with a larger map",
+                           store->dir);
+    case ENOSPC:
+    case EDQUOT:
+    case EFBIG:
+        return lorica_fail(err, LORICA_ENOSPC,
+                           "%s: no space left on the disk; nothing was changed; free some and try "
+                           "again",
+                           store->dir);
+    case MDB_PANIC:
+        return lorica_fail(err, LORICA_EIO,
+                           "%s: an earlier write to the disk failed and the store has stopped; "
+                           "check the disk, then restart",
+                           store->dir);
+    case MDB_CORRUPTED:
+    case MDB_PAGE_NOTFOUND:
+    case MDB_INVALID:
+    case MDB_INCOMPATIBLE:
+    case MDB_BAD_VALSIZE:
+    case MDB_BAD_TXN: /* what a transaction says after it has met damage */
+        return lorica_fail(err, LORICA_EFORMAT,
+                           "%s: the store is damaged (%s); restore it from a backup", store->dir,
+                           mdb_strerror(rc));
+    case MDB_VERSION_MISMATCH:
+        return lorica_fail(err, LORICA_EUNSUPPORTED,
+                           "%s: the store was written by another version of LMDB than %s",
+                           store->dir, mdb_version(NULL, NULL, NULL));
+    case MDB_READERS_FULL:
+        return lorica_fail(err, LORICA_EBUSY, "%s: more than %d readers at once; try again",
+                           store->dir, READERS);
+    case ENOMEM:
+        return lorica_fail(err, LORICA_ENOMEM, "%s: out of memory", store->dir);
+    case ENOENT:
+        return lorica_fail(err, LORICA_ENOTFOUND, "%s: there is no registry here", store->dir);
+    case EACCES:
+    case EROFS:
+    case EPERM:
+        return lorica_fail(err, LORICA_EIO, "%s: %s; check owner and permissions", store->dir,
+                           mdb_strerror(rc));
+    default:
+        /* LMDB's remaining codes say that it was used wrongly; positive ones are the system's. */
+        return lorica_fail(err, rc < 0 ? LORICA_EBUG : LORICA_EIO, "%s: %s", store->dir,
+                           mdb_strerror(rc));
+    }
+}
+
+/* Largest map to try: half of a limited address space leaves room for the rest of the process. */
+static uint64_t map_limit(uint64_t wanted) {
+    struct rlimit limit;
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    if (wanted == 0) {
+        wanted = MAP_DEFAULT;
+        if (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
+            limit.rlim_cur / 2 < wanted)
+            wanted = limit.rlim_cur / 2;
+    }
+    if (wanted > SIZE_MAX / 2)
+        wanted = SIZE_MAX / 2;
+    return wanted / page * page;
+}
+
+static int env_open_sized(struct lorica_store *store, uint64_t map_bytes) {
+    unsigned flags = MDB_NOTLS | (store->read_only ? MDB_RDONLY : 0);
+    MDB_env *env = NULL;
+    int rc = mdb_env_create(&env);
+    if (rc)
+        return rc;
+    rc = mdb_env_set_mapsize(env, (size_t)map_bytes);
+    if (!rc)
+        rc = mdb_env_set_maxreaders(env, READERS);
+    if (!rc)
+        rc = mdb_env_set_maxdbs(env, LORICA_TABLE_COUNT + 8);
+    if (!rc)
+        rc = mdb_env_open(env, store->dir, flags, 0600);
+    if (rc) {
+        mdb_env_close(env);
+        return rc;
+    }
+    store->env = env;
+    return 0;
+}
+
+static int env_open(struct lorica_store *store, uint64_t wanted, struct lorica_error *err) {
+    uint64_t map_bytes = map_limit(wanted);
+    int rc = env_open_sized(store, map_bytes);
+    while (rc == ENOMEM && wanted == 0 && map_bytes / 2 >= MAP_SMALLEST) {
+        map_bytes = map_limit(map_bytes / 2);
+        rc = env_open_sized(store, map_bytes);
+    }
+    if (!rc) {
+        int dead;
+        rc = mdb_reader_check(store->env, &dead);
+    }
+    return rc ? store_fail(store, rc, err) : 0;
+}
+
+/* A file that ends too early would be SIGBUS on the first touch behind its end. Made as long as the
+ * store says it is, the missing part reads as zeroes, which the walk then finds. */
+static int env_check_length(struct lorica_store *store, bool *ret_short, struct lorica_error *err) {
+    MDB_envinfo info;
+    MDB_stat stat;
+    struct stat st;
+    int fd = -1;
+    int rc = mdb_env_info(store->env, &info);
+    if (!rc)
+        rc = mdb_env_stat(store->env, &stat);
+    if (!rc)
+        rc = mdb_env_get_fd(store->env, &fd);
+    if (!rc && fstat(fd, &st) != 0)
+        rc = errno;
+    if (rc)
+        return store_fail(store, rc, err);
+    uint64_t expected = ((uint64_t)info.me_last_pgno + 1) * stat.ms_psize;
+    bool is_short = (uint64_t)st.st_size < expected;
+    if (is_short && store->read_only)
+        return lorica_fail(err, LORICA_EFORMAT,
+                           "%s: the store is damaged: its file ends after %lld of %llu bytes; "
+                           "restore it from a backup",
+                           store->dir, (long long)st.st_size, (unsigned long long)expected);
+    if (is_short && ftruncate(fd, (off_t)expected) != 0)
+        return store_fail(store, errno, err);
+    if (ret_short)
+        *ret_short = is_short;
+    return 0;
+}
+
+/* Says whether the store is new, or refuses a layout that this program does not know. Changes
+ * nothing, so that a newer store stays as it is. */
+static int check_schema(struct lorica_store *store, MDB_txn *txn, bool *ret_new,
+                        struct lorica_error *err) {
+    MDB_val key = {.mv_size = sizeof(schema_key) - 1, .mv_data = (void *)schema_key}, value;
+    MDB_dbi meta;
+    uint64_t schema;
+    int rc = mdb_dbi_open(txn, table_names[LORICA_TABLE_META], 0, &meta);
+    if (rc == MDB_NOTFOUND && !store->read_only) {
+        *ret_new = true;
+        return 0;
+    }
+    if (!rc)
+        rc = mdb_get(txn, meta, &key, &value);
+    if (rc == MDB_NOTFOUND)
+        rc = MDB_INVALID;
+    if (rc)
+        return store_fail(store, rc, err);
+    rc = lorica_record_decode_number(value.mv_data, value.mv_size, &schema);
+    if (rc == LORICA_EUNSUPPORTED || (!rc && schema > LORICA_STORE_SCHEMA))
+        return lorica_fail(err, LORICA_EUNSUPPORTED,
+                           "%s: this registry was written by a newer lorica than %s; use that one",
+                           store->dir, LORICA_VERSION);
+    if (rc || schema != LORICA_STORE_SCHEMA)
+        return store_fail(store, MDB_INVALID, err);
+    *ret_new = false;
+    return 0;
+}
+
+static int open_tables(struct lorica_store *store, MDB_txn *txn, struct lorica_error *err) {
+    bool is_new = false;
+    int rc = check_schema(store, txn, &is_new, err);
+    if (rc)
+        return rc;
+    for (size_t i = 0; i < LORICA_TABLE_COUNT; i++) {
+        rc = mdb_dbi_open(txn, table_names[i], is_new ? MDB_CREATE : 0, &store->tables[i]);
+        if (rc)
+            return store_fail(store, rc == MDB_NOTFOUND ? MDB_INVALID : rc, err);
+    }
+    if (!is_new)
+        return 0;
+    struct lorica_record record;
+    rc = lorica_record_encode_number(LORICA_STORE_SCHEMA, &record);
+    if (rc)
+        return lorica_fail(err, rc, "%s: the layout number cannot be written", store->dir);
+    MDB_val key = {.mv_size = sizeof(schema_key) - 1, .mv_data = (void *)schema_key};
+    MDB_val value = {.mv_size = record.len, .mv_data = record.bytes};
+    rc = mdb_put(txn, store->tables[LORICA_TABLE_META], &key, &value, 0);
+    return rc ? store_fail(store, rc, err) : 0;
+}
+
+int lorica_store_open(const char *dir, uint64_t map_bytes, bool read_only,
+                      struct lorica_store **ret, bool *ret_short, struct lorica_error *err) {
+    struct lorica_store *store = calloc(1, sizeof(*store));
+    MDB_txn *txn = NULL;
+    int rc;
+    if (store)
+        store->dir = strdup(dir);
+    if (!store || !store->dir) {
+        free(store);
+        return lorica_fail(err, LORICA_ENOMEM, "%s: out of memory", dir);
+    }
+    store->read_only = read_only;
+    rc = env_open(store, map_bytes, err);
+    if (!rc)
+        rc = env_check_length(store, ret_short, err);
+    if (!rc) {
+        rc = mdb_txn_begin(store->env, NULL, read_only ? MDB_RDONLY : 0, &txn);
+        if (rc)
+            rc = store_fail(store, rc, err);
+    }
+    if (!rc)
+        rc = open_tables(store, txn, err);
+    if (!rc) {
+        rc = mdb_txn_commit(txn);
+        txn = NULL;
+        if (rc)
+            rc = store_fail(store, rc, err);
+    }
+    if (rc) {
+        if (txn)
+            mdb_txn_abort(txn);
+        lorica_store_close(store);
+        return rc;
+    }
+    *ret = store;
+    return 0;
+}
+
+void lorica_store_close(struct lorica_store *store) {
+    if (!store)
+        return;
+    if (store->env)
+        mdb_env_close(store->env);
+    free(store->dir);
+    free(store);
+}
+
+int lorica_store_begin(struct lorica_store *store, bool write, struct lorica_txn **ret,
+                       struct lorica_error *err) {
+    if (write && store->read_only)
+        return lorica_fail(err, LORICA_EINVAL, "%s: opened for reading only", store->dir);
+    struct lorica_txn *txn = malloc(sizeof(*txn));
+    if (!txn)
+        return lorica_fail(err, LORICA_ENOMEM, "%s: out of memory", store->dir);
+    txn->store = store;
+    int rc = mdb_txn_begin(store->env, NULL, write ? 0 : MDB_RDONLY, &txn->txn);
+    if (rc) {
+        free(txn);
+        return store_fail(store, rc, err);
+    }
+    *ret = txn;
+    return 0;
+}
+
+int lorica_store_commit(struct lorica_txn *txn, struct lorica_error *err) {
+    struct lorica_store *store = txn->store;
+    int rc = mdb_txn_commit(txn->txn);
+    free(txn);
+    return rc ? store_fail(store, rc, err) : 0;
+}
+
+void lorica_store_abort(struct lorica_txn *txn) {
+    if (!txn)
+        return;
+    mdb_txn_abort(txn->txn);
+    free(txn);
+}
+
+static MDB_val to_val(struct lorica_slice slice) {
+    return (MDB_val){.mv_size = slice.len, .mv_data = (void *)slice.data};
+}
+
+static struct lorica_slice to_slice(MDB_val val) {
+    return (struct lorica_slice){.data = val.mv_data, .len = val.mv_size};
+}
+
+int lorica_store_get(struct lorica_txn *txn, enum lorica_table table, struct lorica_slice key,
+                     struct lorica_slice *ret, struct lorica_error *err) {
+    MDB_val k = to_val(key), v;
+    int rc = mdb_get(txn->txn, txn->store->tables[table], &k, &v);
+    if (rc)
+        return store_fail(txn->store, rc, err);
+    *ret = to_slice(v);
+    return 0;
+}
+
+int lorica_store_put(struct lorica_txn *txn, enum lorica_table table, struct lorica_slice key,
+                     struct lorica_slice value, struct lorica_error *err) {
+    MDB_val k = to_val(key), v = to_val(value);
+    int rc = mdb_put(txn->txn, txn->store->tables[table], &k, &v, 0);
+    return rc ? store_fail(txn->store, rc, err) : 0;
+}
+
+int lorica_store_delete(struct lorica_txn *txn, enum lorica_table table, struct lorica_slice key,
+                        struct lorica_error *err) {
+    MDB_val k = to_val(key);
+    int rc = mdb_del(txn->txn, txn->store->tables[table], &k, NULL);
+    return rc ? store_fail(txn->store, rc, err) : 0;
+}
+
+int lorica_store_count(struct lorica_txn *txn, enum lorica_table table, uint64_t *ret,
+                       struct lorica_error *err) {
+    MDB_stat stat;
+    int rc = mdb_stat(txn->txn, txn->store->tables[table], &stat);
+    if (rc)
+        return store_fail(txn->store, rc, err);
+    *ret = stat.ms_entries;
+    return 0;
+}
+
+int lorica_store_walk(struct lorica_txn *txn, enum lorica_table table, struct lorica_cursor **ret,
+                      struct lorica_error *err) {
+    struct lorica_cursor *cursor = malloc(sizeof(*cursor));
+    if (!cursor)
+        return lorica_fail(err, LORICA_ENOMEM, "%s: out of memory", txn->store->dir);
+    cursor->store = txn->store;
+    int rc = mdb_cursor_open(txn->txn, txn->store->tables[table], &cursor->cursor);
+    if (rc) {
+        free(cursor);
+        return store_fail(txn->store, rc, err);
+    }
+    *ret = cursor;
+    return 0;
+}
+
+void lorica_cursor_close(struct lorica_cursor *cursor) {
+    if (!cursor)
+        return;
+    mdb_cursor_close(cursor->cursor);
+    free(cursor);
+}
+
+static int cursor_get(struct lorica_cursor *cursor, MDB_val key, MDB_cursor_op op,
+                      struct lorica_slice *ret_key, struct lorica_slice *ret_value,
+                      struct lorica_error *err) {
+    MDB_val value;
+    int rc = mdb_cursor_get(cursor->cursor, &key, &value, op);
+    if (rc)
+        return store_fail(cursor->store, rc, err);
+    *ret_key = to_slice(key);
+    *ret_value = to_slice(value);
+    return 0;
+}
+
+int lorica_cursor_seek(struct lorica_cursor *cursor, struct lorica_slice key,
+                       struct lorica_slice *ret_key, struct lorica_slice *ret_value,
+                       struct lorica_error *err) {
+    return cursor_get(cursor, to_val(key), key.len ? MDB_SET_RANGE : MDB_FIRST, ret_key, ret_value,
+                      err);
+}
+
+int lorica_cursor_next(struct lorica_cursor *cursor, struct lorica_slice *ret_key,
+                       struct lorica_slice *ret_value, struct lorica_error *err) {
+    return cursor_get(cursor, (MDB_val){0}, MDB_NEXT, ret_key, ret_value, err);
+}
+
+int lorica_cursor_last(struct lorica_cursor *cursor, struct lorica_slice *ret_key,
+                       struct lorica_slice *ret_value, struct lorica_error *err) {
+    return cursor_get(cursor, (MDB_val){0}, MDB_LAST, ret_key, ret_value, err);
+}
