@@ -77,7 +77,7 @@ enum lorica_ggml_type {
     LORICA_GGML_BF16 = 30,
 };
 
-/** ggml's name of a tensor type ("Q4_K", ...), "type 99" style text for an unknown one. */
+/** ggml's name of a tensor type ("Q4_K", ...), "of an unknown number" for one that is not known. */
 const char *lorica_ggml_type_name(uint32_t type);
 
 /** Bytes that `elements` values of a readable type occupy; 0 when the type is not one of enum

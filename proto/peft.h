@@ -37,7 +37,8 @@ struct lorica_peft_config {
  * that leave the base as it is (true, false, "gaussian", "orthogonal", "eva"). Refused with
  * LORICA_EUNSUPPORTED naming the key: use_dora, modules_to_save, lora_bias, fan_in_fan_out, other
  * inits, every variant key with a value other than null/false/empty, and any key that is not known
- * with such a value. LORICA_EFORMAT for wrong types and ranges (1 <= r <= 4096). */
+ * with such a value (exclude_modules and layers_pattern among them). LORICA_EFORMAT for wrong types
+ * and ranges (1 <= r <= 4096). */
 int lorica_peft_parse(const char *json, size_t len, struct lorica_peft_config *ret,
                       struct lorica_error *err) LORICA_MUSTCHECK;
 
@@ -45,17 +46,15 @@ int lorica_peft_parse(const char *json, size_t len, struct lorica_peft_config *r
 void lorica_peft_finish(struct lorica_peft_config *config);
 
 /** A module's scale and rank as the config states them: alpha_pattern and rank_pattern by the first
- * key that matches `module` ("model.layers.3.self_attn.q_proj"), else r and alpha; then alpha/r, or
- * alpha/sqrt(r) with use_rslora. Keys are matched as literal text with '.' also matching itself,
- * plus the forms that PEFT users write: a suffix, a full path, `^`/`$` anchors, `\.` escapes, `.*`
- * `.+`, `\d+`, `[...]` sets and `(a|b)` groups. LORICA_EUNSUPPORTED for a key with more than that;
- * matching is linear-time bounded (no backtracking explosion). */
+ * key that matches `module` ("model.layers.3.self_attn.q_proj") as ^(.*\.)?(KEY)$, else r and
+ * alpha; then alpha/r, or alpha/sqrt(r) with use_rslora. LORICA_EUNSUPPORTED for a key that
+ * pattern.h does not read. */
 int lorica_peft_module(const struct lorica_peft_config *config, const char *module,
                        uint32_t *ret_rank, double *ret_scale,
                        struct lorica_error *err) LORICA_MUSTCHECK;
 
-/** True in *ret when the config's target_modules, layers_to_transform and exclusions name `module`
- * (a linear layer of the base that is not the output head). */
+/** True in *ret when the config's target_modules and layers_to_transform name `module` (a linear
+ * layer of the base that is not the output head). */
 int lorica_peft_targets(const struct lorica_peft_config *config, const char *module, bool *ret,
                         struct lorica_error *err) LORICA_MUSTCHECK;
 
