@@ -12,6 +12,10 @@ static const struct {
     const size_t *count;
 } table[] = {
     {&lorica_cmd_help, &one},
+    {&lorica_cmd_init, &one},
+    {lorica_cmd_key, &lorica_cmd_key_count},
+    {lorica_cmd_adapter, &lorica_cmd_adapter_count},
+    {&lorica_cmd_chat, &one},
 };
 
 #define TABLE_COUNT (sizeof(table) / sizeof(table[0]))
