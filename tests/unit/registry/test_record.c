@@ -10,45 +10,52 @@
 #include "registry/internal.h"
 #include "registry/record.h"
 
-static struct lorica_version sample_version(void) {
-    return (struct lorica_version){.seq = 258,
-                                   .digest = {{1}},
-                                   .config_digest = {{2}},
-                                   .canonical_digest = {{3}},
-                                   .weights_digest = {{4}},
-                                   .base_digest = {{5}},
-                                   .manifest_digest = {{6}},
-                                   .config_nbytes = 7,
-                                   .canonical_nbytes = 8,
-                                   .weights_nbytes = UINT64_C(9) << 32,
-                                   .manifest_nbytes = 10,
-                                   .rank = 16,
-                                   .base_stated = true};
+/* Samples stand on zeroes, padding included, so that whole structs can be compared. */
+
+static void sample_version(struct lorica_version *version) {
+    memset(version, 0, sizeof(*version));
+    version->seq = 258;
+    version->digest.bytes[0] = 1;
+    version->config_digest.bytes[0] = 2;
+    version->canonical_digest.bytes[0] = 3;
+    version->weights_digest.bytes[0] = 4;
+    version->base_digest.bytes[0] = 5;
+    version->manifest_digest.bytes[0] = 6;
+    version->config_nbytes = 7;
+    version->canonical_nbytes = 8;
+    version->weights_nbytes = UINT64_C(9) << 32;
+    version->manifest_nbytes = 10;
+    version->rank = 16;
+    version->base_stated = true;
 }
 
-static struct lorica_audit sample_audit(void) {
-    return (struct lorica_audit){.seq = 3,
-                                 .kind = LORICA_AUDIT_ROLLBACK,
-                                 .time_ms = 1234567890123,
-                                 .actor = "ops",
-                                 .name = "cardiology",
-                                 .channel = "stable",
-                                 .version = 1,
-                                 .previous = 2,
-                                 .epoch = 5,
-                                 .before = 1,
-                                 .digest = {{7, 8}},
-                                 .message = "pag\xc3\xa9r at three"};
+static void sample_audit(struct lorica_audit *audit) {
+    memset(audit, 0, sizeof(*audit));
+    audit->seq = 3;
+    audit->kind = LORICA_AUDIT_ROLLBACK;
+    audit->time_ms = 1234567890123;
+    memcpy(audit->actor, "ops", 3);
+    memcpy(audit->name, "cardiology", 10);
+    memcpy(audit->channel, "stable", 6);
+    audit->version = 1;
+    audit->previous = 2;
+    audit->epoch = 5;
+    audit->before = 1;
+    audit->digest.bytes[0] = 7;
+    audit->digest.bytes[1] = 8;
+    memcpy(audit->message, "pag\xc3\xa9r at three", 15);
 }
 
-static struct lorica_key_record sample_key(void) {
-    return (struct lorica_key_record){.secret = {{9, 9}},
-                                      .key = {.name = "app",
-                                              .role = LORICA_ROLE_PUBLISH,
-                                              .globs = {"cardio*", "?"},
-                                              .glob_count = 2,
-                                              .created_ms = 5,
-                                              .revoked_ms = -6}};
+static void sample_key(struct lorica_key_record *key) {
+    memset(key, 0, sizeof(*key));
+    key->secret.bytes[0] = 9;
+    memcpy(key->key.name, "app", 3);
+    key->key.role = LORICA_ROLE_PUBLISH;
+    memcpy(key->key.globs[0], "cardio*", 7);
+    memcpy(key->key.globs[1], "?", 1);
+    key->key.glob_count = 2;
+    key->key.created_ms = 5;
+    key->key.revoked_ms = -6;
 }
 
 typedef int (*decode_fn)(const void *bytes, size_t len);
@@ -106,9 +113,12 @@ static void check_bounds(const struct lorica_record *record, decode_fn decode) {
 static void test_decode_cut_or_longer_refused(void **state) {
     (void)state;
     struct lorica_record record;
-    const struct lorica_version version = sample_version();
-    const struct lorica_audit audit = sample_audit();
-    const struct lorica_key_record key = sample_key();
+    struct lorica_version version;
+    sample_version(&version);
+    struct lorica_audit audit;
+    sample_audit(&audit);
+    struct lorica_key_record key;
+    sample_key(&key);
     const struct lorica_channel_record channel = {1, 2, 3};
     assert_int_equal(lorica_record_encode_number(77, &record), 0);
     check_bounds(&record, decode_number);
@@ -129,19 +139,22 @@ static void test_decode_cut_or_longer_refused(void **state) {
 static void test_round_trip_gives_the_same(void **state) {
     (void)state;
     struct lorica_record record;
-    const struct lorica_version version = sample_version();
+    struct lorica_version version;
+    sample_version(&version);
     struct lorica_version version_back;
     assert_int_equal(lorica_record_encode_version(&version, &record), 0);
     assert_int_equal(lorica_record_decode_version(record.bytes, record.len, &version_back), 0);
     assert_memory_equal(&version, &version_back, sizeof(version));
 
-    const struct lorica_key_record key = sample_key();
+    struct lorica_key_record key;
+    sample_key(&key);
     struct lorica_key_record key_back;
     assert_int_equal(lorica_record_encode_key(&key, &record), 0);
     assert_int_equal(lorica_record_decode_key(record.bytes, record.len, &key_back), 0);
     assert_memory_equal(&key, &key_back, sizeof(key));
 
-    struct lorica_audit audit = sample_audit(), audit_back;
+    struct lorica_audit audit, audit_back;
+    sample_audit(&audit);
     assert_int_equal(lorica_record_encode_audit(&audit, &record), 0);
     memset(&audit.hash, 0xAA, sizeof(audit.hash));
     memset(record.bytes + record.len, 0xAA, 32);
@@ -163,7 +176,8 @@ static void test_audit_bytes_as_documented(void **state) {
                                       "\x07\x08\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
                                       "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
                                       "\0\x0fpag\xc3\xa9r at three";
-    const struct lorica_audit audit = sample_audit();
+    struct lorica_audit audit;
+    sample_audit(&audit);
     struct lorica_record record;
     assert_int_equal(lorica_record_encode_audit(&audit, &record), 0);
     assert_int_equal(record.len, sizeof(expected) - 1);
@@ -173,9 +187,12 @@ static void test_audit_bytes_as_documented(void **state) {
 static void test_decode_bad_values_refused(void **state) {
     (void)state;
     struct lorica_record record;
-    const struct lorica_version version = sample_version();
-    const struct lorica_key_record key = sample_key();
-    struct lorica_audit audit = sample_audit();
+    struct lorica_version version;
+    sample_version(&version);
+    struct lorica_key_record key;
+    sample_key(&key);
+    struct lorica_audit audit;
+    sample_audit(&audit);
     assert_int_equal(lorica_record_encode_version(&version, &record), 0);
     record.bytes[record.len - 1] = 2; /* unknown flag */
     assert_int_equal(decode_version(record.bytes, record.len), LORICA_EFORMAT);
@@ -200,8 +217,10 @@ static void test_decode_bad_values_refused(void **state) {
 static void test_largest_records_fit(void **state) {
     (void)state;
     struct lorica_record record;
-    struct lorica_audit audit = sample_audit();
-    struct lorica_key_record key = sample_key();
+    struct lorica_audit audit;
+    sample_audit(&audit);
+    struct lorica_key_record key;
+    sample_key(&key);
     memset(audit.actor, 'a', LORICA_NAME_MAX);
     memset(audit.name, 'n', LORICA_NAME_MAX);
     memset(audit.channel, 'c', LORICA_CHANNEL_MAX);
