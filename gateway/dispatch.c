@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: MIT */
+#include "gateway/dispatch.h"
+
+#include <string.h>
+#include <strings.h>
+
+#include "gateway/auth.h"
+#include "gateway/server.h"
+#include "gateway/upload.h"
+
+/* Answers with the request's error. */
+static void answer_error(struct lorica_request *request) {
+    lorica_request_error_response(request);
+    lorica_conn_respond(request->conn);
+}
+
+/* `run` returned: answer, unless the client has gone. */
+static void on_ran(struct lorica_request *request) {
+    if (request->conn) {
+        if (request->run_rc != 0)
+            answer_error(request);
+        else if (request->match.route->after)
+            request->match.route->after(request);
+        else
+            lorica_conn_respond(request->conn);
+    }
+    lorica_request_unref(request);
+}
+
+static void run_work(uv_work_t *work) {
+    struct lorica_request *request = work->data;
+    request->run_rc = request->match.route->run(request);
+}
+
+static void run_work_done(uv_work_t *work, int status) { on_ran(work->data); }
+
+static void run_job(struct lorica_writer_job *job) {
+    struct lorica_request *request =
+        (struct lorica_request *)(void *)((char *)job - offsetof(struct lorica_request, job));
+    request->run_rc = request->match.route->run(request);
+}
+
+static void run_job_done(struct lorica_writer_job *job) {
+    on_ran((struct lorica_request *)(void *)((char *)job - offsetof(struct lorica_request, job)));
+}
+
+/* The whole request is here: to its handler. */
+static void run_handler(struct lorica_request *request) {
+    lorica_conn_wait(request->conn, LORICA_CONN_WORK);
+    (void)lorica_request_ref(request);
+    request->work.data = request;
+    switch (request->match.route->where) {
+    case LORICA_ON_LOOP:
+        request->run_rc = request->match.route->run(request);
+        on_ran(request);
+        return;
+    case LORICA_ON_WORKER:
+        if (uv_queue_work(&request->server->loop, &request->work, run_work, run_work_done) == 0)
+            return;
+        break;
+    case LORICA_ON_WRITER:
+        request->job.run = run_job;
+        request->job.done = run_job_done;
+        if (lorica_writer_submit(request->server->writer, &request->job) == 0)
+            return;
+        break;
+    }
+    request->run_rc = lorica_request_fail(request, LORICA_EBUSY, NULL, "server_busy",
+                                          "too many changes wait; try again");
+    on_ran(request);
+}
+
+/* How many requests of this key are being worked on, this one included. */
+static long long count_of_key(const struct lorica_request *request) {
+    long long count = 0;
+    for (const struct lorica_conn *c = request->server->conns; c; c = c->next)
+        count +=
+            c->request && c->request->keyed && strcmp(c->request->key.name, request->key.name) == 0;
+    return count;
+}
+
+static uint64_t body_limit(const struct lorica_request *request) {
+    switch (request->match.route->body) {
+    case LORICA_BODY_JSON:
+        return LORICA_JSON_BODY_MAX;
+    case LORICA_BODY_UPLOAD:
+        return (uint64_t)request->server->parts.config->upload_limit_mb << 20;
+    case LORICA_BODY_NONE:
+        break;
+    }
+    return 0;
+}
+
+static int too_large(struct lorica_request *request) {
+    const uint64_t limit = body_limit(request);
+    if (limit == 0)
+        return lorica_request_fail_status(request, 413, "body_not_allowed",
+                                          "this request takes no body");
+    return lorica_request_fail_status(request, 413, "body_too_large",
+                                      "the body is longer than %llu bytes",
+                                      (unsigned long long)limit);
+}
+
+/* application/json, with or without parameters; nothing is assumed where it is absent. */
+static bool is_json(const char *type) {
+    return type && strncasecmp(type, "application/json", 16) == 0 &&
+           (type[16] == '\0' || type[16] == ';' || type[16] == ' ');
+}
+
+/* The body may come: its kind and its declared length are judged before it is read. */
+static int judge_body(struct lorica_request *request) {
+    const struct lorica_http *http = &request->conn->http;
+    const enum lorica_body_kind kind = request->match.route->body;
+    const struct lorica_http_slice *coding = lorica_http_header(http, "content-encoding");
+    if (http->has_body && coding && !lorica_http_slice_is(coding, "identity"))
+        return lorica_request_fail_status(request, 415, NULL, "Content-Encoding is not supported");
+    if (http->has_body && !http->chunked && http->content_length > body_limit(request))
+        return too_large(request);
+    if (http->has_body && kind == LORICA_BODY_JSON && !is_json(request->content_type))
+        return lorica_request_fail_status(request, 415, NULL,
+                                          "the body must be \"Content-Type: application/json\"");
+    if (kind == LORICA_BODY_UPLOAD)
+        return lorica_upload_create(request);
+    return 0;
+}
+
+/* The key is good, or none is needed. */
+static void admit(struct lorica_request *request) {
+    struct lorica_conn *conn = request->conn;
+    if (request->keyed && count_of_key(request) > request->server->parts.config->max_per_key) {
+        (void)lorica_request_fail_status(request, 429, "too_many_requests",
+                                         "the key \"%s\" has too many requests at once",
+                                         request->key.name);
+        answer_error(request);
+        return;
+    }
+    if (judge_body(request) != 0) {
+        answer_error(request);
+        return;
+    }
+    lorica_http_accept(&conn->http);
+    if (conn->http.state == LORICA_HTTP_DONE && request->match.route->body != LORICA_BODY_UPLOAD)
+        run_handler(request);
+    else
+        lorica_conn_read_body(conn);
+}
+
+static void check_work(uv_work_t *work) {
+    struct lorica_request *request = work->data;
+    request->run_rc = lorica_auth_check(request);
+}
+
+static void check_done(uv_work_t *work, int status) {
+    struct lorica_request *request = work->data;
+    if (request->conn && (status != 0 || request->run_rc != 0)) {
+        if (status != 0)
+            (void)lorica_request_fail(request, LORICA_EBUSY, NULL, NULL, "the server is ending");
+        answer_error(request);
+    } else if (request->conn) {
+        admit(request);
+    }
+    lorica_request_unref(request);
+}
+
+static int find_route(struct lorica_request *request) {
+    const struct lorica_http *http = &request->conn->http;
+    const char *question = memchr(http->target.text, '?', http->target.len);
+    const size_t len = question ? (size_t)(question - http->target.text) : http->target.len;
+    size_t count = 0;
+    const struct lorica_route *routes = lorica_routes(&count);
+    if (lorica_route_find(routes, count, http->method, http->target.text, len, &request->match) !=
+        0)
+        return lorica_request_fail(request, LORICA_EINVAL, NULL, NULL,
+                                   "the path holds a bad escape");
+    if (request->match.route)
+        return 0;
+    if (!request->match.path_known)
+        return lorica_request_fail(request, LORICA_ENOTFOUND, NULL, "unknown_url",
+                                   "there is no %s %.*s", lorica_method_name(http->method),
+                                   (int)(len < 200 ? len : 200), http->target.text);
+    lorica_request_header(request, "allow", request->match.allow);
+    return lorica_request_fail_status(request, 405, "method_not_allowed",
+                                      "%s is not possible here; %s is",
+                                      lorica_method_name(http->method), request->match.allow);
+}
+
+static bool is_open(const struct lorica_request *request) {
+    return request->match.route->open || (strcmp(request->match.route->pattern, "/metrics") == 0 &&
+                                          request->server->parts.config->metrics_open);
+}
+
+void lorica_dispatch_head(struct lorica_conn *conn) {
+    struct lorica_request *request = lorica_request_create(conn);
+    if (!request) {
+        lorica_conn_close(conn, "out of memory");
+        return;
+    }
+    conn->request = request;
+    conn->requests++;
+    lorica_conn_wait(conn, LORICA_CONN_CHECK);
+    if (find_route(request) != 0) {
+        answer_error(request);
+        return;
+    }
+    if (is_open(request)) {
+        admit(request);
+        return;
+    }
+    request->work.data = lorica_request_ref(request);
+    if (uv_queue_work(&conn->server->loop, &request->work, check_work, check_done) != 0) {
+        lorica_request_unref(request);
+        (void)lorica_request_fail(request, LORICA_EBUSY, NULL, NULL, "the server is busy");
+        answer_error(request);
+    }
+}
+
+void lorica_dispatch_http_failure(struct lorica_conn *conn) {
+    if (!conn->request) {
+        conn->request = lorica_request_create(conn);
+        if (!conn->request) {
+            lorica_conn_close(conn, "out of memory");
+            return;
+        }
+        conn->requests++;
+    }
+    (void)lorica_request_fail_status(conn->request, conn->http.status, "bad_http", "%s",
+                                     conn->http.what);
+    answer_error(conn->request);
+}
+
+static void spool_work(uv_work_t *work) {
+    struct lorica_request *request = work->data;
+    request->run_rc = lorica_upload_feed(request, request->body_done);
+}
+
+static void spool_done(uv_work_t *work, int status) {
+    struct lorica_request *request = work->data;
+    struct lorica_conn *conn = request->conn;
+    lorica_buf_clear(&request->body);
+    if (conn && request->run_rc != 0)
+        answer_error(request);
+    else if (conn && request->body_done)
+        run_handler(request);
+    else if (conn)
+        lorica_conn_read_body(conn);
+    lorica_request_unref(request);
+}
+
+/* An upload's bytes go to a worker in pieces; meanwhile nothing is read. */
+static void spool(struct lorica_conn *conn) {
+    struct lorica_request *request = conn->request;
+    request->body_done = conn->http.state == LORICA_HTTP_DONE;
+    if (!request->body_done && request->body.len < LORICA_UPLOAD_PIECE)
+        return;
+    lorica_conn_wait(conn, LORICA_CONN_SPOOL);
+    request->work.data = lorica_request_ref(request);
+    if (uv_queue_work(&conn->server->loop, &request->work, spool_work, spool_done) != 0) {
+        lorica_request_unref(request);
+        (void)lorica_request_fail(request, LORICA_EBUSY, NULL, NULL, "the server is busy");
+        answer_error(request);
+    }
+}
+
+void lorica_dispatch_body(struct lorica_conn *conn) {
+    struct lorica_request *request = conn->request;
+    request->body_total += conn->http.body.len;
+    int rc = 0;
+    if (request->body_total > body_limit(request))
+        rc = too_large(request);
+    else if (lorica_buf_append(&request->body, conn->http.body.data, conn->http.body.len) != 0)
+        rc = lorica_request_fail(request, LORICA_ENOMEM, NULL, NULL, "out of memory");
+    lorica_buf_clear(&conn->http.body);
+    if (rc != 0)
+        answer_error(request);
+    else if (request->match.route->body == LORICA_BODY_UPLOAD)
+        spool(conn);
+    else if (conn->http.state == LORICA_HTTP_DONE)
+        run_handler(request);
+}

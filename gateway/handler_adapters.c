@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: MIT
+ * The adapters: what there is, in which versions, where the channels point; publish, promote and
+ * roll back. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "gateway/api.h"
+#include "gateway/auth.h"
+#include "gateway/handlers.h"
+#include "gateway/listing.h"
+#include "gateway/server.h"
+
+static struct lorica_registry *registry_of(struct lorica_request *request) {
+    return request->server->parts.registry;
+}
+
+static int fail_err(struct lorica_request *request, int rc, const struct lorica_error *err) {
+    return lorica_request_fail(request, rc, NULL, NULL, "%s", err->text);
+}
+
+/* A version number of the path: digits only. */
+static int path_version(struct lorica_request *request, struct lorica_version *ret) {
+    struct lorica_error err = {0};
+    const char *text = request->match.params[1];
+    char *end = NULL;
+    const bool digits = text[0] >= '1' && text[0] <= '9' && strlen(text) < 19;
+    const unsigned long long number = digits ? strtoull(text, &end, 10) : 0;
+    if (!digits || *end != '\0')
+        return lorica_request_fail(request, LORICA_ENOTFOUND, NULL, NULL,
+                                   "\"%.40s\" is no version number", text);
+    const int rc =
+        lorica_registry_version(registry_of(request), request->match.params[0], number, ret, &err);
+    return rc == 0 ? 0 : fail_err(request, rc, &err);
+}
+
+static int write_adapter(struct lorica_request *request, struct lorica_jsonw *w, const char *name,
+                         uint64_t latest) {
+    struct lorica_channels channels = {0};
+    struct lorica_error err = {0};
+    const int rc = lorica_channels_read(registry_of(request), name, &channels, &err);
+    if (rc == 0) {
+        lorica_jsonw_object(w, NULL);
+        lorica_jsonw_string(w, "object", "adapter");
+        lorica_jsonw_string(w, "name", name);
+        lorica_jsonw_integer(w, "latest", (int64_t)latest);
+        lorica_jsonw_array(w, "channels");
+        for (size_t i = 0; i < channels.count; i++)
+            lorica_api_write_channel(w, NULL, name, &channels.items[i]);
+        lorica_jsonw_end_array(w);
+        lorica_jsonw_end_object(w);
+    }
+    lorica_channels_finish(&channels);
+    return rc == 0 ? 0 : fail_err(request, rc, &err);
+}
+
+#define PAGE 256 /* names read in one transaction */
+
+int lorica_handle_adapters(struct lorica_request *request) {
+    struct lorica_names names = {0};
+    struct lorica_error err = {0};
+    long long limit = LORICA_API_LIST_DEFAULT;
+    char after[LORICA_NAME_MAX + 1] = "";
+    long long written = 0;
+    bool more = false;
+    int rc = lorica_request_query_number(request, "limit", 1, LORICA_API_LIST_MAX, &limit);
+    if (rc != 0)
+        return rc;
+    if (request->query)
+        (void)lorica_query_get(request->query, strlen(request->query), "after", after,
+                               sizeof(after), &rc);
+    if (rc != 0)
+        return lorica_request_fail(request, LORICA_EINVAL, "after", NULL, "after must be a name");
+    struct lorica_jsonw w = lorica_request_json(request, 200);
+    lorica_api_open_list(&w);
+    do {
+        lorica_names_finish(&names);
+        rc = lorica_names_read(registry_of(request), after[0] ? after : NULL, PAGE, &names, &err);
+        if (rc != 0)
+            rc = fail_err(request, rc, &err);
+        for (size_t i = 0; i < names.count && rc == 0 && !more; i++) {
+            (void)snprintf(after, sizeof(after), "%s", names.items[i].name);
+            if (!lorica_key_allows(&request->key, after))
+                continue;
+            more = written == limit;
+            if (!more)
+                rc = write_adapter(request, &w, after, names.items[i].latest);
+            written++;
+        }
+    } while (rc == 0 && names.count == PAGE && !more);
+    lorica_names_finish(&names);
+    lorica_api_close_list(&w, more);
+    return rc;
+}
+
+int lorica_handle_adapter(struct lorica_request *request) {
+    struct lorica_error err = {0};
+    const char *name = request->match.params[0];
+    uint64_t latest = 0;
+    int rc = lorica_name_valid(name)
+                 ? lorica_registry_latest(registry_of(request), name, &latest, &err)
+                 : 0;
+    if (rc != 0)
+        return fail_err(request, rc, &err);
+    if (latest == 0)
+        return lorica_request_fail(request, LORICA_ENOTFOUND, NULL, NULL,
+                                   "there is no adapter \"%s\"", name);
+    struct lorica_jsonw w = lorica_request_json(request, 200);
+    return write_adapter(request, &w, name, latest);
+}
+
+static int write_version(void *arg, const struct lorica_version *version) {
+    lorica_api_write_version(arg, NULL, version);
+    return 0;
+}
+
+int lorica_handle_versions(struct lorica_request *request) {
+    struct lorica_error err = {0};
+    struct lorica_jsonw w = lorica_request_json(request, 200);
+    lorica_api_open_list(&w);
+    const int rc = lorica_registry_versions(registry_of(request), request->match.params[0],
+                                            write_version, &w, &err);
+    lorica_api_close_list(&w, false);
+    return rc == 0 ? 0 : fail_err(request, rc, &err);
+}
+
+int lorica_handle_version(struct lorica_request *request) {
+    struct lorica_version version;
+    const int rc = path_version(request, &version);
+    if (rc != 0)
+        return rc;
+    struct lorica_jsonw w = lorica_request_json(request, 200);
+    lorica_api_write_version(&w, NULL, &version);
+    return 0;
+}
+
+static void describe_download(struct lorica_request *request, const char *type,
+                              const struct lorica_digest *digest) {
+    char text[LORICA_DIGEST_TEXT], etag[LORICA_DIGEST_TEXT + 2];
+    request->response.status = 200;
+    request->response.content_type = type;
+    (void)lorica_digest_format(digest, text);
+    (void)snprintf(etag, sizeof(etag), "\"%s\"", text);
+    lorica_request_header(request, "etag", etag);
+}
+
+int lorica_handle_version_config(struct lorica_request *request) {
+    struct lorica_version version;
+    struct lorica_error err = {0};
+    char *text = NULL;
+    size_t len = 0;
+    int rc = path_version(request, &version);
+    if (rc != 0)
+        return rc;
+    rc = lorica_registry_config(registry_of(request), &version, &text, &len, &err);
+    if (rc != 0)
+        return fail_err(request, rc, &err);
+    request->response.blob = text;
+    request->response.blob_len = len;
+    describe_download(request, "application/json", &version.config_digest);
+    return 0;
+}
+
+int lorica_handle_version_weights(struct lorica_request *request) {
+    struct lorica_version version;
+    struct lorica_error err = {0};
+    int rc = path_version(request, &version);
+    if (rc != 0)
+        return rc;
+    rc = lorica_registry_weights(registry_of(request), &version, &request->response.blob,
+                                 &request->response.blob_len, &err);
+    if (rc != 0)
+        return fail_err(request, rc, &err);
+    describe_download(request, "application/octet-stream", &version.weights_digest);
+    return 0;
+}
+
+/* The name of the path is that of an adapter. */
+static int known_adapter(struct lorica_request *request) {
+    struct lorica_error err = {0};
+    uint64_t latest = 0;
+    const char *name = request->match.params[0];
+    const int rc = lorica_name_valid(name)
+                       ? lorica_registry_latest(registry_of(request), name, &latest, &err)
+                       : 0;
+    if (rc != 0)
+        return fail_err(request, rc, &err);
+    if (latest == 0)
+        return lorica_request_fail(request, LORICA_ENOTFOUND, NULL, NULL,
+                                   "there is no adapter \"%s\"", name);
+    return 0;
+}
+
+int lorica_handle_channels(struct lorica_request *request) {
+    struct lorica_channels channels = {0};
+    struct lorica_error err = {0};
+    int rc = known_adapter(request);
+    if (rc != 0)
+        return rc;
+    rc = lorica_channels_read(registry_of(request), request->match.params[0], &channels, &err);
+    struct lorica_jsonw w = lorica_request_json(request, 200);
+    lorica_api_open_list(&w);
+    for (size_t i = 0; i < channels.count; i++)
+        lorica_api_write_channel(&w, NULL, request->match.params[0], &channels.items[i]);
+    lorica_api_close_list(&w, false);
+    lorica_channels_finish(&channels);
+    return rc == 0 ? 0 : fail_err(request, rc, &err);
+}
+
+/* Answers with a channel and its epoch as the entity tag. */
+static int say_channel(struct lorica_request *request, const struct lorica_channel *channel) {
+    char etag[32];
+    (void)snprintf(etag, sizeof(etag), "\"%llu\"", (unsigned long long)channel->epoch);
+    lorica_request_header(request, "etag", etag);
+    struct lorica_jsonw w = lorica_request_json(request, 200);
+    lorica_api_write_channel(&w, NULL, request->match.params[0], channel);
+    return 0;
+}
+
+static int known_channel(struct lorica_request *request) {
+    const int rc = known_adapter(request);
+    if (rc != 0)
+        return rc;
+    if (!lorica_channel_valid(request->match.params[1]))
+        return lorica_request_fail(request, LORICA_EINVAL, NULL, NULL,
+                                   "\"%.80s\" is no name for a channel: [a-z0-9][a-z0-9._-]*, at "
+                                   "most %d characters",
+                                   request->match.params[1], LORICA_CHANNEL_MAX);
+    return 0;
+}
+
+int lorica_handle_channel(struct lorica_request *request) {
+    struct lorica_channel channel;
+    struct lorica_error err = {0};
+    int rc = known_channel(request);
+    if (rc != 0)
+        return rc;
+    rc = lorica_registry_channel(registry_of(request), request->match.params[0],
+                                 request->match.params[1], &channel, &err);
+    return rc == 0 ? say_channel(request, &channel) : fail_err(request, rc, &err);
+}
+
+/* The epoch in If-Match: one strong entity tag. */
+static int expected_epoch(struct lorica_request *request, uint64_t *ret) {
+    const char *text = request->if_match;
+    char *end = NULL;
+    if (!request->has_if_match)
+        return lorica_request_fail(request, LORICA_EPRECONDREQ, NULL, "if_match_required",
+                                   "send If-Match with the channel's epoch, as its ETag says it");
+    const bool quoted = text[0] == '"' && text[1] >= '0' && text[1] <= '9';
+    const unsigned long long epoch = quoted ? strtoull(text + 1, &end, 10) : 0;
+    if (!quoted || strcmp(end, "\"") != 0)
+        return lorica_request_fail(request, LORICA_EPRECOND, NULL, "bad_if_match",
+                                   "If-Match must be one epoch in quotes, such as \"3\"");
+    *ret = epoch;
+    return 0;
+}
+
+/* An optional text member of a body. The text is borrowed from the JSON. */
+static int optional_text(struct lorica_request *request, const struct lorica_json *root,
+                         const char *name, const char **ret) {
+    const struct lorica_json *value = lorica_json_get(root, name);
+    const char *text = lorica_json_string(value);
+    if (lorica_json_type(value) == LORICA_JSON_NULL)
+        return 0;
+    if (!text || strlen(text) > LORICA_MESSAGE_MAX)
+        return lorica_request_fail(request, LORICA_EINVAL, name, NULL,
+                                   "%s must be text of at most %d bytes", name, LORICA_MESSAGE_MAX);
+    *ret = text;
+    return 0;
+}
+
+static int promote(struct lorica_request *request, const struct lorica_json *root) {
+    static const char *const members[] = {"version", "message", NULL};
+    struct lorica_actor actor = {.key_name = request->key.name};
+    struct lorica_channel channel;
+    struct lorica_error err = {0};
+    int64_t version = 0;
+    uint64_t epoch = 0;
+    int rc = lorica_request_only(request, root, members);
+    if (rc == 0)
+        rc = optional_text(request, root, "message", &actor.message);
+    if (rc != 0)
+        return rc;
+    if (lorica_json_integer(lorica_json_get(root, "version"), 1, (int64_t)1 << 53, &version) != 0)
+        return lorica_request_fail(request, LORICA_EINVAL, "version", NULL,
+                                   "version must be a version number");
+    rc = expected_epoch(request, &epoch);
+    if (rc != 0)
+        return rc;
+    rc = lorica_registry_promote(registry_of(request), request->match.params[0],
+                                 request->match.params[1], (uint64_t)version, epoch, false, &actor,
+                                 &channel, &err);
+    return rc == 0 ? say_channel(request, &channel) : fail_err(request, rc, &err);
+}
+
+int lorica_handle_promote(struct lorica_request *request) {
+    struct lorica_json *root = NULL;
+    int rc = known_channel(request);
+    if (rc == 0)
+        rc = lorica_request_parse(request, &root);
+    if (rc != 0)
+        return rc;
+    rc = promote(request, root);
+    lorica_json_destroy(root);
+    return rc;
+}
+
+int lorica_handle_rollback(struct lorica_request *request) {
+    static const char *const members[] = {"reason", NULL};
+    struct lorica_actor actor = {.key_name = request->key.name};
+    struct lorica_json *root = NULL;
+    struct lorica_channel channel;
+    struct lorica_error err = {0};
+    int rc = known_channel(request);
+    if (rc == 0 && request->body.len > 0)
+        rc = lorica_request_parse(request, &root);
+    if (rc == 0)
+        rc = lorica_request_only(request, root, members);
+    if (rc == 0)
+        rc = optional_text(request, root, "reason", &actor.message);
+    if (rc == 0) {
+        rc = lorica_registry_rollback(registry_of(request), request->match.params[0],
+                                      request->match.params[1], &actor, &channel, &err);
+        rc = rc == 0 ? say_channel(request, &channel) : fail_err(request, rc, &err);
+    }
+    lorica_json_destroy(root);
+    return rc;
+}

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT
+ * What a model name means: the rule of which adapter answers, in one place. */
+#ifndef LORICA_GATEWAY_MODELS_H
+#define LORICA_GATEWAY_MODELS_H
+
+#include "gateway/request.h"
+
+/** What answers a request: a version of an adapter, or the base. */
+struct lorica_model {
+    bool is_base;
+    struct lorica_version version; /**< unless is_base */
+};
+
+/** Resolves a request's "model": the base's name or "base", "name", "name:channel", "name@3".
+ * Anything else is a 404 model_not_found, never the base. 403 for what the key may not use; 409 for
+ * a version that was published for another base. On a worker. Sets request->adapter. */
+int lorica_model_resolve(struct lorica_request *request, const char *model,
+                         struct lorica_model *ret) LORICA_MUSTCHECK;
+
+/** Adds the headers that say what answers. */
+void lorica_model_headers(struct lorica_request *request, const struct lorica_model *model);
+
+#endif

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: MIT
+ * One request from its head to the end of its answer, and the answer.
+ *
+ * A request is shared by its connection and by whatever works on it (a pool thread, the writer, the
+ * engine): each holds a reference. References are counted on the loop thread only; while a worker
+ * or the writer runs `run`, it alone touches the fields marked W. A client that goes away leaves
+ * `conn` NULL; the rest runs to its end and its answer is dropped. */
+#ifndef LORICA_GATEWAY_REQUEST_H
+#define LORICA_GATEWAY_REQUEST_H
+
+#include <uv.h>
+
+#include "gateway/metrics.h"
+#include "gateway/route.h"
+#include "gateway/writer.h"
+#include "proto/json.h"
+#include "registry/registry.h"
+
+struct lorica_conn;
+struct lorica_server;
+struct lorica_upload;
+
+#define LORICA_REQUEST_ID_MAX 128
+#define LORICA_BEARER_MAX 256
+
+/** The answer. */
+struct lorica_response {
+    int status;                /**< 0: none yet */
+    const char *content_type;  /**< static; NULL: application/json */
+    struct lorica_buf headers; /**< further "name: value\r\n" lines */
+    struct lorica_buf body;
+    void *blob; /**< instead of body, if not NULL: malloc'd, freed with the response */
+    size_t blob_len;
+};
+
+struct lorica_request {
+    struct lorica_server *server;
+    struct lorica_conn *conn; /**< loop thread only */
+    unsigned refs;            /**< private */
+    uint64_t started_ns;
+    char id[LORICA_REQUEST_ID_MAX + 1];
+    enum lorica_method method;
+    struct lorica_route_match match;
+    char *query;                        /**< owned, without "?"; may be NULL */
+    char bearer[LORICA_BEARER_MAX + 1]; /**< wiped once it was checked */
+    bool has_bearer;
+    char if_match[64];
+    bool has_if_match;
+    char *content_type; /**< of the body; owned, may be NULL */
+
+    struct lorica_key key;        /**< W: valid when keyed */
+    bool keyed;                   /**< W */
+    struct lorica_buf body;       /**< JSON; for an upload the bytes not yet stored */
+    uint64_t body_total;          /**< bytes of the body so far */
+    struct lorica_upload *upload; /**< W: of an upload route */
+
+    struct lorica_response response;    /**< W */
+    struct lorica_error error;          /**< W: set when run failed */
+    int error_status;                   /**< W: instead of the code's own; 0: that */
+    const char *error_param;            /**< W: static or within the request's own state */
+    const char *error_code;             /**< W: static */
+    char adapter[LORICA_NAME_MAX + 32]; /**< W: what answers: "cardiology@3", "base", or "" */
+
+    void *state;                                     /**< W: the handler's own */
+    void (*finish)(struct lorica_request *request);  /**< frees `state`; may be NULL */
+    void (*on_gone)(struct lorica_request *request); /**< loop: the client went away; may be NULL */
+
+    int run_rc;                   /**< private: what run returned */
+    uv_work_t work;               /**< private */
+    struct lorica_writer_job job; /**< private */
+    bool body_done;               /**< private: no more pieces of an upload come */
+    bool logged;                  /**< private */
+};
+
+/** A new request of a connection whose HTTP head was judged; one reference. NULL: out of memory. */
+struct lorica_request *lorica_request_create(struct lorica_conn *conn);
+struct lorica_request *lorica_request_ref(struct lorica_request *request);
+/** Gives a reference back; the last frees. Loop thread. */
+void lorica_request_unref(struct lorica_request *request);
+
+/** Writes the log line and counts the request, once. `status` 499: the client went away. */
+void lorica_request_log(struct lorica_request *request, int status, const char *why);
+
+/** Sets status 200-299 and begins a JSON body. */
+struct lorica_jsonw lorica_request_json(struct lorica_request *request, int status);
+/** Adds a header line. `value` holds no control characters. */
+void lorica_request_header(struct lorica_request *request, const char *name, const char *value);
+
+/** Fails with a lorica error and returns its code. `param` and `code` (may be NULL) go into the
+ * error object. */
+int lorica_request_fail(struct lorica_request *request, int rc, const char *param, const char *code,
+                        const char *fmt, ...) LORICA_PRINTF(5, 6);
+/** Fails likewise with an HTTP status that no lorica error has (405, 415, 429, ...). */
+int lorica_request_fail_status(struct lorica_request *request, int status, const char *code,
+                               const char *fmt, ...) LORICA_PRINTF(4, 5);
+/** Turns the request's error into its response. */
+void lorica_request_error_response(struct lorica_request *request);
+/** Writes {"error":{...}} for a request's error. Returns the HTTP status. */
+int lorica_request_error_json(struct lorica_request *request, struct lorica_buf *out);
+
+/** Parses the body as a JSON object; else fails the request. Caller destroys *ret. */
+int lorica_request_parse(struct lorica_request *request, struct lorica_json **ret) LORICA_MUSTCHECK;
+/** Refuses members of an object other than those listed (NULL-terminated). */
+int lorica_request_only(struct lorica_request *request, const struct lorica_json *object,
+                        const char *const *names) LORICA_MUSTCHECK;
+/** Reads an optional whole number of the query. */
+int lorica_request_query_number(struct lorica_request *request, const char *name, long long min,
+                                long long max, long long *ret) LORICA_MUSTCHECK;
+
+#endif

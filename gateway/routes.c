@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT
+ * All routes of the API. */
+#include "gateway/generate.h"
+#include "gateway/handlers.h"
+#include "gateway/route.h"
+
+#define GET LORICA_METHOD_GET
+#define POST LORICA_METHOD_POST
+#define PUT LORICA_METHOD_PUT
+#define DELETE LORICA_METHOD_DELETE
+#define INFER .role = LORICA_ROLE_INFER
+#define PUBLISH .role = LORICA_ROLE_PUBLISH
+#define OPS .role = LORICA_ROLE_OPS
+#define ADMIN .role = LORICA_ROLE_ADMIN
+#define OPEN .open = true
+#define JSON .body = LORICA_BODY_JSON
+#define UPLOAD .body = LORICA_BODY_UPLOAD
+#define LOOP .where = LORICA_ON_LOOP
+#define WORKER .where = LORICA_ON_WORKER
+#define WRITER .where = LORICA_ON_WRITER
+
+static const struct lorica_route routes[] = {
+    {GET, "/livez", OPEN, LOOP, .run = lorica_handle_livez},
+    {GET, "/readyz", OPEN, LOOP, .run = lorica_handle_readyz},
+    {GET, "/metrics", INFER, LOOP, .run = lorica_handle_metrics},
+    {GET, "/v1/models", INFER, WORKER, .run = lorica_handle_models},
+    {GET, "/v1/models/{}", INFER, WORKER, .run = lorica_handle_model},
+    {POST, "/v1/chat/completions", INFER, JSON, WORKER, .run = lorica_handle_chat,
+     .after = lorica_generate_start},
+    {POST, "/v1/completions", INFER, JSON, WORKER, .run = lorica_handle_completion,
+     .after = lorica_generate_start},
+    {GET, "/v1/adapters", PUBLISH, WORKER, .run = lorica_handle_adapters},
+    {GET, "/v1/adapters/{}", PUBLISH, WORKER, .run = lorica_handle_adapter},
+    {GET, "/v1/adapters/{}/versions", PUBLISH, WORKER, .run = lorica_handle_versions},
+    {POST, "/v1/adapters/{}/versions", PUBLISH, UPLOAD, WORKER, .run = lorica_handle_publish_check,
+     .after = lorica_handle_publish_store},
+    {GET, "/v1/adapters/{}/versions/{}", PUBLISH, WORKER, .run = lorica_handle_version},
+    {GET, "/v1/adapters/{}/versions/{}/adapter_config.json", PUBLISH, WORKER,
+     .run = lorica_handle_version_config},
+    {GET, "/v1/adapters/{}/versions/{}/adapter_model.safetensors", PUBLISH, WORKER,
+     .run = lorica_handle_version_weights},
+    {GET, "/v1/adapters/{}/channels", PUBLISH, WORKER, .run = lorica_handle_channels},
+    {GET, "/v1/adapters/{}/channels/{}", PUBLISH, WORKER, .run = lorica_handle_channel},
+    {PUT, "/v1/adapters/{}/channels/{}", OPS, JSON, WRITER, .run = lorica_handle_promote},
+    {POST, "/v1/adapters/{}/channels/{}/rollback", OPS, JSON, WRITER,
+     .run = lorica_handle_rollback},
+    {GET, "/v1/adapters/{}/history", PUBLISH, WORKER, .run = lorica_handle_history},
+    {GET, "/v1/audit", OPS, WORKER, .run = lorica_handle_audit},
+    {GET, "/v1/keys", ADMIN, WORKER, .run = lorica_handle_keys},
+    {POST, "/v1/keys", ADMIN, JSON, WRITER, .run = lorica_handle_key_create},
+    {DELETE, "/v1/keys/{}", ADMIN, WRITER, .run = lorica_handle_key_revoke},
+};
+
+const struct lorica_route *lorica_routes(size_t *ret_count) {
+    *ret_count = sizeof(routes) / sizeof(routes[0]);
+    return routes;
+}

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: MIT */
+#include "gateway/server.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "gateway/uverr.h"
+
+#define BACKLOG 512
+#define HOST_MAX 256
+
+static void on_connection(uv_stream_t *listener, int status) {
+    struct lorica_server *server = listener->data;
+    if (status < 0)
+        return;
+    if (server->conn_count >= (size_t)server->parts.config->max_connections)
+        server->accept_waits = true; /* libuv listens on after the next uv_accept */
+    else
+        lorica_conn_accept(server);
+}
+
+/* Cuts off what the drain did not bring to an end. */
+static void on_drain_over(uv_timer_t *timer) {
+    struct lorica_server *server = timer->data;
+    server->phase = LORICA_SERVER_ENDING;
+    struct lorica_conn *next = NULL;
+    for (struct lorica_conn *conn = server->conns; conn; conn = next) {
+        next = conn->next;
+        if (conn->state == LORICA_CONN_STREAM)
+            lorica_generate_cut(conn->request, "the server ends");
+        else
+            lorica_conn_close(conn, "the server ends");
+    }
+}
+
+static void close_handle(uv_handle_t *handle) {
+    if (!uv_is_closing(handle))
+        uv_close(handle, NULL);
+}
+
+void lorica_server_drain(struct lorica_server *server) {
+    if (server->phase != LORICA_SERVER_RUNNING)
+        return;
+    server->phase = LORICA_SERVER_DRAINING;
+    lorica_log_line(server->parts.log, "info", "event=drain connections=%zu requests=%zu",
+                    server->conn_count, server->request_count);
+    close_handle((uv_handle_t *)&server->listener);
+    (void)uv_timer_start(&server->drain_timer, on_drain_over,
+                         (uint64_t)server->parts.config->drain_seconds * 1000, 0);
+    struct lorica_conn *next = NULL;
+    for (struct lorica_conn *conn = server->conns; conn; conn = next) {
+        next = conn->next;
+        lorica_conn_drain(conn);
+    }
+    lorica_server_released(server);
+}
+
+void lorica_server_released(struct lorica_server *server) {
+    if (server->phase == LORICA_SERVER_RUNNING) {
+        if (server->accept_waits &&
+            server->conn_count < (size_t)server->parts.config->max_connections) {
+            server->accept_waits = false;
+            lorica_conn_accept(server);
+        }
+        return;
+    }
+    if (server->conn_count == 0 && server->request_count == 0)
+        uv_stop(&server->loop);
+}
+
+static void on_signal(uv_signal_t *signal, int number) { lorica_server_drain(signal->data); }
+
+static int listen_on(struct lorica_server *server, struct lorica_error *err) {
+    char host[HOST_MAX];
+    int port = 0, rc;
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+        struct sockaddr_storage room;
+    } address;
+    const char *listen = server->parts.config->listen;
+    rc = lorica_config_listen(listen, host, sizeof(host), &port, err);
+    if (rc != 0)
+        return rc;
+    if (uv_ip4_addr(host, port, &address.v4) != 0 && uv_ip6_addr(host, port, &address.v6) != 0)
+        return lorica_fail(err, LORICA_EINVAL, "listen: \"%s\" is no IP address", host);
+    rc = uv_tcp_bind(&server->listener, &address.any, 0);
+    if (rc == 0)
+        rc = uv_listen((uv_stream_t *)&server->listener, BACKLOG, on_connection);
+    int len = sizeof(address);
+    if (rc == 0)
+        rc = uv_tcp_getsockname(&server->listener, &address.any, &len);
+    if (rc != 0)
+        return lorica_uv_fail(err, rc, listen);
+    server->port =
+        ntohs(address.any.sa_family == AF_INET ? address.v4.sin_port : address.v6.sin6_port);
+    return 0;
+}
+
+static int start_signals(struct lorica_server *server) {
+    int rc = uv_signal_init(&server->loop, &server->sigterm);
+    if (rc == 0)
+        rc = uv_signal_init(&server->loop, &server->sigint);
+    if (rc != 0)
+        return rc;
+    server->sigterm.data = server->sigint.data = server;
+    rc = uv_signal_start(&server->sigterm, on_signal, SIGTERM);
+    return rc ? rc : uv_signal_start(&server->sigint, on_signal, SIGINT);
+}
+
+int lorica_server_init(struct lorica_server *server, const struct lorica_server_parts *parts,
+                       struct lorica_error *err) {
+    memset(server, 0, sizeof(*server));
+    server->parts = *parts;
+    int rc = uv_loop_init(&server->loop);
+    if (rc != 0)
+        return lorica_uv_fail(err, rc, "the event loop");
+    server->started_ms = uv_now(&server->loop);
+    (void)lorica_digest_format(&parts->base->digest, server->base_digest);
+    rc = uv_tcp_init(&server->loop, &server->listener);
+    if (rc == 0)
+        rc = uv_timer_init(&server->loop, &server->drain_timer);
+    if (rc == 0)
+        rc = start_signals(server);
+    if (rc != 0) {
+        rc = lorica_uv_fail(err, rc, "the event loop");
+    } else {
+        server->listener.data = server->drain_timer.data = server;
+        rc = lorica_writer_create(&server->loop, &server->writer, err);
+        if (rc == 0)
+            rc = lorica_hub_create(&server->loop, &server->hub, err);
+        if (rc == 0)
+            rc = listen_on(server, err);
+    }
+    if (rc != 0)
+        lorica_server_finish(server);
+    return rc;
+}
+
+void lorica_server_run(struct lorica_server *server) {
+    (void)uv_run(&server->loop, UV_RUN_DEFAULT);
+}
+
+static void on_left(uv_handle_t *handle, void *arg) { close_handle(handle); }
+
+void lorica_server_finish(struct lorica_server *server) {
+    lorica_writer_destroy(server->writer);
+    lorica_hub_destroy(server->hub);
+    server->writer = NULL;
+    server->hub = NULL;
+    uv_walk(&server->loop, on_left, NULL);
+    (void)uv_run(&server->loop, UV_RUN_DEFAULT);
+    (void)uv_loop_close(&server->loop);
+}

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MIT
+ * The one thread that changes the registry. Jobs wait in a bounded queue; each is run on the
+ * writer's thread and then completed on the loop's thread. */
+#ifndef LORICA_GATEWAY_WRITER_H
+#define LORICA_GATEWAY_WRITER_H
+
+#include <uv.h>
+
+#include "proto/err.h"
+
+struct lorica_writer;
+
+/** Part of whatever waits for the writer; must live until `done` was called. */
+struct lorica_writer_job {
+    void (*run)(struct lorica_writer_job *job);  /**< on the writer's thread */
+    void (*done)(struct lorica_writer_job *job); /**< on the loop's thread, after run */
+    struct lorica_writer_job *next;              /**< private */
+};
+
+/** Starts the thread. */
+int lorica_writer_create(uv_loop_t *loop, struct lorica_writer **ret,
+                         struct lorica_error *err) LORICA_MUSTCHECK;
+/** Finishes the jobs that wait, stops the thread and closes the handle; run the loop once more
+ * after it, which completes those jobs and frees the writer. Loop thread. NULL is accepted. */
+void lorica_writer_destroy(struct lorica_writer *writer);
+
+/** Queues a job. LORICA_EBUSY when the queue is full: its callbacks are then never called. Loop
+ * thread. */
+int lorica_writer_submit(struct lorica_writer *writer,
+                         struct lorica_writer_job *job) LORICA_MUSTCHECK;
+
+#endif
