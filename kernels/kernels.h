@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT
+ * The rungs of the ladders: each replaces in a table what its instruction set does better. Private
+ * to this folder. */
+#ifndef LORICA_KERNELS_KERNELS_H
+#define LORICA_KERNELS_KERNELS_H
+
+#include "kernels/attn.h"
+#include "kernels/cpu.h"
+#include "kernels/linear.h"
+#include "kernels/lora.h"
+#include "kernels/vec.h"
+
+/** Bytes of codes of 16 rows of one block, in both tiled layouts. */
+#define LORICA_TILE_BLOCK_NBYTES 512
+
+/** The row of position p in the keys or values of a view. */
+static inline const uint16_t *lorica_kv_row(const uint16_t *base, const struct lorica_kv_view *kv,
+                                            uint32_t p) {
+    return base + kv->pages[p / LORICA_KV_PAGE] * kv->page_stride +
+           (size_t)(p % LORICA_KV_PAGE) * kv->head_dim;
+}
+
+#define LORICA_KERNELS_LADDER(family, kernels) (void)(kernels)
+
+#endif
