@@ -10,10 +10,15 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "gateway/table.h"
+
 #define OPTIONS_MAX 48 /* more than any command has */
 
 int lorica_cmd_fail(const struct lorica_error *err) {
-    (void)fprintf(stderr, "lorica: %s\n", err->text[0] ? err->text : lorica_err_text(err->code));
+    const char *text = err->text[0] ? err->text : lorica_err_text(err->code);
+    (void)fputs("lorica: ", stderr);
+    lorica_print_plain(stderr, text, strlen(text)); /* it may come from a server */
+    (void)fputc('\n', stderr);
     return LORICA_EXIT_FAILED;
 }
 

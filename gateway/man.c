@@ -14,6 +14,8 @@ static void escape(FILE *out, const char *text, size_t len) {
             (void)fputs("\\e", out);
         else if (text[i] == '-')
             (void)fputs("\\-", out);
+        else if (text[i] == '"')
+            (void)fputs("\\(dq", out); /* a plain one would quote an argument of .B */
         else
             (void)fputc(text[i], out);
     }
@@ -58,6 +60,20 @@ static const char files[] =
     "chain.\n"
     "DIR/spool/\tUploads in flight.\n";
 
+static const char examples[] =
+    "lorica init && lorica base import model.gguf && lorica serve\tMake a data directory, import a "
+    "base model and answer on https://127.0.0.1:8443.\n"
+    "lorica train cardiology cardiology.jsonl --publish --channel stable\tTrain an adapter and let "
+    "it answer for cardiology.\n"
+    "lorica adapter publish cardiology DIR --channel canary\tPublish what PEFT wrote; "
+    "cardiology:canary answers with it, cardiology as before.\n"
+    "lorica adapter promote cardiology@4\tLet version 4 answer for cardiology.\n"
+    "lorica adapter rollback cardiology --reason \"too terse\"\tLet the version before answer "
+    "again.\n"
+    "lorica key create web-chat --role infer --adapter 'cardio*'\tMake a key that may only ask, "
+    "and only those adapters.\n"
+    "lorica chat cardiology --prompt \"Where do I find you?\"\tAsk one question.\n";
+
 void lorica_help_man(FILE *out) {
     const struct lorica_cmd *cmd;
     (void)fputs(".\\\" Written by \"lorica help --man\".\n", out);
@@ -84,6 +100,8 @@ void lorica_help_man(FILE *out) {
         line(out, ".PP\n", cmd->summary);
         items(out, cmd->help);
     }
+    (void)fputs(".SH EXAMPLES\n", out);
+    items(out, examples);
     (void)fputs(".SH EXIT STATUS\n", out);
     items(out, "0\tDone.\n1\tFailed; a sentence on standard error says why.\n2\tWrong usage.\n");
     (void)fputs(".SH ENVIRONMENT\n", out);

@@ -22,7 +22,8 @@ struct lorica_kv_view {
 
 /** out[h * head_dim + d] = softmax(scale * q_h . K) V over positions [0, length), length >= 1, for
  * `heads` query heads q[h * head_dim + d]. scratch: heads * (length rounded up to 16) floats.
- * Results depend on these arguments only. */
+ * Results depend on these arguments only, and a head's on its own query, not on how many heads one
+ * call is given. */
 typedef void (*lorica_attn_fn)(float *out, const float *q, uint32_t heads,
                                const struct lorica_kv_view *kv, uint32_t length, float scale,
                                float *scratch);

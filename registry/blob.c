@@ -213,7 +213,29 @@ static int check_disk(const struct lorica_registry *registry, uint64_t nbytes,
                        registry->dir, free_bytes, nbytes + DISK_RESERVE);
 }
 
-/* Pieces and mark of staged content: removes a bounded number; *ret_done when none is left. */
+/* Removes the first piece of content that is there. */
+static int sweep_piece(struct lorica_txn *txn, const struct lorica_digest *digest, bool *ret_found,
+                       struct lorica_error *err) {
+    struct lorica_cursor *cursor = NULL;
+    struct lorica_record_key key;
+    struct lorica_slice found, value;
+    lorica_record_key_chunk(digest, 0, &key);
+    int rc = lorica_store_walk(txn, LORICA_TABLE_CHUNK, &cursor, err);
+    if (rc)
+        return rc;
+    rc = lorica_cursor_seek(cursor, lorica_slice_key(&key), &found, &value, err);
+    *ret_found = !rc && found.len == key.len && memcmp(found.data, digest->bytes, 32) == 0;
+    if (*ret_found)
+        memcpy(key.bytes, found.data, found.len);
+    lorica_cursor_close(cursor);
+    if (*ret_found)
+        return lorica_store_delete(txn, LORICA_TABLE_CHUNK, lorica_slice_key(&key), err);
+    return rc == LORICA_ENOTFOUND ? 0 : rc;
+}
+
+/* Removes a bounded number of pieces of staged content; when none is left, its mark. The mark goes
+ * in a transaction of its own, since the store gives freed pages out again only from the second
+ * transaction on: what comes after a sweep finds the room. */
 static int sweep_some(struct lorica_txn *txn, const struct lorica_digest *digest, bool *ret_done,
                       struct lorica_error *err) {
     struct lorica_record_key key;
@@ -221,29 +243,13 @@ static int sweep_some(struct lorica_txn *txn, const struct lorica_digest *digest
     int rc = lorica_blob_size(txn, digest, &there, err);
     if (rc && rc != LORICA_ENOTFOUND)
         return rc;
-    bool complete = rc == 0; /* then a version has it: only the mark goes */
-    *ret_done = complete;
-    for (uint32_t i = 0; !complete && i < 4 * LORICA_BATCH_CHUNKS && !*ret_done; i++) {
-        struct lorica_cursor *cursor = NULL;
-        struct lorica_slice found, value;
-        lorica_record_key_chunk(digest, 0, &key);
-        rc = lorica_store_walk(txn, LORICA_TABLE_CHUNK, &cursor, err);
-        if (rc)
-            return rc;
-        rc = lorica_cursor_seek(cursor, lorica_slice_key(&key), &found, &value, err);
-        bool ours = !rc && found.len == key.len && memcmp(found.data, digest->bytes, 32) == 0;
-        if (ours)
-            memcpy(key.bytes, found.data, found.len);
-        lorica_cursor_close(cursor);
-        if (rc && rc != LORICA_ENOTFOUND)
-            return rc;
-        *ret_done = !ours;
-        rc = ours ? lorica_store_delete(txn, LORICA_TABLE_CHUNK, lorica_slice_key(&key), err) : 0;
-        if (rc)
-            return rc;
-    }
-    if (!*ret_done)
-        return 0;
+    bool found = rc == LORICA_ENOTFOUND; /* else a version has it: only the mark goes */
+    uint32_t removed = 0;
+    for (rc = 0; !rc && found && removed < 4 * LORICA_BATCH_CHUNKS; removed += found)
+        rc = sweep_piece(txn, digest, &found, err);
+    if (rc || removed)
+        return rc;
+    *ret_done = true;
     lorica_record_key_digest(digest, &key);
     rc = lorica_store_delete(txn, LORICA_TABLE_STAGED, lorica_slice_key(&key), err);
     return rc == LORICA_ENOTFOUND ? 0 : rc;

@@ -32,13 +32,16 @@ struct lorica_adapter {
     uint32_t layer_count;
     uint32_t max_rank;
     size_t nbytes; /**< memory held */
+    void *arena;   /**< private: all pairs' values */
     int refs;      /**< private, atomic */
 };
 
 /** Builds from the two PEFT files' bytes. Refused, naming the tensor or key: whatever
  * proto/peft.h refuses; a tensor that belongs to no linear layer of the base, has the wrong shape
  * or a value that is not finite; an A without B; a module that the config names and the file
- * lacks, or the reverse; F32, F16 and BF16 tensors only. Reference count 1 on success. */
+ * lacks, or the reverse; a target or layer of the config that the base does not have; F32, F16 and
+ * BF16 tensors only. A digest may be set on the result before it is shared. Reference count 1 on
+ * success. */
 int lorica_adapter_create(const struct lorica_arch *arch, enum lorica_adapter_form form,
                           const char *config, size_t config_len, const void *weights,
                           size_t weights_len, struct lorica_adapter **ret,

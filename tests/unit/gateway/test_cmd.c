@@ -161,6 +161,37 @@ static void test_suggest_near_word_is_found_and_far_one_is_not(void **state) {
     free(longest);
 }
 
+/* What the calls write to standard error, which is a file meanwhile; for free(). */
+static char *captured(void (*calls)(void)) {
+    char *text = calloc(1, 10000);
+    FILE *file = tmpfile();
+    const int saved = dup(STDERR_FILENO);
+    assert_true(text && file && saved >= 0);
+    assert_int_equal(dup2(fileno(file), STDERR_FILENO), STDERR_FILENO);
+    calls();
+    assert_int_equal(dup2(saved, STDERR_FILENO), STDERR_FILENO);
+    rewind(file);
+    assert_true(fread(text, 1, 9999, file) < 9999);
+    assert_int_equal(fclose(file), 0);
+    assert_int_equal(close(saved), 0);
+    return text;
+}
+
+static void progress_of_a_thousand_steps(void) {
+    for (unsigned long long i = 0; i <= 1000; i++)
+        lorica_progress(NULL, "reading", i, 1000);
+    lorica_progress(NULL, "writing", 0, 0);
+}
+
+static void test_progress_in_a_file_is_a_line_each_tenth(void **state) {
+    (void)state;
+    char *text = captured(progress_of_a_thousand_steps);
+    assert_string_equal(text, "reading: 0 %\nreading: 10 %\nreading: 20 %\nreading: 30 %\n"
+                              "reading: 40 %\nreading: 50 %\nreading: 60 %\nreading: 70 %\n"
+                              "reading: 80 %\nreading: 90 %\nreading: 100 %\nwriting: 100 %\n");
+    free(text);
+}
+
 static int run(char **argv) {
     int argc = 0;
     while (argv[argc])
@@ -192,6 +223,7 @@ int main(void) {
         cmocka_unit_test(test_number_outside_range_or_no_number_is_refused),
         cmocka_unit_test(test_data_dir_order_is_option_variable_xdg_home),
         cmocka_unit_test(test_suggest_near_word_is_found_and_far_one_is_not),
+        cmocka_unit_test(test_progress_in_a_file_is_a_line_each_tenth),
         cmocka_unit_test(test_run_exit_codes),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: MIT
+ * A list in order of use under one mutex: a cache holds tens of adapters, seldom hundreds, and is
+ * asked once per request, so that a walk costs less than a table's upkeep. */
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "runtime/adapter.h"
+
+struct entry {
+    struct lorica_adapter *adapter;
+    struct entry *next; /* used less recently */
+};
+
+struct lorica_adapter_cache {
+    pthread_mutex_t mutex;
+    struct entry *first; /* used last */
+    size_t max_bytes, bytes, count;
+};
+
+int lorica_adapter_cache_create(size_t max_bytes, struct lorica_adapter_cache **ret) {
+    struct lorica_adapter_cache *cache = calloc(1, sizeof(*cache));
+    if (!cache)
+        return LORICA_ENOMEM;
+    if (pthread_mutex_init(&cache->mutex, NULL) != 0) {
+        free(cache);
+        return LORICA_ENOMEM;
+    }
+    cache->max_bytes = max_bytes;
+    *ret = cache;
+    return 0;
+}
+
+void lorica_adapter_cache_destroy(struct lorica_adapter_cache *cache) {
+    if (!cache)
+        return;
+    while (cache->first) {
+        struct entry *entry = cache->first;
+        cache->first = entry->next;
+        (void)lorica_adapter_unref(entry->adapter);
+        free(entry);
+    }
+    (void)pthread_mutex_destroy(&cache->mutex);
+    free(cache);
+}
+
+/* Moves the entry of a digest to the front; NULL when there is none. Under the mutex. */
+static struct entry *touch(struct lorica_adapter_cache *cache, const struct lorica_digest *digest) {
+    for (struct entry **at = &cache->first; *at; at = &(*at)->next) {
+        struct entry *entry = *at;
+        if (!lorica_digest_equal(&entry->adapter->digest, digest))
+            continue;
+        *at = entry->next;
+        entry->next = cache->first;
+        cache->first = entry;
+        return entry;
+    }
+    return NULL;
+}
+
+struct lorica_adapter *lorica_adapter_cache_get(struct lorica_adapter_cache *cache,
+                                                const struct lorica_digest *digest) {
+    (void)pthread_mutex_lock(&cache->mutex);
+    const struct entry *entry = touch(cache, digest);
+    struct lorica_adapter *adapter = entry ? lorica_adapter_ref(entry->adapter) : NULL;
+    (void)pthread_mutex_unlock(&cache->mutex);
+    return adapter;
+}
+
+/* Drops the last entries until the rest fits. Under the mutex. */
+static void shrink(struct lorica_adapter_cache *cache) {
+    while (cache->bytes > cache->max_bytes && cache->first) {
+        struct entry **at = &cache->first;
+        while ((*at)->next)
+            at = &(*at)->next;
+        struct entry *last = *at;
+        *at = NULL;
+        cache->bytes -= last->adapter->nbytes;
+        cache->count--;
+        (void)lorica_adapter_unref(last->adapter);
+        free(last);
+    }
+}
+
+void lorica_adapter_cache_put(struct lorica_adapter_cache *cache, struct lorica_adapter *adapter) {
+    (void)pthread_mutex_lock(&cache->mutex);
+    /* Without memory for an entry the adapter is simply not kept. */
+    struct entry *entry = touch(cache, &adapter->digest) ? NULL : malloc(sizeof(*entry));
+    if (entry) {
+        *entry = (struct entry){.adapter = lorica_adapter_ref(adapter), .next = cache->first};
+        cache->first = entry;
+        cache->bytes += adapter->nbytes;
+        cache->count++;
+        shrink(cache);
+    }
+    (void)pthread_mutex_unlock(&cache->mutex);
+}
+
+void lorica_adapter_cache_stats(struct lorica_adapter_cache *cache, size_t *ret_count,
+                                size_t *ret_bytes) {
+    (void)pthread_mutex_lock(&cache->mutex);
+    *ret_count = cache->count;
+    *ret_bytes = cache->bytes;
+    (void)pthread_mutex_unlock(&cache->mutex);
+}

@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: MIT
+ * A random history of publishes, promotes and rollbacks, held against a model in memory that knows
+ * only the rules of registry.h. LORICA_MODEL_OPS and LORICA_MODEL_SEED vary it. */
+#include "fixture.h"
+
+#define NAMES 4
+#define CONTENTS 40
+#define CHANNELS 2
+
+static const char *const names[NAMES] = {"cardiology", "cardiology-2", "emergency", "paediatrics"};
+static const char *const channels[CHANNELS] = {"canary", "stable"};
+
+struct model_channel {
+    uint64_t stack[4096]; /* versions, the live one on top */
+    size_t depth;
+    uint64_t epoch;
+};
+
+struct model_adapter {
+    uint64_t latest;
+    uint64_t by_content[CONTENTS]; /* version; 0: not published */
+    struct model_channel channels[CHANNELS];
+};
+
+struct model {
+    struct model_adapter adapters[NAMES];
+    uint64_t records; /* in the audit chain */
+    uint64_t random;
+};
+
+static uint64_t draw(struct model *model, uint64_t bound) {
+    model->random ^= model->random << 13;
+    model->random ^= model->random >> 7;
+    model->random ^= model->random << 17;
+    return model->random % bound;
+}
+
+static void model_move(struct model *model, struct model_channel *channel, uint64_t version) {
+    if (!channel->depth || channel->stack[channel->depth - 1] != version) {
+        assert_true(channel->depth < sizeof(channel->stack) / sizeof(channel->stack[0]));
+        channel->stack[channel->depth++] = version;
+    }
+    channel->epoch++;
+    model->records++;
+}
+
+static void check_channel(const struct model_channel *expected, const struct lorica_channel *got) {
+    assert_int_equal(got->version, expected->depth ? expected->stack[expected->depth - 1] : 0);
+    assert_int_equal(got->epoch, expected->epoch);
+}
+
+static void do_publish(struct fixture *f, struct model *model) {
+    size_t name = draw(model, NAMES), content = draw(model, CONTENTS), channel = draw(model, 3);
+    struct model_adapter *adapter = &model->adapters[name];
+    struct lorica_publish publish = publish_of(names[name], f->weights);
+    struct lorica_version version;
+    bool existing, expected = adapter->by_content[content] != 0;
+    publish.channel = channel < CHANNELS ? channels[channel] : NULL;
+    write_seeded(f->weights, content, 100 + content);
+    ok(lorica_registry_publish(f->registry, &publish, &actor, &version, &existing, &err));
+    assert_int_equal(existing, expected);
+    if (!expected) {
+        adapter->by_content[content] = ++adapter->latest;
+        model->records++;
+    }
+    assert_int_equal(version.version, adapter->by_content[content]);
+    if (channel < CHANNELS) {
+        struct model_channel *moved = &adapter->channels[channel];
+        if (!moved->depth || moved->stack[moved->depth - 1] != version.version)
+            model_move(model, moved, version.version);
+    }
+}
+
+static void do_promote(struct fixture *f, struct model *model) {
+    size_t name = draw(model, NAMES), channel = draw(model, CHANNELS);
+    struct model_adapter *adapter = &model->adapters[name];
+    struct model_channel *expected = &adapter->channels[channel];
+    uint64_t version = 1 + draw(model, adapter->latest + 1);
+    uint64_t epoch = expected->epoch + (draw(model, 4) == 0);
+    struct lorica_channel got;
+    struct lorica_error err = {0};
+    int rc = lorica_registry_promote(f->registry, names[name], channels[channel], version, epoch,
+                                     false, &actor, &got, &err);
+    if (version > adapter->latest) {
+        assert_int_equal(rc, LORICA_ENOTFOUND);
+    } else if (epoch != expected->epoch) {
+        assert_int_equal(rc, LORICA_EPRECOND);
+    } else {
+        assert_int_equal(rc, 0);
+        model_move(model, expected, version);
+        check_channel(expected, &got);
+    }
+}
+
+static void do_rollback(struct fixture *f, struct model *model) {
+    size_t name = draw(model, NAMES), channel = draw(model, CHANNELS);
+    struct model_channel *expected = &model->adapters[name].channels[channel];
+    struct lorica_channel got;
+    struct lorica_error err = {0};
+    int rc =
+        lorica_registry_rollback(f->registry, names[name], channels[channel], &actor, &got, &err);
+    if (model->adapters[name].latest == 0) {
+        assert_int_equal(rc, LORICA_ENOTFOUND);
+    } else if (expected->depth < 2) {
+        assert_int_equal(rc, LORICA_ECONFLICT);
+    } else {
+        assert_int_equal(rc, 0);
+        expected->depth--;
+        expected->epoch++;
+        model->records++;
+        check_channel(expected, &got);
+    }
+}
+
+static int last_seq(void *arg, const struct lorica_audit *audit) {
+    *(uint64_t *)arg = audit->seq;
+    return 0;
+}
+
+static void check_all(struct fixture *f, const struct model *model) {
+    uint64_t seq = 0;
+    for (size_t name = 0; name < NAMES; name++) {
+        const struct model_adapter *adapter = &model->adapters[name];
+        uint64_t latest;
+        ok(lorica_registry_latest(f->registry, names[name], &latest, &err));
+        assert_int_equal(latest, adapter->latest);
+        for (size_t channel = 0; latest && channel < CHANNELS; channel++) {
+            struct lorica_channel got;
+            ok(lorica_registry_channel(f->registry, names[name], channels[channel], &got, &err));
+            check_channel(&adapter->channels[channel], &got);
+        }
+    }
+    ok(lorica_registry_audit(f->registry, NULL, 0, SIZE_MAX, last_seq, &seq, &err));
+    assert_int_equal(seq, model->records);
+    assert_clean(f->registry);
+}
+
+static uint64_t from_environment(const char *name, uint64_t fallback) {
+    const char *text = getenv(name);
+    return text ? strtoull(text, NULL, 10) : fallback;
+}
+
+static void test_random_history_equals_model(void **state) {
+    struct fixture *f = *state;
+    uint64_t ops = from_environment("LORICA_MODEL_OPS", 2000);
+    uint64_t seed = from_environment("LORICA_MODEL_SEED", 20261124);
+    struct model *model = calloc(1, sizeof(*model));
+    assert_non_null(model);
+    print_message("seed %llu, %llu operations\n", (unsigned long long)seed,
+                  (unsigned long long)ops);
+    model->random = seed | 1;
+    for (uint64_t i = 0; i < ops; i++) {
+        uint64_t kind = draw(model, 10);
+        if (kind < 3)
+            do_publish(f, model);
+        else if (kind < 7)
+            do_promote(f, model);
+        else
+            do_rollback(f, model);
+        if (i % 500 == 499) {
+            check_all(f, model);
+            fixture_reopen(f);
+        }
+    }
+    check_all(f, model);
+    free(model);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_random_history_equals_model, fixture_setup,
+                                        fixture_teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

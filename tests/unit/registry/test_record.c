@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: MIT */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "registry/internal.h"
+#include "registry/record.h"
+
+/* Samples stand on zeroes, padding included, so that whole structs can be compared. */
+
+static void sample_version(struct lorica_version *version) {
+    memset(version, 0, sizeof(*version));
+    version->seq = 258;
+    version->digest.bytes[0] = 1;
+    version->config_digest.bytes[0] = 2;
+    version->canonical_digest.bytes[0] = 3;
+    version->weights_digest.bytes[0] = 4;
+    version->base_digest.bytes[0] = 5;
+    version->manifest_digest.bytes[0] = 6;
+    version->config_nbytes = 7;
+    version->canonical_nbytes = 8;
+    version->weights_nbytes = UINT64_C(9) << 32;
+    version->manifest_nbytes = 10;
+    version->rank = 16;
+    version->base_stated = true;
+}
+
+static void sample_audit(struct lorica_audit *audit) {
+    memset(audit, 0, sizeof(*audit));
+    audit->seq = 3;
+    audit->kind = LORICA_AUDIT_ROLLBACK;
+    audit->time_ms = 1234567890123;
+    memcpy(audit->actor, "ops", 3);
+    memcpy(audit->name, "cardiology", 10);
+    memcpy(audit->channel, "stable", 6);
+    audit->version = 1;
+    audit->previous = 2;
+    audit->epoch = 5;
+    audit->before = 1;
+    audit->digest.bytes[0] = 7;
+    audit->digest.bytes[1] = 8;
+    memcpy(audit->message, "pag\xc3\xa9r at three", 15);
+}
+
+static void sample_key(struct lorica_key_record *key) {
+    memset(key, 0, sizeof(*key));
+    key->secret.bytes[0] = 9;
+    memcpy(key->key.name, "app", 3);
+    key->key.role = LORICA_ROLE_PUBLISH;
+    memcpy(key->key.globs[0], "cardio*", 7);
+    memcpy(key->key.globs[1], "?", 1);
+    key->key.glob_count = 2;
+    key->key.created_ms = 5;
+    key->key.revoked_ms = -6;
+}
+
+typedef int (*decode_fn)(const void *bytes, size_t len);
+
+static int decode_number(const void *bytes, size_t len) {
+    uint64_t number;
+    return lorica_record_decode_number(bytes, len, &number);
+}
+
+static int decode_name(const void *bytes, size_t len) {
+    char name[LORICA_NAME_MAX + 1];
+    return lorica_record_decode_name(bytes, len, name);
+}
+
+static int decode_version(const void *bytes, size_t len) {
+    struct lorica_version version;
+    return lorica_record_decode_version(bytes, len, &version);
+}
+
+static int decode_channel(const void *bytes, size_t len) {
+    struct lorica_channel_record channel;
+    return lorica_record_decode_channel(bytes, len, &channel);
+}
+
+static int decode_audit(const void *bytes, size_t len) {
+    struct lorica_audit audit;
+    return lorica_record_decode_audit(bytes, len, &audit);
+}
+
+static int decode_key(const void *bytes, size_t len) {
+    struct lorica_key_record key;
+    return lorica_record_decode_key(bytes, len, &key);
+}
+
+/* Whole: accepted. Every shorter one, one byte more, another format number: refused. The copies are
+ * allocated at their very size, so that the sanitizers see a read behind the end. */
+static void check_bounds(const struct lorica_record *record, decode_fn decode) {
+    assert_int_equal(decode(record->bytes, record->len), 0);
+    for (size_t len = 0; len <= record->len + 1; len++) {
+        uint8_t *copy = test_malloc(len + 1);
+        memcpy(copy + 1, record->bytes, len > record->len ? record->len : len);
+        if (len > record->len)
+            copy[len] = 0;
+        if (len != record->len)
+            assert_int_equal(decode(copy + 1, len), LORICA_EFORMAT);
+        test_free(copy);
+    }
+    struct lorica_record other = *record;
+    other.bytes[0] = 2;
+    assert_int_equal(decode(other.bytes, other.len), LORICA_EUNSUPPORTED);
+    other.bytes[0] = 0;
+    assert_int_equal(decode(other.bytes, other.len), LORICA_EFORMAT);
+}
+
+static void test_decode_cut_or_longer_refused(void **state) {
+    (void)state;
+    struct lorica_record record;
+    struct lorica_version version;
+    sample_version(&version);
+    struct lorica_audit audit;
+    sample_audit(&audit);
+    struct lorica_key_record key;
+    sample_key(&key);
+    const struct lorica_channel_record channel = {1, 2, 3};
+    assert_int_equal(lorica_record_encode_number(77, &record), 0);
+    check_bounds(&record, decode_number);
+    assert_int_equal(lorica_record_encode_name("name", &record), 0);
+    check_bounds(&record, decode_name);
+    assert_int_equal(lorica_record_encode_version(&version, &record), 0);
+    check_bounds(&record, decode_version);
+    assert_int_equal(lorica_record_encode_channel(&channel, &record), 0);
+    check_bounds(&record, decode_channel);
+    assert_int_equal(lorica_record_encode_key(&key, &record), 0);
+    check_bounds(&record, decode_key);
+    assert_int_equal(lorica_record_encode_audit(&audit, &record), 0);
+    memset(record.bytes + record.len, 0xAA, 32);
+    record.len += 32;
+    check_bounds(&record, decode_audit);
+}
+
+static void test_round_trip_gives_the_same(void **state) {
+    (void)state;
+    struct lorica_record record;
+    struct lorica_version version;
+    sample_version(&version);
+    struct lorica_version version_back;
+    assert_int_equal(lorica_record_encode_version(&version, &record), 0);
+    assert_int_equal(lorica_record_decode_version(record.bytes, record.len, &version_back), 0);
+    assert_memory_equal(&version, &version_back, sizeof(version));
+
+    struct lorica_key_record key;
+    sample_key(&key);
+    struct lorica_key_record key_back;
+    assert_int_equal(lorica_record_encode_key(&key, &record), 0);
+    assert_int_equal(lorica_record_decode_key(record.bytes, record.len, &key_back), 0);
+    assert_memory_equal(&key, &key_back, sizeof(key));
+
+    struct lorica_audit audit, audit_back;
+    sample_audit(&audit);
+    assert_int_equal(lorica_record_encode_audit(&audit, &record), 0);
+    memset(&audit.hash, 0xAA, sizeof(audit.hash));
+    memset(record.bytes + record.len, 0xAA, 32);
+    assert_int_equal(lorica_record_decode_audit(record.bytes, record.len + 32, &audit_back), 0);
+    assert_memory_equal(&audit, &audit_back, sizeof(audit));
+}
+
+static void test_audit_bytes_as_documented(void **state) {
+    (void)state;
+    static const uint8_t expected[] = "\x01\0\0\0\0\0\0\0\x03"
+                                      "\x02"
+                                      "\0\0\x01\x1f\x71\xfb\x04\xcb"
+                                      "\0\x03ops\0\x0a"
+                                      "cardiology\0\x06stable"
+                                      "\0\0\0\0\0\0\0\x01"
+                                      "\0\0\0\0\0\0\0\x02"
+                                      "\0\0\0\0\0\0\0\x05"
+                                      "\0\0\0\0\0\0\0\x01"
+                                      "\x07\x08\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+                                      "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+                                      "\0\x0fpag\xc3\xa9r at three";
+    struct lorica_audit audit;
+    sample_audit(&audit);
+    struct lorica_record record;
+    assert_int_equal(lorica_record_encode_audit(&audit, &record), 0);
+    assert_int_equal(record.len, sizeof(expected) - 1);
+    assert_memory_equal(record.bytes, expected, sizeof(expected) - 1);
+}
+
+static void test_decode_bad_values_refused(void **state) {
+    (void)state;
+    struct lorica_record record;
+    struct lorica_version version;
+    sample_version(&version);
+    struct lorica_key_record key;
+    sample_key(&key);
+    struct lorica_audit audit;
+    sample_audit(&audit);
+    assert_int_equal(lorica_record_encode_version(&version, &record), 0);
+    record.bytes[record.len - 1] = 2; /* unknown flag */
+    assert_int_equal(decode_version(record.bytes, record.len), LORICA_EFORMAT);
+    assert_int_equal(lorica_record_encode_key(&key, &record), 0);
+    record.bytes[1 + 32 + 2 + 3] = LORICA_ROLE_ADMIN + 1;
+    assert_int_equal(decode_key(record.bytes, record.len), LORICA_EFORMAT);
+    record.bytes[1 + 32 + 2 + 3] = LORICA_ROLE_ADMIN;
+    record.bytes[1 + 32 + 2 + 3 + 17] = LORICA_KEY_GLOBS + 1;
+    assert_int_equal(decode_key(record.bytes, record.len), LORICA_EFORMAT);
+    assert_int_equal(lorica_record_encode_audit(&audit, &record), 0);
+    record.len += 32;
+    assert_int_equal(decode_audit(record.bytes, record.len), 0);
+    record.bytes[9] = LORICA_AUDIT_COUNT;
+    assert_int_equal(decode_audit(record.bytes, record.len), LORICA_EFORMAT);
+    assert_int_equal(lorica_record_encode_name("name", &record), 0);
+    record.bytes[4] = '\0';
+    assert_int_equal(decode_name(record.bytes, record.len), LORICA_EFORMAT);
+    record.bytes[4] = 0xFF;
+    assert_int_equal(decode_name(record.bytes, record.len), LORICA_EFORMAT);
+}
+
+static void test_largest_records_fit(void **state) {
+    (void)state;
+    struct lorica_record record;
+    struct lorica_audit audit;
+    sample_audit(&audit);
+    struct lorica_key_record key;
+    sample_key(&key);
+    memset(audit.actor, 'a', LORICA_NAME_MAX);
+    memset(audit.name, 'n', LORICA_NAME_MAX);
+    memset(audit.channel, 'c', LORICA_CHANNEL_MAX);
+    memset(audit.message, 'm', LORICA_MESSAGE_MAX);
+    assert_int_equal(lorica_record_encode_audit(&audit, &record), 0);
+    assert_true(record.len + 32 <= LORICA_RECORD_MAX);
+    key.key.glob_count = LORICA_KEY_GLOBS;
+    for (size_t i = 0; i < LORICA_KEY_GLOBS; i++)
+        memset(key.key.globs[i], '*', LORICA_NAME_MAX);
+    memset(key.key.name, 'k', LORICA_NAME_MAX);
+    assert_int_equal(lorica_record_encode_key(&key, &record), 0);
+    key.key.glob_count++;
+    assert_int_equal(lorica_record_encode_key(&key, &record), LORICA_EBUG);
+}
+
+static void test_keys_sort_by_name_then_number(void **state) {
+    (void)state;
+    struct lorica_record_key a, b;
+    uint64_t number = 0;
+    lorica_record_key_numbered("a", 255, &a);
+    lorica_record_key_numbered("a", 256, &b);
+    assert_true(memcmp(a.bytes, b.bytes, a.len) < 0);
+    lorica_record_key_numbered("a", UINT64_MAX, &a);
+    lorica_record_key_numbered("a-", 0, &b);
+    assert_true(memcmp(a.bytes, b.bytes, a.len) < 0);
+    assert_true(lorica_record_key_of(a.bytes, a.len, "a", &number));
+    assert_true(number == UINT64_MAX);
+    assert_false(lorica_record_key_of(b.bytes, b.len, "a", &number));
+    assert_false(lorica_record_key_of(a.bytes, a.len - 1, "a", &number));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_decode_cut_or_longer_refused),
+        cmocka_unit_test(test_round_trip_gives_the_same),
+        cmocka_unit_test(test_audit_bytes_as_documented),
+        cmocka_unit_test(test_decode_bad_values_refused),
+        cmocka_unit_test(test_largest_records_fit),
+        cmocka_unit_test(test_keys_sort_by_name_then_number),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

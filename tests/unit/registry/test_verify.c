@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: MIT
+ * Each kind of damage is made through the store below the registry, and must be named. */
+#include "fixture.h"
+
+#include "registry/internal.h"
+
+/* A registry with something of everything. Audit: 1 publish, 2 promote, 3 publish, 4 promote,
+ * 5 rollback, 6 key-create, 7 key-revoke. */
+static int setup_full(void **state) {
+    fixture_setup(state);
+    struct fixture *f = *state;
+    struct lorica_key key = {.name = "app", .role = LORICA_ROLE_INFER};
+    char text[LORICA_KEY_TEXT];
+    publish_seed(f, "cardiology", 1, "stable");
+    publish_seed(f, "cardiology", 2, "stable");
+    rollback(f, "cardiology");
+    ok(lorica_registry_key_create(f->registry, &key, &actor, text, &err));
+    ok(lorica_registry_key_revoke(f->registry, "app", &actor, &err));
+    assert_clean(f->registry);
+    return 0;
+}
+
+static void put(struct fixture *f, enum lorica_table table, const struct lorica_record_key *key,
+                const void *bytes, size_t len) {
+    struct lorica_txn *txn;
+    ok(lorica_store_begin(f->registry->store, true, &txn, &err));
+    ok(lorica_store_put(txn, table, lorica_slice_key(key), (struct lorica_slice){bytes, len},
+                        &err));
+    ok(lorica_store_commit(txn, &err));
+}
+
+static void drop(struct fixture *f, enum lorica_table table, const struct lorica_record_key *key) {
+    struct lorica_txn *txn;
+    ok(lorica_store_begin(f->registry->store, true, &txn, &err));
+    ok(lorica_store_delete(txn, table, lorica_slice_key(key), &err));
+    ok(lorica_store_commit(txn, &err));
+}
+
+/* Turns one bit of a stored value. */
+static void flip(struct fixture *f, enum lorica_table table, const struct lorica_record_key *key,
+                 size_t at) {
+    struct lorica_txn *txn;
+    struct lorica_slice value;
+    static uint8_t bytes[300000];
+    ok(lorica_store_begin(f->registry->store, false, &txn, &err));
+    ok(lorica_store_get(txn, table, lorica_slice_key(key), &value, &err));
+    assert_true(value.len <= sizeof(bytes) && at < value.len);
+    memcpy(bytes, value.data, value.len);
+    size_t len = value.len;
+    lorica_store_abort(txn);
+    bytes[at] ^= 1;
+    put(f, table, key, bytes, len);
+}
+
+static void assert_found(struct fixture *f, const char *words) {
+    struct lorica_buf report;
+    uint64_t findings = 0;
+    lorica_buf_init(&report, 1 << 20);
+    ok(lorica_registry_verify(f->registry, &report, &findings, &err));
+    assert_true(findings > 0);
+    if (!strstr(report.data, words))
+        print_error("no \"%s\" in:\n%s\n", words, report.data);
+    assert_non_null(strstr(report.data, words));
+    lorica_buf_finish(&report);
+}
+
+static struct lorica_version version_of(struct fixture *f, uint64_t number) {
+    struct lorica_version version;
+    ok(lorica_registry_version(f->registry, "cardiology", number, &version, &err));
+    return version;
+}
+
+static void test_verify_audit_record_altered_named(void **state) {
+    struct fixture *f = *state;
+    struct lorica_record_key key;
+    lorica_record_key_number(4, &key);
+    flip(f, LORICA_TABLE_AUDIT, &key, 16); /* its time */
+    assert_found(f, "audit record 4 was altered");
+}
+
+static void test_verify_audit_record_rehashed_breaks_the_next(void **state) {
+    struct fixture *f = *state;
+    struct lorica_record_key key;
+    struct lorica_record record;
+    struct lorica_audit first, second;
+    struct lorica_txn *txn;
+    ok(lorica_store_begin(f->registry->store, false, &txn, &err));
+    ok(lorica_audit_get(txn, 1, &first, &err));
+    ok(lorica_audit_get(txn, 2, &second, &err));
+    lorica_store_abort(txn);
+    strcpy(second.actor, "nobody");
+    ok(lorica_audit_hash(&second, &first.hash, &second.hash));
+    ok(lorica_record_encode_audit(&second, &record));
+    memcpy(record.bytes + record.len, second.hash.bytes, 32);
+    lorica_record_key_number(2, &key);
+    put(f, LORICA_TABLE_AUDIT, &key, record.bytes, record.len + 32);
+    assert_found(f, "audit record 3 was altered");
+}
+
+static void test_verify_audit_record_gone_named(void **state) {
+    struct fixture *f = *state;
+    struct lorica_record_key key;
+    lorica_record_key_number(6, &key);
+    drop(f, LORICA_TABLE_AUDIT, &key);
+    assert_found(f, "audit record 6 is missing");
+}
+
+static void test_verify_channel_moved_behind_the_chain_named(void **state) {
+    struct fixture *f = *state;
+    struct lorica_record_key key;
+    struct lorica_record record;
+    const struct lorica_channel_record moved = {.version = 2, .epoch = 3, .seq = 5};
+    ok(lorica_record_encode_channel(&moved, &record));
+    lorica_record_key_channel("cardiology", "stable", &key);
+    put(f, LORICA_TABLE_CHANNEL, &key, record.bytes, record.len);
+    assert_found(f, "channel stable of cardiology: stands on version 2");
+}
+
+static void test_verify_channel_gone_or_unknown_counted(void **state) {
+    struct fixture *f = *state;
+    struct lorica_record_key key;
+    lorica_record_key_channel("cardiology", "stable", &key);
+    drop(f, LORICA_TABLE_CHANNEL, &key);
+    assert_found(f, "0 channels");
+}
+
+static void test_verify_version_gone_named(void **state) {
+    struct fixture *f = *state;
+    struct lorica_record_key key;
+    lorica_record_key_numbered("cardiology", 1, &key);
+    drop(f, LORICA_TABLE_VERSION, &key);
+    assert_found(f, "published cardiology@1, which is gone");
+    assert_found(f, "points to version 1, which is gone");
+}
+
+static void test_verify_version_altered_named(void **state) {
+    struct fixture *f = *state;
+    struct lorica_record_key key;
+    lorica_record_key_numbered("cardiology", 2, &key);
+    flip(f, LORICA_TABLE_VERSION, &key, 1 + 8 + 32 * 3 + 5); /* weights_digest */
+    assert_found(f, "cardiology@2: its weights is gone");
+    assert_found(f, "cardiology@2: its digest is not that of its content");
+}
+
+static void test_verify_adapter_number_altered_named(void **state) {
+    struct fixture *f = *state;
+    struct lorica_record_key key;
+    lorica_record_key_name("cardiology", &key);
+    flip(f, LORICA_TABLE_ADAPTER, &key, 8);
+    assert_found(f, "cardiology: its newest version is 2, its record says 3");
+}
+
+static void test_verify_content_altered_named(void **state) {
+    struct fixture *f = *state;
+    struct lorica_record_key key;
+    const struct lorica_version version = version_of(f, 2);
+    char text[LORICA_DIGEST_TEXT], words[128];
+    void *bytes = NULL;
+    size_t len;
+    lorica_record_key_chunk(&version.weights_digest, 0, &key);
+    flip(f, LORICA_TABLE_CHUNK, &key, 100);
+    snprintf(words, sizeof(words), "content %s is damaged",
+             lorica_digest_format(&version.weights_digest, text));
+    assert_found(f, words);
+    fails(LORICA_EFORMAT, "weights of cardiology@2",
+          lorica_registry_weights(f->registry, &version, &bytes, &len, &err));
+    assert_null(bytes);
+}
+
+static void test_verify_content_gone_or_unowned_named(void **state) {
+    struct fixture *f = *state;
+    struct lorica_record_key key;
+    struct lorica_record record;
+    const struct lorica_version version = version_of(f, 2);
+    const struct lorica_digest stray = {{0x55}};
+    lorica_record_key_chunk(&stray, 0, &key);
+    put(f, LORICA_TABLE_CHUNK, &key, "x", 1);
+    assert_found(f, "belong to nothing");
+    ok(lorica_record_encode_number(1, &record));
+    lorica_record_key_digest(&stray, &key);
+    put(f, LORICA_TABLE_BLOB, &key, record.bytes, record.len);
+    assert_found(f, "belongs to no version");
+    lorica_record_key_chunk(&version.weights_digest, 1, &key);
+    put(f, LORICA_TABLE_CHUNK, &key, "x", 1);
+    assert_found(f, "more pieces than its size says");
+    lorica_record_key_digest(&version.weights_digest, &key);
+    drop(f, LORICA_TABLE_BLOB, &key);
+    assert_found(f, "cardiology@2: its weights is gone");
+}
+
+static void test_verify_key_rights_altered_named(void **state) {
+    struct fixture *f = *state;
+    struct lorica_record_key key;
+    lorica_record_key_name("app", &key);
+    flip(f, LORICA_TABLE_KEY, &key, 1 + 32 + 2 + 3); /* infer becomes publish */
+    assert_found(f, "key app is not as audit record 6 made it");
+}
+
+static void test_verify_key_revocation_undone_named(void **state) {
+    struct fixture *f = *state;
+    struct lorica_record_key key;
+    lorica_record_key_name("app", &key);
+    flip(f, LORICA_TABLE_KEY, &key, 1 + 32 + 2 + 3 + 1 + 8 + 7); /* when it was revoked */
+    assert_found(f, "key app: its revocation differs from audit record 7");
+}
+
+static void test_verify_history_or_identity_gone_named(void **state) {
+    struct fixture *f = *state;
+    struct lorica_record_key key;
+    const struct lorica_version version = version_of(f, 1);
+    lorica_record_key_numbered("cardiology", 3, &key);
+    drop(f, LORICA_TABLE_HISTORY, &key);
+    assert_found(f, "audit record 3 is missing from the history of cardiology");
+    lorica_record_key_identity("cardiology", &version.digest, &version.base_digest, &key);
+    drop(f, LORICA_TABLE_IDENTITY, &key);
+    assert_found(f, "cardiology@1 is not found by its content");
+}
+
+static void test_staged_content_swept_at_open(void **state) {
+    struct fixture *f = *state;
+    struct lorica_record_key key;
+    struct lorica_record record;
+    struct lorica_txn *txn;
+    struct lorica_slice value;
+    const struct lorica_digest stray = {{0x55}};
+    for (uint32_t i = 0; i < 600; i++) { /* more than one transaction sweeps */
+        lorica_record_key_chunk(&stray, i, &key);
+        put(f, LORICA_TABLE_CHUNK, &key, "x", 1);
+    }
+    ok(lorica_record_encode_number(600, &record));
+    lorica_record_key_digest(&stray, &key);
+    put(f, LORICA_TABLE_STAGED, &key, record.bytes, record.len);
+    assert_clean(f->registry); /* an upload under way is no finding */
+    fixture_reopen(f);
+    assert_clean(f->registry);
+    ok(lorica_store_begin(f->registry->store, false, &txn, &err));
+    for (uint32_t i = 0; i < 600; i += 599) {
+        lorica_record_key_chunk(&stray, i, &key);
+        assert_int_equal(
+            lorica_store_get(txn, LORICA_TABLE_CHUNK, lorica_slice_key(&key), &value, NULL),
+            LORICA_ENOTFOUND);
+    }
+    lorica_store_abort(txn);
+}
+
+#define with_full(test) cmocka_unit_test_setup_teardown(test, setup_full, fixture_teardown)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        with_full(test_verify_audit_record_altered_named),
+        with_full(test_verify_audit_record_rehashed_breaks_the_next),
+        with_full(test_verify_audit_record_gone_named),
+        with_full(test_verify_channel_moved_behind_the_chain_named),
+        with_full(test_verify_channel_gone_or_unknown_counted),
+        with_full(test_verify_version_gone_named),
+        with_full(test_verify_version_altered_named),
+        with_full(test_verify_adapter_number_altered_named),
+        with_full(test_verify_content_altered_named),
+        with_full(test_verify_content_gone_or_unowned_named),
+        with_full(test_verify_key_rights_altered_named),
+        with_full(test_verify_key_revocation_undone_named),
+        with_full(test_verify_history_or_identity_gone_named),
+        with_full(test_staged_content_swept_at_open),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
