@@ -32,7 +32,7 @@
  * GET    /v1/adapters/{name}/channels                  list of channel
  * GET    /v1/adapters/{name}/channels/{channel}        channel; never moved: version 0, epoch 0.
  *                                                      ETag: "<epoch>"
- * PUT    /v1/adapters/{name}/channels/{channel}        {"version":3} with
+ * PUT    /v1/adapters/{name}/channels/{channel}        {"version":3,"message"?} with
  *                                                      If-Match: "<epoch>" -> channel
  * POST   /v1/adapters/{name}/channels/{channel}/rollback   {"reason"?} -> channel
  * GET    /v1/adapters/{name}/history                   list of audit    ?after=SEQ&limit=N

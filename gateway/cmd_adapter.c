@@ -247,9 +247,8 @@ static bool take_version(const struct lorica_cmd *cmd, const char *word,
 /* One change of a channel as it goes to the server. */
 struct move {
     const char *method, *path, *epoch;
-    const char *key;  /* of the one member of the body */
-    const char *text; /* NULL: the number, or for 0 no member at all */
-    long long number;
+    long long version;     /* 0: no such member */
+    const char *key, *why; /* a text member and its name; `why` NULL: none */
 };
 
 /* Sends it; *ret gets the channel object. */
@@ -259,10 +258,10 @@ static int send_move(struct lorica_client *client, const struct move *move,
     lorica_buf_init(&body, BODY_MAX);
     struct lorica_jsonw w = {.out = &body};
     lorica_jsonw_object(&w, NULL);
-    if (move->text)
-        lorica_jsonw_string(&w, move->key, move->text);
-    else if (move->number > 0)
-        lorica_jsonw_integer(&w, move->key, move->number);
+    if (move->version > 0)
+        lorica_jsonw_integer(&w, "version", move->version);
+    if (move->why)
+        lorica_jsonw_string(&w, move->key, move->why);
     lorica_jsonw_end_object(&w);
     int rc = lorica_buf_status(&body);
     if (rc != 0) {
@@ -282,34 +281,24 @@ static int send_move(struct lorica_client *client, const struct move *move,
 /* Finds a channel in a list. */
 struct find {
     const char *channel;
-    int64_t version, epoch;
+    int64_t epoch; /* 0: it never moved */
 };
 
 static void find_item(void *arg, const struct lorica_json *item) {
     struct find *find = arg;
-    if (strcmp(lorica_member_text(item, "channel"), find->channel) != 0)
-        return;
-    find->version = lorica_member_number(item, "version");
-    find->epoch = lorica_member_number(item, "epoch");
+    if (strcmp(lorica_member_text(item, "channel"), find->channel) == 0)
+        find->epoch = lorica_member_number(item, "epoch");
 }
 
-static int promote_to(struct lorica_client *client, const char *name, const char *channel,
-                      long long version, const char *epoch, struct lorica_json **ret,
-                      struct lorica_error *err) {
-    char path[PATH_BYTES], number[32];
+/* Sets `number` to the epoch that a channel has now. */
+static int read_epoch(struct lorica_client *client, const char *name, const char *channel,
+                      char number[32], struct lorica_error *err) {
+    char path[PATH_BYTES];
     struct find find = {.channel = channel};
-    if (!epoch) {
-        (void)snprintf(path, sizeof(path), "/v1/adapters/%s/channels", name);
-        const int rc = lorica_client_list(client, path, "channel", find_item, &find, err);
-        if (rc != 0)
-            return rc;
-        (void)snprintf(number, sizeof(number), "%lld", (long long)find.epoch);
-        epoch = number;
-    }
-    (void)snprintf(path, sizeof(path), "/v1/adapters/%s/channels/%s", name, channel);
-    const struct move move = {
-        .method = "PUT", .path = path, .epoch = epoch, .key = "version", .number = version};
-    return send_move(client, &move, ret, err);
+    (void)snprintf(path, sizeof(path), "/v1/adapters/%s/channels", name);
+    const int rc = lorica_client_list(client, path, "channel", find_item, &find, err);
+    (void)snprintf(number, 32, "%lld", (long long)find.epoch);
+    return rc;
 }
 
 /* Prints a channel after a change, and frees it. */
@@ -328,16 +317,17 @@ static int print_moved(struct lorica_json *channel, const char *name, bool json)
 
 static int promote(int argc, char **argv) {
     struct lorica_client_options where = {0};
-    const char *channel = LORICA_CHANNEL_STABLE, *epoch = NULL;
+    const char *channel = LORICA_CHANNEL_STABLE, *epoch = NULL, *message = NULL;
     bool json = false;
     const struct lorica_option options[] = {{.name = "channel", .value = &channel},
                                             {.name = "epoch", .value = &epoch},
+                                            {.name = "message", .value = &message},
                                             {.name = "json", .flag = &json},
                                             LORICA_CLIENT_OPTIONS(where)};
     struct lorica_client *client = NULL;
     struct lorica_json *moved = NULL;
     struct lorica_error err = {0};
-    char name[LORICA_NAME_MAX + 1];
+    char name[LORICA_NAME_MAX + 1], path[PATH_BYTES], present[32];
     long long version = 0, number = 0;
     if (lorica_cmd_options(COMMAND(PROMOTE), argc, argv, options, COUNT(options), 1, 1) < 0 ||
         !take_version(COMMAND(PROMOTE), argv[0], name, &version) ||
@@ -346,7 +336,16 @@ static int promote(int argc, char **argv) {
         return LORICA_EXIT_USAGE;
     if (!lorica_client_open(&where, &client))
         return LORICA_EXIT_FAILED;
-    int rc = promote_to(client, name, channel, version, epoch, &moved, &err);
+    int rc = epoch ? 0 : read_epoch(client, name, channel, present, &err);
+    (void)snprintf(path, sizeof(path), "/v1/adapters/%s/channels/%s", name, channel);
+    const struct move move = {.method = "PUT",
+                              .path = path,
+                              .epoch = epoch ? epoch : present,
+                              .version = version,
+                              .key = "message",
+                              .why = message};
+    if (rc == 0)
+        rc = send_move(client, &move, &moved, &err);
     rc = rc == 0 ? print_moved(moved, name, json) : lorica_cmd_fail(&err);
     lorica_client_destroy(client);
     return rc;
@@ -370,7 +369,7 @@ static int rollback(int argc, char **argv) {
     if (!lorica_client_open(&where, &client))
         return LORICA_EXIT_FAILED;
     (void)snprintf(path, sizeof(path), "/v1/adapters/%s/channels/%s/rollback", argv[0], channel);
-    const struct move move = {.method = "POST", .path = path, .key = "reason", .text = reason};
+    const struct move move = {.method = "POST", .path = path, .key = "reason", .why = reason};
     int rc = send_move(client, &move, &moved, &err);
     rc = rc == 0 ? print_moved(moved, argv[0], json) : lorica_cmd_fail(&err);
     lorica_client_destroy(client);
@@ -434,15 +433,17 @@ const struct lorica_cmd lorica_cmd_adapter[] = {
                  .summary = "list what was done to an adapter, when and by whom",
                  .help = "NAME\tthe adapter\n" JSON_HELP LORICA_CLIENT_HELP,
                  .run = history},
-    [PROMOTE] = {.name = "adapter promote",
-                 .synopsis = "NAME@V [--channel C] [--epoch N] [--json] " LORICA_CLIENT_SYNOPSIS,
-                 .summary = "point a channel to a version",
-                 .help =
-                     "NAME@V\tthe version that will answer\n"
-                     "--channel C\tthe channel that moves; stable where none is named\n"
-                     "--epoch N\tonly if the channel's epoch still is N (adapter show tells it); "
-                     "otherwise the epoch is read just before\n" JSON_HELP LORICA_CLIENT_HELP,
-                 .run = promote},
+    [PROMOTE] =
+        {.name = "adapter promote",
+         .synopsis =
+             "NAME@V [--channel C] [--epoch N] [--message TEXT] [--json] " LORICA_CLIENT_SYNOPSIS,
+         .summary = "point a channel to a version",
+         .help = "NAME@V\tthe version that will answer\n"
+                 "--channel C\tthe channel that moves; stable where none is named\n"
+                 "--epoch N\tonly if the channel's epoch still is N (adapter show tells it); "
+                 "otherwise the epoch is read just before\n"
+                 "--message TEXT\twhy, for the history\n" JSON_HELP LORICA_CLIENT_HELP,
+         .run = promote},
     [ROLLBACK] = {.name = "adapter rollback",
                   .synopsis = "NAME [--channel C] [--reason T] [--json] " LORICA_CLIENT_SYNOPSIS,
                   .summary = "point a channel back to what it pointed to before",

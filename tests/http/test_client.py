@@ -127,8 +127,9 @@ def test_promote_sends_the_epoch_that_it_read(fake):
     fake.lorica("adapter", "promote", "heart@3")
     method, _, headers, body = fake.seen[-1]
     assert (method, headers["If-Match"], json.loads(body)) == ("PUT", '"7"', {"version": 3})
-    fake.lorica("adapter", "promote", "heart@3", "--epoch", "9")
+    fake.lorica("adapter", "promote", "heart@3", "--epoch", "9", "--message", "better")
     assert fake.seen[-1][2]["If-Match"] == '"9"'
+    assert json.loads(fake.seen[-1][3]) == {"version": 3, "message": "better"}
 
 
 def test_publish_sends_the_files_and_reports_what_was_there(fake, adapter):
