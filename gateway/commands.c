@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "gateway/cmd.h"
+#include "kernels/cpu.h"
 
 static const size_t one = 1;
 
@@ -159,6 +160,11 @@ static int dispatch(int argc, char **argv) {
     if (asks_for_help(argc - words, argv + words)) {
         lorica_help_command(stdout, cmd);
         return LORICA_EXIT_OK;
+    }
+    struct lorica_error err = {0};
+    if (lorica_cpu_limit_from_env(&err) != 0) {
+        (void)lorica_cmd_fail(&err);
+        return LORICA_EXIT_USAGE;
     }
     return cmd->run(argc - words, argv + words);
 }
