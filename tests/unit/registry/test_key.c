@@ -14,7 +14,7 @@ static void test_key_found_by_its_text_only(void **state) {
     struct lorica_key key = key_of("app", LORICA_ROLE_PUBLISH), found;
     char text[LORICA_KEY_TEXT], other[LORICA_KEY_TEXT];
     key.glob_count = 1;
-    strcpy(key.globs[0], "cardio*");
+    snprintf(key.globs[0], sizeof(key.globs[0]), "%s", "cardio*");
     ok(lorica_registry_key_create(f->registry, &key, &actor, text, &err));
     key = key_of("app2", LORICA_ROLE_INFER);
     ok(lorica_registry_key_create(f->registry, &key, &actor, other, &err));
@@ -33,7 +33,7 @@ static void test_key_found_by_its_text_only(void **state) {
     assert_int_equal(found.revoked_ms, 0);
     for (size_t i = 0; i < 46; i++) {
         char wrong[LORICA_KEY_TEXT];
-        strcpy(wrong, text);
+        memcpy(wrong, text, sizeof(wrong));
         wrong[i] = wrong[i] == 'A' ? 'B' : 'A';
         fails(LORICA_EAUTH, "no key",
               lorica_registry_key_find(f->registry, wrong, 46, &found, &err));
@@ -79,24 +79,26 @@ static void test_key_revoked_refused_and_name_stays_taken(void **state) {
     assert_clean(f->registry);
 }
 
-static int count_key(void *arg, const struct lorica_key *key) {
-    char *text = arg;
-    strcat(text, key->name);
-    strcat(text, key->revoked_ms ? "- " : "+ ");
+static int list_key(void *arg, const struct lorica_key *key) {
+    struct lorica_buf *list = arg;
+    lorica_buf_printf(list, "%s%c ", key->name, key->revoked_ms ? '-' : '+');
     return 0;
 }
 
 static void test_keys_listed_in_order(void **state) {
     struct fixture *f = *state;
     const char *const names[] = {"c", "a", "b"};
-    char text[LORICA_KEY_TEXT], list[64] = "";
+    char text[LORICA_KEY_TEXT];
+    struct lorica_buf list;
+    lorica_buf_init(&list, 64);
     for (size_t i = 0; i < 3; i++) {
         struct lorica_key key = key_of(names[i], LORICA_ROLE_INFER);
         ok(lorica_registry_key_create(f->registry, &key, &actor, text, &err));
     }
     ok(lorica_registry_key_revoke(f->registry, "b", &actor, &err));
-    ok(lorica_registry_keys(f->registry, count_key, list, &err));
-    assert_string_equal(list, "a+ b- c+ ");
+    ok(lorica_registry_keys(f->registry, list_key, &list, &err));
+    assert_string_equal(list.data, "a+ b- c+ ");
+    lorica_buf_finish(&list);
 }
 
 static void test_key_bad_arguments_refused(void **state) {
@@ -111,8 +113,8 @@ static void test_key_bad_arguments_refused(void **state) {
     fails(LORICA_ELIMIT, "globs",
           lorica_registry_key_create(f->registry, &key, &actor, text, &err));
     key.glob_count = 2;
-    strcpy(key.globs[0], "ok*");
-    strcpy(key.globs[1], "[a-z]");
+    snprintf(key.globs[0], sizeof(key.globs[0]), "%s", "ok*");
+    snprintf(key.globs[1], sizeof(key.globs[1]), "%s", "[a-z]");
     fails(LORICA_EINVAL, "glob 2",
           lorica_registry_key_create(f->registry, &key, &actor, text, &err));
     key.globs[1][0] = '\0';
@@ -150,11 +152,11 @@ static void test_globs_stars_and_question_marks(void **state) {
     assert_true(lorica_key_allows(&key, "anything"));
     key.glob_count = 1;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        strcpy(key.globs[0], cases[i].glob);
+        snprintf(key.globs[0], sizeof(key.globs[0]), "%s", cases[i].glob);
         assert_int_equal(lorica_key_allows(&key, cases[i].text), cases[i].allowed);
     }
-    strcpy(key.globs[0], "a");
-    strcpy(key.globs[1], "b");
+    snprintf(key.globs[0], sizeof(key.globs[0]), "%s", "a");
+    snprintf(key.globs[1], sizeof(key.globs[1]), "%s", "b");
     key.glob_count = 2;
     assert_true(lorica_key_allows(&key, "b"));
     assert_false(lorica_key_allows(&key, "c"));

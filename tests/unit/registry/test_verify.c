@@ -88,7 +88,7 @@ static void test_verify_audit_record_rehashed_breaks_the_next(void **state) {
     ok(lorica_audit_get(txn, 1, &first, &err));
     ok(lorica_audit_get(txn, 2, &second, &err));
     lorica_store_abort(txn);
-    strcpy(second.actor, "nobody");
+    snprintf(second.actor, sizeof(second.actor), "nobody");
     ok(lorica_audit_hash(&second, &first.hash, &second.hash));
     ok(lorica_record_encode_audit(&second, &record));
     memcpy(record.bytes + record.len, second.hash.bytes, 32);
