@@ -31,7 +31,12 @@ typedef void (*lorica_gemm_pack_w_fn)(float *panel, const struct lorica_matrix *
 typedef void (*lorica_gemm_pack_wt_fn)(float *panel, const struct lorica_matrix *w, uint32_t row0,
                                        uint32_t row1, uint32_t col, uint32_t cols);
 
+/** y[i] = exp(scale * x[i] + offset), within 2 ulp of exp of that float32 argument where the result
+ * is a normal number (below, 0 may come); NaN stays NaN. y may be x. */
+typedef void (*lorica_gemm_exp_fn)(float *y, const float *x, uint32_t n, float scale, float offset);
+
 struct lorica_gemm_kernels {
+    lorica_gemm_exp_fn exp;
     lorica_gemm_panel_fn panel;
     lorica_gemm_pack_w_fn pack_w;
     lorica_gemm_pack_wt_fn pack_wt;
