@@ -17,7 +17,7 @@
 #define ANSWER_MAX (64 << 20) /* bytes of a JSON answer */
 
 static int check_server(const char *server, struct lorica_error *err) {
-    if (strncmp(server, "https://", 8) != 0 || server[8] == '\0')
+    if (strncmp(server, "https://", 8) != 0 || server[8] == '\0' || server[8] == '/')
         return lorica_fail(err, LORICA_EINVAL,
                            "the server must be https://HOST[:PORT], not \"%.200s\": keys never "
                            "travel without encryption",
@@ -79,6 +79,21 @@ static int find_ca(const char *dir, const char *option, char **ret, struct loric
     return 0;
 }
 
+/* Finds key and authority. Where both are given there need be no data directory. */
+static int find_trust(struct lorica_client *client, const struct lorica_client_options *options,
+                      struct lorica_error *err) {
+    const char *key = getenv("LORICA_API_KEY");
+    const bool given = key && *key && options->ca;
+    char *dir = given ? NULL : lorica_data_dir(options->data);
+    if (!given && !dir)
+        return lorica_fail(err, LORICA_EINVAL, "there is no place to look for the API key");
+    int rc = find_key(dir, &client->key, err);
+    if (rc == 0)
+        rc = find_ca(dir, options->ca, &client->ca, err);
+    free(dir);
+    return rc;
+}
+
 int lorica_client_create(const struct lorica_client_options *options, struct lorica_client **ret,
                          struct lorica_error *err) {
     const char *env = getenv("LORICA_SERVER");
@@ -86,10 +101,8 @@ int lorica_client_create(const struct lorica_client_options *options, struct lor
     int rc = check_server(server, err);
     if (rc != 0)
         return rc;
-    char *dir = lorica_data_dir(options->data);
     struct lorica_client *client = calloc(1, sizeof(*client));
-    if (!dir || !client || curl_global_init(CURL_GLOBAL_DEFAULT) != 0) {
-        free(dir);
+    if (!client || curl_global_init(CURL_GLOBAL_DEFAULT) != 0) {
         free(client);
         return lorica_fail(err, LORICA_ENOMEM, "the HTTPS client could not be started");
     }
@@ -98,10 +111,7 @@ int lorica_client_create(const struct lorica_client_options *options, struct lor
     if (!client->curl || !client->server)
         rc = lorica_fail(err, LORICA_ENOMEM, "out of memory");
     if (rc == 0)
-        rc = find_key(dir, &client->key, err);
-    if (rc == 0)
-        rc = find_ca(dir, options->ca, &client->ca, err);
-    free(dir);
+        rc = find_trust(client, options, err);
     if (rc != 0) {
         lorica_client_destroy(client);
         return rc;

@@ -209,7 +209,7 @@ def test_server_that_is_not_there_is_a_clear_error(lorica, words):
 
 
 @pytest.mark.parametrize("server", ["http://127.0.0.1:8443", "127.0.0.1:8443", "https://",
-                                    "https://user@host", "https://host/?a"])
+                                    "https:///", "https://user@host", "https://host/?a"])
 def test_server_that_is_no_https_address_is_refused(lorica, server):
     assert "https://HOST" in lorica("adapter", "list", "--server", server, code=FAILED).stderr
 

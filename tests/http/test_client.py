@@ -3,6 +3,7 @@
 import http.server
 import json
 import ssl
+import subprocess
 import threading
 
 import pytest
@@ -63,6 +64,18 @@ def fake(lorica):
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+def test_key_and_authority_given_need_no_data_directory(fake):
+    fake.table["GET", "/v1/adapters"] = 200, {}, {"data": [], "has_more": False}
+    env = {"LORICA_SERVER": fake.lorica.env["LORICA_SERVER"], "LORICA_API_KEY": "lk_given"}
+    command = [fake.lorica.binary, "adapter", "list"]
+    done = subprocess.run([*command, "--ca", fake.lorica.data / "tls/ca.pem"], env=env, check=True,
+                          capture_output=True)
+    assert done.stdout.startswith(b"NAME")
+    assert fake.seen[-1][2]["Authorization"] == "Bearer lk_given"
+    done = subprocess.run(command, env=env, check=False, capture_output=True)
+    assert done.returncode == FAILED and b"--data" in done.stderr
 
 
 def error(message):
