@@ -43,5 +43,9 @@ static void attend_c(float *out, const float *q, uint32_t heads, const struct lo
 
 void lorica_attn_kernels_init(struct lorica_attn_kernels *kernels) {
     *kernels = (struct lorica_attn_kernels){.attend = attend_c};
-    LORICA_KERNELS_LADDER(attn, kernels);
+#if defined(__x86_64__)
+    if (lorica_cpu_level() == LORICA_CPU_C)
+        return;
+    lorica_attn_kernels_avx2(kernels);
+#endif
 }

@@ -20,6 +20,12 @@ static inline const uint16_t *lorica_kv_row(const uint16_t *base, const struct l
            (size_t)(p % LORICA_KV_PAGE) * kv->head_dim;
 }
 
-#define LORICA_KERNELS_LADDER(family, kernels) (void)(kernels)
+#if defined(__x86_64__)
+void lorica_linear_kernels_avx2(struct lorica_linear_kernels *kernels);
+void lorica_linear_kernels_avx512(struct lorica_linear_kernels *kernels);
+void lorica_lora_kernels_avx2(struct lorica_lora_kernels *kernels);
+void lorica_attn_kernels_avx2(struct lorica_attn_kernels *kernels);
+void lorica_vec_kernels_avx2(struct lorica_vec_kernels *kernels);
+#endif
 
 #endif

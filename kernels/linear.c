@@ -115,5 +115,12 @@ void lorica_linear_kernels_init(struct lorica_linear_kernels *kernels) {
         .q8 = q8_c,
         .dense = dense_c,
     };
-    LORICA_KERNELS_LADDER(linear, kernels);
+#if defined(__x86_64__)
+    if (lorica_cpu_level() == LORICA_CPU_C)
+        return;
+    lorica_linear_kernels_avx2(kernels);
+    if (lorica_cpu_level() == LORICA_CPU_AVX2)
+        return;
+    lorica_linear_kernels_avx512(kernels);
+#endif
 }

@@ -26,5 +26,9 @@ static void expand_c(float *y, const float *t, uint32_t r, const uint16_t *bt, s
 
 void lorica_lora_kernels_init(struct lorica_lora_kernels *kernels) {
     *kernels = (struct lorica_lora_kernels){.shrink = shrink_c, .expand = expand_c};
-    LORICA_KERNELS_LADDER(lora, kernels);
+#if defined(__x86_64__)
+    if (lorica_cpu_level() == LORICA_CPU_C)
+        return;
+    lorica_lora_kernels_avx2(kernels);
+#endif
 }

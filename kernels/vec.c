@@ -60,5 +60,9 @@ void lorica_vec_kernels_init(struct lorica_vec_kernels *kernels) {
         .to_bf16 = to_bf16_c,
         .logsumexp = logsumexp_c,
     };
-    LORICA_KERNELS_LADDER(vec, kernels);
+#if defined(__x86_64__)
+    if (lorica_cpu_level() == LORICA_CPU_C)
+        return;
+    lorica_vec_kernels_avx2(kernels);
+#endif
 }

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: MIT */
+#include <immintrin.h>
+#include <math.h>
+#include <string.h>
+
+#include "kernels/kernels.h"
+#include "kernels/x86/exp_avx2.h"
+
+/* The last n values (fewer than eight), padded with `fill`. */
+static inline __m256 load_tail(const float *x, uint32_t n, float fill) {
+    float lanes[8];
+    for (uint32_t i = 0; i < 8; i++)
+        lanes[i] = i < n ? x[i] : fill;
+    return _mm256_loadu_ps(lanes);
+}
+
+static inline void store_tail(float *y, __m256 v, uint32_t n) {
+    float lanes[8];
+    _mm256_storeu_ps(lanes, v);
+    memcpy(y, lanes, n * sizeof(*y));
+}
+
+static void rmsnorm_avx2(float *y, const float *x, const float *weight, uint32_t n, float eps) {
+    __m256 s0 = _mm256_setzero_ps(), s1 = s0;
+    uint32_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+        const __m256 a = _mm256_loadu_ps(x + i), b = _mm256_loadu_ps(x + i + 8);
+        s0 = _mm256_fmadd_ps(a, a, s0);
+        s1 = _mm256_fmadd_ps(b, b, s1);
+    }
+    float squares = sum_avx2(_mm256_add_ps(s0, s1));
+    for (; i < n; i++)
+        squares += x[i] * x[i];
+    const float scale = 1 / sqrtf(squares / (float)n + eps);
+    const __m256 s = _mm256_set1_ps(scale);
+    for (i = 0; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(y + i, _mm256_mul_ps(_mm256_mul_ps(_mm256_loadu_ps(x + i), s),
+                                              _mm256_loadu_ps(weight + i)));
+    for (; i < n; i++)
+        y[i] = x[i] * scale * weight[i];
+}
+
+static void rope_avx2(float *x, uint32_t heads, uint32_t head_dim, const float *cs,
+                      const float *sn) {
+    const uint32_t half = head_dim / 2;
+    for (uint32_t h = 0; h < heads; h++, x += head_dim) {
+        uint32_t i = 0;
+        for (; i + 8 <= half; i += 8) {
+            const __m256 a = _mm256_loadu_ps(x + i), b = _mm256_loadu_ps(x + half + i);
+            const __m256 c = _mm256_loadu_ps(cs + i), s = _mm256_loadu_ps(sn + i);
+            _mm256_storeu_ps(x + i, _mm256_sub_ps(_mm256_mul_ps(a, c), _mm256_mul_ps(b, s)));
+            _mm256_storeu_ps(x + half + i, _mm256_add_ps(_mm256_mul_ps(b, c), _mm256_mul_ps(a, s)));
+        }
+        for (; i < half; i++) {
+            const float a = x[i], b = x[i + half];
+            x[i] = a * cs[i] - b * sn[i];
+            x[i + half] = b * cs[i] + a * sn[i];
+        }
+    }
+}
+
+static inline __m256 silu_mul8(__m256 gate, __m256 up) {
+    const __m256 e = exp_avx2(_mm256_sub_ps(_mm256_setzero_ps(), gate));
+    return _mm256_mul_ps(_mm256_div_ps(gate, _mm256_add_ps(_mm256_set1_ps(1), e)), up);
+}
+
+static void silu_mul_avx2(float *y, const float *gate, const float *up, uint32_t n) {
+    uint32_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(y + i, silu_mul8(_mm256_loadu_ps(gate + i), _mm256_loadu_ps(up + i)));
+    if (i < n)
+        store_tail(y + i, silu_mul8(load_tail(gate + i, n - i, 0), load_tail(up + i, n - i, 0)),
+                   n - i);
+}
+
+static void add_avx2(float *y, const float *x, uint32_t n) {
+    uint32_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(y + i, _mm256_add_ps(_mm256_loadu_ps(y + i), _mm256_loadu_ps(x + i)));
+    for (; i < n; i++)
+        y[i] += x[i];
+}
+
+static inline __m128i to_bf16_8(__m256 x) {
+    const __m256i bits = _mm256_castps_si256(x);
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    const __m256i rounded = _mm256_srli_epi32(
+        _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd), 16);
+    const __m256i nan = _mm256_or_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(0x40));
+    const __m256i mask = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    const __m256i picked = _mm256_blendv_epi8(rounded, nan, mask);
+    return _mm_packus_epi32(_mm256_castsi256_si128(picked), _mm256_extracti128_si256(picked, 1));
+}
+
+static void to_bf16_avx2(uint16_t *dst, const float *x, uint32_t n) {
+    uint32_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        _mm_storeu_si128((__m128i *)(dst + i), to_bf16_8(_mm256_loadu_ps(x + i)));
+    if (i < n) {
+        uint16_t lanes[8];
+        _mm_storeu_si128((__m128i *)lanes, to_bf16_8(load_tail(x + i, n - i, 0)));
+        memcpy(dst + i, lanes, (n - i) * sizeof(*dst));
+    }
+}
+
+static float max_avx2(const float *x, uint32_t n) {
+    __m256 top = _mm256_set1_ps(-INFINITY), nans = _mm256_setzero_ps();
+    uint32_t i = 0;
+    for (; i < n; i += 8) {
+        const __m256 v = n - i >= 8 ? _mm256_loadu_ps(x + i) : load_tail(x + i, n - i, -INFINITY);
+        top = _mm256_max_ps(v, top);
+        nans = _mm256_or_ps(nans, _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+    }
+    if (_mm256_movemask_ps(nans))
+        return NAN;
+    float lanes[8], result = -INFINITY;
+    _mm256_storeu_ps(lanes, top);
+    for (i = 0; i < 8; i++)
+        result = lanes[i] > result ? lanes[i] : result;
+    return result;
+}
+
+static void logsumexp_avx2(const float *x, uint32_t n, float *ret_max, float *ret_sum) {
+    const float top = max_avx2(x, n);
+    const __m256 t = _mm256_set1_ps(top);
+    __m256 s0 = _mm256_setzero_ps(), s1 = s0;
+    uint32_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+        s0 = _mm256_add_ps(s0, exp_avx2(_mm256_sub_ps(_mm256_loadu_ps(x + i), t)));
+        s1 = _mm256_add_ps(s1, exp_avx2(_mm256_sub_ps(_mm256_loadu_ps(x + i + 8), t)));
+    }
+    float sum = sum_avx2(_mm256_add_ps(s0, s1));
+    for (; i < n; i++)
+        sum += expf(x[i] - top);
+    *ret_max = top;
+    *ret_sum = sum;
+}
+
+void lorica_vec_kernels_avx2(struct lorica_vec_kernels *kernels) {
+    *kernels = (struct lorica_vec_kernels){
+        .rmsnorm = rmsnorm_avx2,
+        .rope = rope_avx2,
+        .silu_mul = silu_mul_avx2,
+        .add = add_avx2,
+        .to_bf16 = to_bf16_avx2,
+        .logsumexp = logsumexp_avx2,
+    };
+}
