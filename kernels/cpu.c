@@ -89,7 +89,7 @@ const char *lorica_cpu_brand(void) {
 #if defined(__x86_64__)
     static char brand[49];
     uint32_t *words = (uint32_t[12]){0};
-    if (__get_cpuid_max(0x80000000, NULL) >= 0x80000004) {
+    if ((uint32_t)__get_cpuid_max(0x80000000, NULL) >= 0x80000004u) {
         for (uint32_t i = 0; i < 3; i++)
             (void)__get_cpuid(0x80000002 + i, &words[4 * i], &words[4 * i + 1], &words[4 * i + 2],
                               &words[4 * i + 3]);
