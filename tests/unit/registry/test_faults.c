@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: MIT
+ * Every call of malloc, open, write, fdatasync and ftruncate, in their kinds, that the registry or
+ * LMDB makes fails in turn, once and for ever. A change that reports an error has left no trace
+ * after the registry is opened again; one that reports success is there. The test's own functions
+ * stand before the C library's; sanitizers do the same with theirs, so that under them it is
+ * skipped. */
+#include "fixture.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/uio.h>
+
+#include "registry/internal.h"
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+
+#ifndef SANITIZED
+
+#define EXPORTED __attribute__((visibility("default")))
+
+enum family { MALLOC, OPEN, WRITE, SYNC, TRUNCATE, FAMILIES };
+
+static enum family armed = FAMILIES;
+static unsigned long countdown; /* calls of the family until one fails */
+static bool for_ever, triggered;
+static int fault_errno;
+
+static bool fault(enum family family) {
+    if (family != armed)
+        return false;
+    if (countdown > 1) {
+        countdown--;
+        return false;
+    }
+    if (countdown == 0 && !for_ever)
+        return false;
+    countdown = 0;
+    triggered = true;
+    errno = family == MALLOC ? ENOMEM : fault_errno;
+    return true;
+}
+
+void *__libc_malloc(size_t size);
+void *__libc_calloc(size_t count, size_t size);
+void *__libc_realloc(void *old, size_t size);
+
+EXPORTED void *malloc(size_t size) { return fault(MALLOC) ? NULL : __libc_malloc(size); }
+
+EXPORTED void *calloc(size_t count, size_t size) {
+    return fault(MALLOC) ? NULL : __libc_calloc(count, size);
+}
+
+EXPORTED void *realloc(void *old, size_t size) {
+    return fault(MALLOC) ? NULL : __libc_realloc(old, size);
+}
+
+static void *next(const char *name) {
+    void *found = dlsym(RTLD_NEXT, name);
+    if (!found)
+        abort();
+    return found;
+}
+
+/* Each call under both of its names, plain and for large files: which one a library has depends on
+ * how it was built. `named` gives a function the name that the linker sees. */
+#define named(symbol) __asm__(symbol) EXPORTED
+
+#define FAKE_OPEN(fake, symbol)                                                                    \
+    int fake(const char *path, int flags, ...) named(symbol);                                      \
+    int fake(const char *path, int flags, ...) {                                                   \
+        static int (*real)(const char *, int, ...);                                                \
+        va_list args;                                                                              \
+        va_start(args, flags);                                                                     \
+        int mode = flags & O_CREAT ? va_arg(args, int) : 0;                                        \
+        va_end(args);                                                                              \
+        if (!real)                                                                                 \
+            *(void **)&real = next(symbol);                                                        \
+        return fault(OPEN) ? -1 : real(path, flags, mode);                                         \
+    }
+
+#define FAKE_PWRITE(fake, symbol)                                                                  \
+    ssize_t fake(int fd, const void *bytes, size_t len, off_t at) named(symbol);                   \
+    ssize_t fake(int fd, const void *bytes, size_t len, off_t at) {                                \
+        static ssize_t (*real)(int, const void *, size_t, off_t);                                  \
+        if (!real)                                                                                 \
+            *(void **)&real = next(symbol);                                                        \
+        return fault(WRITE) ? -1 : real(fd, bytes, len, at);                                       \
+    }
+
+#define FAKE_FTRUNCATE(fake, symbol)                                                               \
+    int fake(int fd, off_t len) named(symbol);                                                     \
+    int fake(int fd, off_t len) {                                                                  \
+        static int (*real)(int, off_t);                                                            \
+        if (!real)                                                                                 \
+            *(void **)&real = next(symbol);                                                        \
+        return fault(TRUNCATE) ? -1 : real(fd, len);                                               \
+    }
+
+#define FAKE_SYNC(fake, symbol)                                                                    \
+    int fake(int fd) named(symbol);                                                                \
+    int fake(int fd) {                                                                             \
+        static int (*real)(int);                                                                   \
+        if (!real)                                                                                 \
+            *(void **)&real = next(symbol);                                                        \
+        return fault(SYNC) ? -1 : real(fd);                                                        \
+    }
+
+FAKE_OPEN(fake_open, "open")
+FAKE_OPEN(fake_open64, "open64")
+FAKE_PWRITE(fake_pwrite, "pwrite")
+FAKE_PWRITE(fake_pwrite64, "pwrite64")
+FAKE_FTRUNCATE(fake_ftruncate, "ftruncate")
+FAKE_FTRUNCATE(fake_ftruncate64, "ftruncate64")
+FAKE_SYNC(fake_fdatasync, "fdatasync")
+FAKE_SYNC(fake_fsync, "fsync")
+
+ssize_t fake_writev(int fd, const struct iovec *pieces, int count) named("writev");
+ssize_t fake_writev(int fd, const struct iovec *pieces, int count) {
+    static ssize_t (*real)(int, const struct iovec *, int);
+    if (!real)
+        *(void **)&real = next("writev");
+    return fault(WRITE) ? -1 : real(fd, pieces, count);
+}
+
+ssize_t fake_write(int fd, const void *bytes, size_t len) named("write");
+ssize_t fake_write(int fd, const void *bytes, size_t len) {
+    static ssize_t (*real)(int, const void *, size_t);
+    if (!real)
+        *(void **)&real = next("write");
+    return fault(WRITE) ? -1 : real(fd, bytes, len);
+}
+
+/* A change of each kind; `step` makes its content new each time. */
+typedef int (*change_fn)(struct fixture *f, uint64_t step, struct lorica_error *err);
+
+static int change_publish(struct fixture *f, uint64_t step, struct lorica_error *err) {
+    struct lorica_publish publish = publish_of("cardiology", f->weights);
+    struct lorica_version version;
+    bool existing;
+    publish.channel = "canary";
+    return lorica_registry_publish(f->registry, &publish, &actor, &version, &existing, err);
+}
+
+static int change_promote(struct fixture *f, uint64_t step, struct lorica_error *err) {
+    struct lorica_channel channel;
+    return lorica_registry_promote(f->registry, "cardiology", "stable", 1 + step % 2, 0, true,
+                                   &actor, &channel, err);
+}
+
+static int change_key(struct fixture *f, uint64_t step, struct lorica_error *err) {
+    struct lorica_key key = {.role = LORICA_ROLE_INFER};
+    char text[LORICA_KEY_TEXT];
+    snprintf(key.name, sizeof(key.name), "k%llu", (unsigned long long)step);
+    return lorica_registry_key_create(f->registry, &key, &actor, text, err);
+}
+
+static int change_reopen(struct fixture *f, uint64_t step, struct lorica_error *err) {
+    const struct lorica_registry_options options = {.map_bytes = MAP_BYTES};
+    lorica_registry_close(f->registry);
+    f->registry = NULL;
+    return lorica_registry_open(f->dir, &options, &f->registry, err);
+}
+
+static int last_record(void *arg, const struct lorica_audit *audit) {
+    *(struct lorica_digest *)arg = audit->hash;
+    return 0;
+}
+
+/* The end of the chain stands for the whole state, which the walk ties to it. */
+static struct lorica_digest state_of(struct fixture *f) {
+    struct lorica_digest digest = {{0}};
+    assert_clean(f->registry);
+    ok(lorica_registry_audit(f->registry, NULL, 0, SIZE_MAX, last_record, &digest, &err));
+    return digest;
+}
+
+static uint64_t steps;
+
+/* Fails the first, second, ... call of a family within a change, until the change meets no fault.
+ * Returns how many calls there were to fail. */
+static unsigned long torture(struct fixture *f, change_fn change, enum family family,
+                             bool persistent) {
+    for (unsigned long call = 1;; call++) {
+        struct lorica_error err = {0};
+        struct lorica_digest before = state_of(f);
+        write_seeded(f->weights, ++steps, 300000);
+        triggered = false;
+        for_ever = persistent;
+        fault_errno = steps % 2 ? EIO : ENOSPC;
+        countdown = call;
+        armed = family;
+        int rc = change(f, steps, &err);
+        armed = FAMILIES;
+        bool reached = triggered;
+        if (rc)
+            assert_true(reached && err.code == rc && err.text[0]);
+        lorica_registry_close(f->registry);
+        fixture_open(f);
+        struct lorica_digest after = state_of(f);
+        if (rc)
+            assert_memory_equal(&before, &after, sizeof(before));
+        else if (change != change_reopen)
+            assert_memory_not_equal(&before, &after, sizeof(before));
+        if (!reached)
+            return call - 1;
+        assert_true(call < 3000);
+    }
+}
+
+/* `families` has a bit for each family that the change must have called. */
+static void torture_all(struct fixture *f, change_fn change, unsigned families) {
+    for (int family = 0; family < FAMILIES; family++) {
+        unsigned long once = torture(f, change, (enum family)family, false);
+        unsigned long persistent = torture(f, change, (enum family)family, true);
+        print_message("family %d: %lu calls failed once, %lu for ever\n", family, once, persistent);
+        if (families & 1u << family)
+            assert_true(once > 0 && persistent > 0);
+    }
+}
+
+static int setup_two(void **state) {
+    fixture_setup(state);
+    publish_seed(*state, "cardiology", 1000001, "stable");
+    publish_seed(*state, "cardiology", 1000002, NULL);
+    return 0;
+}
+
+static void test_publish_any_call_fails_all_or_nothing(void **state) {
+    torture_all(*state, change_publish, 1u << MALLOC | 1u << OPEN | 1u << WRITE | 1u << SYNC);
+}
+
+static void test_promote_any_call_fails_all_or_nothing(void **state) {
+    torture_all(*state, change_promote, 1u << MALLOC | 1u << WRITE | 1u << SYNC);
+}
+
+static void test_key_any_call_fails_all_or_nothing(void **state) {
+    torture_all(*state, change_key, 1u << MALLOC | 1u << WRITE | 1u << SYNC);
+}
+
+static void test_open_any_call_fails_nothing_changed(void **state) {
+    torture_all(*state, change_reopen, 1u << MALLOC | 1u << OPEN);
+}
+
+#define with_two(test) cmocka_unit_test_setup_teardown(test, setup_two, fixture_teardown)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        with_two(test_publish_any_call_fails_all_or_nothing),
+        with_two(test_promote_any_call_fails_all_or_nothing),
+        with_two(test_key_any_call_fails_all_or_nothing),
+        with_two(test_open_any_call_fails_nothing_changed),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
+
+#else
+
+int main(void) { return 77; }
+
+#endif
