@@ -10,6 +10,8 @@
 #include "registry/internal.h"
 #include "registry/record.h"
 
+#include "../../fuzz/fuzz_record.c"
+
 /* Samples stand on zeroes, padding included, so that whole structs can be compared. */
 
 static void sample_version(struct lorica_version *version) {
@@ -252,6 +254,53 @@ static void test_keys_sort_by_name_then_number(void **state) {
     assert_false(lorica_record_key_of(a.bytes, a.len - 1, "a", &number));
 }
 
+static uint64_t draw(uint64_t *random, uint64_t bound) {
+    *random ^= *random << 13;
+    *random ^= *random >> 7;
+    *random ^= *random << 17;
+    return *random % bound;
+}
+
+/* Changes, cuts or lengthens the bytes in a few places. */
+static size_t mutate(uint8_t *bytes, size_t len, size_t max, uint64_t *random) {
+    for (uint64_t i = draw(random, 4); len > 0 && i-- > 0;) {
+        uint64_t kind = draw(random, 8);
+        if (kind == 0)
+            len = (size_t)draw(random, len + 1);
+        else if (kind == 1 && len < max)
+            bytes[len++] = (uint8_t)draw(random, 256);
+        else
+            bytes[draw(random, len)] ^= (uint8_t)(1u << draw(random, 8));
+    }
+    return len;
+}
+
+static void test_fuzz_target_mutated_records_hold(void **state) {
+    (void)state;
+    struct lorica_record records[4];
+    struct lorica_version version;
+    struct lorica_audit audit;
+    struct lorica_key_record key;
+    uint64_t random = 20261124;
+    sample_audit(&audit);
+    sample_version(&version);
+    sample_key(&key);
+    assert_int_equal(lorica_record_encode_audit(&audit, &records[0]), 0);
+    memset(records[0].bytes + records[0].len, 0xAA, 32);
+    records[0].len += 32;
+    assert_int_equal(lorica_record_encode_version(&version, &records[1]), 0);
+    assert_int_equal(lorica_record_encode_key(&key, &records[2]), 0);
+    assert_int_equal(lorica_record_encode_name("cardiology", &records[3]), 0);
+    for (unsigned i = 0; i < 40000; i++) {
+        uint8_t bytes[1 + LORICA_RECORD_MAX];
+        const struct lorica_record *record = &records[i % 4];
+        bytes[0] = (uint8_t)(i % 4);
+        memcpy(bytes + 1, record->bytes, record->len);
+        size_t len = mutate(bytes + 1, record->len, LORICA_RECORD_MAX, &random);
+        assert_int_equal(LLVMFuzzerTestOneInput(bytes, len + 1), 0); /* it aborts at a fault */
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_decode_cut_or_longer_refused),
@@ -260,6 +309,7 @@ int main(void) {
         cmocka_unit_test(test_decode_bad_values_refused),
         cmocka_unit_test(test_largest_records_fit),
         cmocka_unit_test(test_keys_sort_by_name_then_number),
+        cmocka_unit_test(test_fuzz_target_mutated_records_hold),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
