@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: MIT */
+#include "proto/http_fields.h"
+
+#include <string.h>
+#include <strings.h>
+
+#include "proto/utf8.h"
+
+static const char *skip_blank(const char *text) { return text + strspn(text, " \t"); }
+
+int lorica_http_if_match(const char *value, uint64_t *ret) {
+    const char *at = skip_blank(value);
+    if (*at++ != '"')
+        return LORICA_EINVAL;
+    const size_t digits = strspn(at, "0123456789");
+    if (digits == 0 || (digits > 1 && *at == '0'))
+        return LORICA_EINVAL;
+    uint64_t number = 0;
+    for (size_t i = 0; i < digits; i++) {
+        if (__builtin_mul_overflow(number, 10, &number) ||
+            __builtin_add_overflow(number, (uint64_t)(at[i] - '0'), &number))
+            return LORICA_EINVAL;
+    }
+    at += digits;
+    if (*at != '"' || *skip_blank(at + 1))
+        return LORICA_EINVAL;
+    *ret = number;
+    return 0;
+}
+
+const char *lorica_http_bearer(const char *value, size_t *ret_len) {
+    if (strncasecmp(value, "Bearer", 6) != 0 || value[6] != ' ')
+        return NULL;
+    const char *token = value + 6 + strspn(value + 6, " ");
+    size_t len = strspn(token, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+                               "-._~+/");
+    if (len == 0)
+        return NULL;
+    len += strspn(token + len, "=");
+    if (*skip_blank(token + len))
+        return NULL;
+    *ret_len = len;
+    return token;
+}
+
+static int hex(char c) {
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    if (c >= 'a' && c <= 'f')
+        return c - 'a' + 10;
+    if (c >= 'A' && c <= 'F')
+        return c - 'A' + 10;
+    return -1;
+}
+
+/* One decoded byte at *at, which moves behind it; -1 for a broken escape or a control character. */
+static int next_byte(const char **at, const char *end, bool plus_is_space) {
+    int byte = (unsigned char)*(*at)++;
+    if (byte == '%') {
+        if (end - *at < 2)
+            return -1;
+        const int high = hex((*at)[0]), low = hex((*at)[1]);
+        if (high < 0 || low < 0)
+            return -1;
+        *at += 2;
+        byte = high << 4 | low;
+    } else if (byte == '+' && plus_is_space) {
+        byte = ' ';
+    }
+    return byte < 0x20 || byte == 0x7f ? -1 : byte;
+}
+
+static int decode(const char *text, size_t len, bool plus_is_space, char *out, size_t size) {
+    const char *at = text, *end = text + len;
+    size_t used = 0;
+    while (at < end) {
+        const int byte = next_byte(&at, end, plus_is_space);
+        if (byte < 0 || (byte == '/' && !plus_is_space))
+            return LORICA_EINVAL;
+        if (used + 1 >= size)
+            return LORICA_ELIMIT;
+        out[used++] = (char)byte;
+    }
+    out[used] = '\0';
+    if (!plus_is_space && (strcmp(out, ".") == 0 || strcmp(out, "..") == 0))
+        return LORICA_EINVAL;
+    return lorica_utf8_valid(out, used) ? 0 : LORICA_EINVAL;
+}
+
+int lorica_http_decode(const char *text, size_t len, bool plus_is_space, char *out, size_t size) {
+    if (size == 0)
+        return LORICA_ELIMIT;
+    const int rc = decode(text, len, plus_is_space, out, size);
+    if (rc)
+        out[0] = '\0';
+    return rc;
+}
+
+/* True when the encoded name of `len` bytes decodes to `name`. */
+static bool same_name(const char *text, size_t len, const char *name) {
+    const char *at = text, *end = text + len;
+    while (at < end) {
+        const int byte = next_byte(&at, end, true);
+        if (byte < 0 || byte != (unsigned char)*name)
+            return false;
+        name++;
+    }
+    return *name == '\0';
+}
+
+int lorica_http_query(const char *query, const char *name, char *out, size_t size) {
+    if (size == 0)
+        return LORICA_ELIMIT;
+    int rc = LORICA_ENOTFOUND;
+    out[0] = '\0';
+    while (query && *query) {
+        const size_t len = strcspn(query, "&");
+        const char *equals = memchr(query, '=', len);
+        const size_t name_len = equals ? (size_t)(equals - query) : len;
+        if (same_name(query, name_len, name)) {
+            out[0] = '\0';
+            if (rc != LORICA_ENOTFOUND)
+                return LORICA_EINVAL;
+            const size_t skip = equals ? name_len + 1 : len;
+            rc = lorica_http_decode(query + skip, len - skip, true, out, size);
+        }
+        query += len + (query[len] == '&');
+    }
+    return rc;
+}

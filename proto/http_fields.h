@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT
+ * Small values inside HTTP messages: entity tags, bearer tokens, percent-encoding, queries. */
+#ifndef LORICA_PROTO_HTTP_FIELDS_H
+#define LORICA_PROTO_HTTP_FIELDS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proto/err.h"
+
+/** Reads an If-Match value that names one epoch: a decimal number without leading zeros in double
+ * quotes ("7"), spaces around it allowed. LORICA_EINVAL for anything else (a list, `*`, a weak tag,
+ * no quotes, over 2^64-1); *ret is then untouched. */
+int lorica_http_if_match(const char *value, uint64_t *ret) LORICA_MUSTCHECK;
+
+/** The token of an Authorization value "Bearer <token>" (the scheme in any case), borrowed from
+ * `value`, with its length in *ret_len. NULL when it is another scheme, or the token is empty or
+ * holds a character that RFC 6750 does not allow. */
+const char *lorica_http_bearer(const char *value, size_t *ret_len);
+
+/** Decodes a path segment or a query's name or value of `len` bytes into `out`, terminated.
+ * `plus_is_space` for queries. Refused with LORICA_EINVAL: a broken escape, a decoded NUL or other
+ * control character, a result that is not UTF-8, and, in a segment (plus_is_space false), a decoded
+ * slash or a whole segment "." or ".."; with LORICA_ELIMIT: more than `size` - 1 bytes. On failure
+ * `out` is an empty string. */
+int lorica_http_decode(const char *text, size_t len, bool plus_is_space, char *out,
+                       size_t size) LORICA_MUSTCHECK;
+
+/** Looks up `name` in a query ("limit=20&after=x", without '?', may be NULL) and decodes its value
+ * into `out`. LORICA_ENOTFOUND when absent, LORICA_EINVAL when malformed or given twice,
+ * LORICA_ELIMIT when too long. On failure `out` is an empty string. */
+int lorica_http_query(const char *query, const char *name, char *out, size_t size) LORICA_MUSTCHECK;
+
+#endif
