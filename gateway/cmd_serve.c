@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -108,7 +109,7 @@ static int check_adapters(struct serve *serve, struct lorica_error *err) {
         lorica_names_finish(&names);
         rc = lorica_names_read(serve->parts.registry, after[0] ? after : NULL, PAGE, &names, err);
         for (size_t i = 0; i < names.count && rc == 0; i++) {
-            strcpy(after, names.items[i].name);
+            (void)snprintf(after, sizeof(after), "%s", names.items[i].name);
             serve->adapter_count++;
             rc = check_channels(serve, after, err);
         }

@@ -46,7 +46,7 @@ static int read_globs(struct lorica_request *request, const struct lorica_json *
             return lorica_request_fail(request, LORICA_EINVAL, "adapters", NULL,
                                        "each of adapters must be a pattern of 1 to %d characters",
                                        LORICA_NAME_MAX);
-        strcpy(key->globs[key->glob_count++], glob);
+        memcpy(key->globs[key->glob_count++], glob, strlen(glob) + 1);
     }
     return 0;
 }
@@ -66,7 +66,7 @@ static int read_key(struct lorica_request *request, const struct lorica_json *ro
     if (role < 0)
         return lorica_request_fail(request, LORICA_EINVAL, "role", NULL,
                                    "role must be infer, publish, ops or admin");
-    strcpy(key->name, name);
+    memcpy(key->name, name, strlen(name) + 1);
     key->role = (enum lorica_role)role;
     return read_globs(request, lorica_json_get(root, "adapters"), key);
 }

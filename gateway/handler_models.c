@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * GET /v1/models: the base, and every channel of an adapter that this base can answer with. */
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "gateway/handlers.h"
@@ -86,7 +87,7 @@ int lorica_handle_models(struct lorica_request *request) {
         if (rc != 0)
             rc = lorica_request_fail(request, rc, NULL, NULL, "%s", err.text);
         for (size_t i = 0; i < names.count && rc == 0; i++) {
-            strcpy(after, names.items[i].name);
+            (void)snprintf(after, sizeof(after), "%s", names.items[i].name);
             if (lorica_key_allows(&request->key, names.items[i].name))
                 rc = write_channels(request, &w, names.items[i].name);
         }

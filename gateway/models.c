@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "gateway/models.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "gateway/auth.h"
@@ -11,7 +12,7 @@ static int resolve_base(struct lorica_request *request, struct lorica_model *ret
     if (rc != 0)
         return rc;
     *ret = (struct lorica_model){.is_base = true};
-    strcpy(request->adapter, "base");
+    (void)snprintf(request->adapter, sizeof(request->adapter), "base");
     return 0;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "gateway/route.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static int hex(char c) {
@@ -70,9 +71,7 @@ static void add_allowed(struct lorica_route_match *ret, enum lorica_method metho
     const char *name = lorica_method_name(method);
     if (used + strlen(name) + 3 > sizeof(ret->allow) || strstr(ret->allow, name))
         return;
-    if (used)
-        strcat(ret->allow, ", ");
-    strcat(ret->allow, name);
+    (void)snprintf(ret->allow + used, sizeof(ret->allow) - used, "%s%s", used ? ", " : "", name);
 }
 
 int lorica_route_find(const struct lorica_route *routes, size_t count, enum lorica_method method,

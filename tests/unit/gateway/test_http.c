@@ -184,9 +184,9 @@ static int long_status(const char *first, size_t fill, const char *last) {
     const size_t len = strlen(first) + fill + strlen(last);
     char *text = malloc(len + 1);
     assert_non_null(text);
-    strcpy(text, first);
+    memcpy(text, first, strlen(first));
     memset(text + strlen(first), 'a', fill);
-    strcpy(text + strlen(first) + fill, last);
+    memcpy(text + strlen(first) + fill, last, strlen(last) + 1);
     const int status = run(text, len, 0, false).status;
     free(text);
     return status;
@@ -209,8 +209,9 @@ static void test_http_line_lengths_at_the_limit_and_one_over(void **state) {
 static int head_status(size_t len) {
     char *text = malloc(len + 1);
     assert_non_null(text);
-    strcpy(text, GET "X: ");
-    memset(text + strlen(text), 'a', len - strlen(text));
+    static const char start[] = GET "X: ";
+    memcpy(text, start, sizeof(start) - 1);
+    memset(text + sizeof(start) - 1, 'a', len - (sizeof(start) - 1));
     memcpy(text + 8000, "\r\nY: ", 5);
     memcpy(text + 16000, "\r\nZ: ", 5);
     memcpy(text + len - 4, "\r\n\r\n", 5);
@@ -227,11 +228,13 @@ static void test_http_head_length_at_the_limit_and_one_over(void **state) {
 }
 
 static int count_status(size_t count) {
+    static const char header[] = "X: a\r\n";
     char text[LORICA_HTTP_HEAD_MAX] = GET; /* one header already */
-    for (size_t i = 1; i < count; i++)
-        strcat(text, "X: a\r\n");
-    strcat(text, "\r\n");
-    return run(text, strlen(text), 0, false).status;
+    size_t len = strlen(text);
+    for (size_t i = 1; i < count; i++, len += sizeof(header) - 1)
+        memcpy(text + len, header, sizeof(header) - 1);
+    memcpy(text + len, "\r\n", 2);
+    return run(text, len + 2, 0, false).status;
 }
 
 static void test_http_header_count_at_the_limit_and_one_over(void **state) {
