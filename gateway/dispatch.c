@@ -14,7 +14,7 @@ static void answer_error(struct lorica_request *request) {
     lorica_conn_respond(request->conn);
 }
 
-/* `run` returned: answer, unless the client has gone. */
+/* All halves of the handler returned: answer, unless the client has gone. */
 static void on_ran(struct lorica_request *request) {
     if (request->conn) {
         if (request->run_rc != 0)
@@ -27,47 +27,59 @@ static void on_ran(struct lorica_request *request) {
     lorica_request_unref(request);
 }
 
+static struct lorica_request *request_of(struct lorica_writer_job *job) {
+    return (struct lorica_request *)(void *)((char *)job - offsetof(struct lorica_request, job));
+}
+
+static void run_job(struct lorica_writer_job *job) {
+    struct lorica_request *request = request_of(job);
+    const struct lorica_route *route = request->match.route;
+    request->run_rc = route->write ? route->write(request) : route->run(request);
+}
+
+static void run_job_done(struct lorica_writer_job *job) { on_ran(request_of(job)); }
+
+static void run_on_writer(struct lorica_request *request) {
+    request->job.run = run_job;
+    request->job.done = run_job_done;
+    if (lorica_writer_submit(request->server->writer, &request->job) == 0)
+        return;
+    request->run_rc = lorica_request_fail(request, LORICA_EBUSY, NULL, "server_busy",
+                                          "too many changes wait; try again");
+    on_ran(request);
+}
+
 static void run_work(uv_work_t *work) {
     struct lorica_request *request = work->data;
     request->run_rc = request->match.route->run(request);
 }
 
-static void run_work_done(uv_work_t *work, int status) { on_ran(work->data); }
-
-static void run_job(struct lorica_writer_job *job) {
-    struct lorica_request *request =
-        (struct lorica_request *)(void *)((char *)job - offsetof(struct lorica_request, job));
-    request->run_rc = request->match.route->run(request);
-}
-
-static void run_job_done(struct lorica_writer_job *job) {
-    on_ran((struct lorica_request *)(void *)((char *)job - offsetof(struct lorica_request, job)));
+static void run_work_done(uv_work_t *work, int status) {
+    struct lorica_request *request = work->data;
+    /* What nobody waits for any more is not changed. */
+    if (request->run_rc == 0 && request->match.route->write && request->conn)
+        run_on_writer(request);
+    else
+        on_ran(request);
 }
 
 /* The whole request is here: to its handler. */
 static void run_handler(struct lorica_request *request) {
     lorica_conn_wait(request->conn, LORICA_CONN_WORK);
-    (void)lorica_request_ref(request);
-    request->work.data = request;
+    request->work.data = lorica_request_ref(request);
     switch (request->match.route->where) {
     case LORICA_ON_LOOP:
         request->run_rc = request->match.route->run(request);
         on_ran(request);
-        return;
+        break;
     case LORICA_ON_WORKER:
-        if (uv_queue_work(&request->server->loop, &request->work, run_work, run_work_done) == 0)
-            return;
+        /* Fails for a missing callback only. */
+        (void)uv_queue_work(&request->server->loop, &request->work, run_work, run_work_done);
         break;
     case LORICA_ON_WRITER:
-        request->job.run = run_job;
-        request->job.done = run_job_done;
-        if (lorica_writer_submit(request->server->writer, &request->job) == 0)
-            return;
+        run_on_writer(request);
         break;
     }
-    request->run_rc = lorica_request_fail(request, LORICA_EBUSY, NULL, "server_busy",
-                                          "too many changes wait; try again");
-    on_ran(request);
 }
 
 /* How many requests of this key are being worked on, this one included. */

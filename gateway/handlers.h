@@ -25,8 +25,9 @@ int lorica_handle_version_weights(struct lorica_request *request);
 int lorica_handle_channels(struct lorica_request *request);
 int lorica_handle_channel(struct lorica_request *request);
 
+/* Publishing: judged on a worker, then written by the writer. */
 int lorica_handle_publish_check(struct lorica_request *request);
-void lorica_handle_publish_store(struct lorica_request *request);
+int lorica_handle_publish_write(struct lorica_request *request);
 int lorica_handle_promote(struct lorica_request *request);
 int lorica_handle_rollback(struct lorica_request *request);
 

@@ -42,7 +42,9 @@ struct lorica_route {
     /** Fills the response or returns a lorica error with the request's error set. Also runs for a
      * client that has gone, whose response is then dropped. */
     int (*run)(struct lorica_request *request);
-    /** If not NULL: runs on the loop thread after `run` returned 0, and answers by itself. */
+    /** If not NULL: runs on the writer thread after `run` returned 0. */
+    int (*write)(struct lorica_request *request);
+    /** If not NULL: runs on the loop thread after those returned 0, and answers by itself. */
     void (*after)(struct lorica_request *request);
 };
 

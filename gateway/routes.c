@@ -33,7 +33,7 @@ static const struct lorica_route routes[] = {
     {GET, "/v1/adapters/{}", PUBLISH, WORKER, .run = lorica_handle_adapter},
     {GET, "/v1/adapters/{}/versions", PUBLISH, WORKER, .run = lorica_handle_versions},
     {POST, "/v1/adapters/{}/versions", PUBLISH, UPLOAD, WORKER, .run = lorica_handle_publish_check,
-     .after = lorica_handle_publish_store},
+     .write = lorica_handle_publish_write},
     {GET, "/v1/adapters/{}/versions/{}", PUBLISH, WORKER, .run = lorica_handle_version},
     {GET, "/v1/adapters/{}/versions/{}/adapter_config.json", PUBLISH, WORKER,
      .run = lorica_handle_version_config},

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: MIT
+ * POST /v1/adapters/{name}/versions: the adapter is judged against the base on a worker, then
+ * stored by the writer. */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "gateway/api.h"
+#include "gateway/auth.h"
+#include "gateway/files.h"
+#include "gateway/handlers.h"
+#include "gateway/server.h"
+#include "gateway/upload.h"
+#include "proto/peft.h"
+
+/* Between the two halves. */
+struct publish {
+    struct lorica_buf canonical;
+    bool base_stated;
+    uint32_t rank;
+    const char *channel, *message; /* borrowed from the upload */
+};
+
+static void finish(struct lorica_request *request) {
+    struct publish *publish = request->state;
+    lorica_buf_finish(&publish->canonical);
+    free(publish);
+}
+
+static int fail_err(struct lorica_request *request, int rc, const char *param,
+                    const struct lorica_error *err) {
+    return lorica_request_fail(request, rc, param, NULL, "%s", err->text);
+}
+
+/* Name, channel, message: what can be judged without the adapter. */
+static int judge_words(struct lorica_request *request, struct publish *publish) {
+    size_t len = 0;
+    const char *name = request->match.params[0];
+    if (!lorica_name_valid(name))
+        return lorica_request_fail(request, LORICA_EINVAL, NULL, NULL,
+                                   "\"%.140s\" is no name for an adapter: [a-z0-9][a-z0-9._-]*, at "
+                                   "most %d characters, not \"base\"",
+                                   name, LORICA_NAME_MAX);
+    if (strcmp(name, request->server->parts.base->name) == 0)
+        return lorica_request_fail(request, LORICA_ECONFLICT, NULL, NULL,
+                                   "\"%s\" is the name of the base model", name);
+    publish->message = lorica_upload_text(request->upload, LORICA_UPLOAD_MESSAGE, &len);
+    publish->channel = lorica_upload_text(request->upload, LORICA_UPLOAD_CHANNEL, &len);
+    if (publish->channel && !lorica_channel_valid(publish->channel))
+        return lorica_request_fail(request, LORICA_EINVAL, "channel", NULL,
+                                   "\"%.70s\" is no name for a channel", publish->channel);
+    if (publish->channel && strcmp(publish->channel, LORICA_CHANNEL_STABLE) == 0 &&
+        !lorica_auth_role(request->key.role, LORICA_ROLE_OPS))
+        return lorica_request_fail(request, LORICA_EPERM, "channel", "role_not_allowed",
+                                   "only a key with the role ops may publish to stable; publish "
+                                   "without it and have the version promoted");
+    return 0;
+}
+
+/* An adapter that says which base it is for must mean this one. */
+static int judge_base(struct lorica_request *request, const struct lorica_peft_config *config,
+                      struct publish *publish) {
+    struct lorica_digest digest;
+    publish->base_stated = !config->base_digest;
+    if (!config->base_digest)
+        return 0;
+    if (lorica_digest_parse(config->base_digest, strlen(config->base_digest), &digest) != 0)
+        return lorica_request_fail(request, LORICA_EFORMAT, "config", NULL,
+                                   "lorica_base_digest is no digest");
+    if (!lorica_digest_equal(&digest, &request->server->parts.base->digest))
+        return lorica_request_fail(request, LORICA_ECONFLICT, "config", "other_base",
+                                   "the adapter was trained for the base %s; this server's base is "
+                                   "%s (%s)",
+                                   config->base_digest, request->server->parts.base->name,
+                                   request->server->base_digest);
+    return 0;
+}
+
+/* Builds the adapter from the mapped file: whatever does not fit is refused here. */
+static int judge_weights(struct lorica_request *request, const char *config, size_t config_len,
+                         struct publish *publish) {
+    struct lorica_error err = {0};
+    struct lorica_adapter *adapter = NULL;
+    struct stat st;
+    const int fd = open(lorica_upload_weights(request->upload), O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &st) != 0) {
+        if (fd >= 0)
+            (void)close(fd);
+        return lorica_request_fail(request, LORICA_EIO, NULL, NULL,
+                                   "the upload could not be read back");
+    }
+    void *bytes = st.st_size > 0
+                      ? mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0)
+                      : MAP_FAILED;
+    (void)close(fd);
+    if (bytes == MAP_FAILED)
+        return lorica_request_fail(request, st.st_size > 0 ? LORICA_ENOMEM : LORICA_EFORMAT,
+                                   "weights", NULL, st.st_size > 0 ? "out of memory"
+                                                                   : "the weights are empty");
+    const int rc = lorica_adapter_create(&request->server->parts.base->arch, LORICA_ADAPTER_FAST,
+                                         config, config_len, bytes, (size_t)st.st_size, &adapter,
+                                         &err);
+    (void)munmap(bytes, (size_t)st.st_size);
+    if (rc != 0)
+        return lorica_request_fail(request, rc, NULL, "invalid_adapter", "%s", err.text);
+    publish->rank = adapter->max_rank;
+    (void)lorica_adapter_unref(adapter);
+    return 0;
+}
+
+static int judge_config(struct lorica_request *request, struct publish *publish) {
+    struct lorica_error err = {0};
+    struct lorica_peft_config config = {0};
+    size_t len = 0;
+    const char *text = lorica_upload_text(request->upload, LORICA_UPLOAD_CONFIG, &len);
+    int rc = lorica_peft_parse(text, len, &config, &err);
+    if (rc != 0)
+        return lorica_request_fail(request, rc, "config", "invalid_adapter", "%s", err.text);
+    rc = judge_base(request, &config, publish);
+    if (rc == 0 && lorica_peft_canonical(&publish->canonical, &config) != 0)
+        rc = lorica_request_fail(request, LORICA_ENOMEM, NULL, NULL, "out of memory");
+    lorica_peft_finish(&config);
+    if (rc == 0)
+        rc = judge_weights(request, text, len, publish);
+    return rc;
+}
+
+/* Extra facts must be one JSON object: they are shown later as they stand. */
+static int judge_manifest(struct lorica_request *request) {
+    struct lorica_error err = {0};
+    struct lorica_json *root = NULL;
+    size_t len = 0;
+    const char *text = lorica_upload_text(request->upload, LORICA_UPLOAD_MANIFEST, &len);
+    if (!text)
+        return 0;
+    const int rc = lorica_json_parse(text, len, &root, &err);
+    if (rc != 0)
+        return fail_err(request, rc, "manifest", &err);
+    const bool object = lorica_json_type(root) == LORICA_JSON_OBJECT;
+    lorica_json_destroy(root);
+    return object ? 0
+                  : lorica_request_fail(request, LORICA_EINVAL, "manifest", NULL,
+                                        "the manifest must be a JSON object");
+}
+
+int lorica_handle_publish_check(struct lorica_request *request) {
+    struct publish *publish = calloc(1, sizeof(*publish));
+    if (!publish)
+        return lorica_request_fail(request, LORICA_ENOMEM, NULL, NULL, "out of memory");
+    lorica_buf_init(&publish->canonical, LORICA_UPLOAD_PART_MAX);
+    request->state = publish;
+    request->finish = finish;
+    int rc = judge_words(request, publish);
+    if (rc == 0)
+        rc = judge_manifest(request);
+    if (rc == 0)
+        rc = judge_config(request, publish);
+    return rc;
+}
+
+int lorica_handle_publish_write(struct lorica_request *request) {
+    const struct publish *publish = request->state;
+    const struct lorica_actor actor = {request->key.name, publish->message};
+    struct lorica_publish order = {
+        .name = request->match.params[0],
+        .canonical = publish->canonical.data,
+        .canonical_len = publish->canonical.len,
+        .weights_path = lorica_upload_weights(request->upload),
+        .base_digest = request->server->parts.base->digest,
+        .base_stated = publish->base_stated,
+        .rank = publish->rank,
+        .channel = publish->channel,
+    };
+    struct lorica_version version;
+    struct lorica_error err = {0};
+    bool existing = false;
+    char location[LORICA_NAME_MAX + 64];
+    order.config = lorica_upload_text(request->upload, LORICA_UPLOAD_CONFIG, &order.config_len);
+    order.manifest =
+        lorica_upload_text(request->upload, LORICA_UPLOAD_MANIFEST, &order.manifest_len);
+    const int rc = lorica_registry_publish(request->server->parts.registry, &order, &actor,
+                                           &version, &existing, &err);
+    if (rc != 0)
+        return fail_err(request, rc, NULL, &err);
+    (void)snprintf(location, sizeof(location), "/v1/adapters/%s/versions/%llu", version.name,
+                   (unsigned long long)version.version);
+    lorica_request_header(request, "location", location);
+    (void)snprintf(request->adapter, sizeof(request->adapter), "%s@%llu", version.name,
+                   (unsigned long long)version.version);
+    struct lorica_jsonw w = lorica_request_json(request, existing ? 200 : 201);
+    lorica_api_write_version(&w, NULL, &version);
+    return 0;
+}
