@@ -283,6 +283,8 @@ void lorica_conn_respond(struct lorica_conn *conn) {
         lorica_conn_close(conn, "the answer did not fit into memory");
         return;
     }
+    if (!conn->http.has_body)
+        lorica_http_accept(&conn->http); /* refused at its head, but complete: the next may come */
     conn_set_state(conn, LORICA_CONN_SEND);
     conn_set_timeout(conn, LORICA_SEND_MS);
     conn->sent = 0;

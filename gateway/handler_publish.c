@@ -92,17 +92,16 @@ static int judge_weights(struct lorica_request *request, const char *config, siz
         return lorica_request_fail(request, LORICA_EIO, NULL, NULL,
                                    "the upload could not be read back");
     }
-    void *bytes = st.st_size > 0
-                      ? mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0)
-                      : MAP_FAILED;
+    void *bytes =
+        st.st_size > 0 ? mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0) : MAP_FAILED;
     (void)close(fd);
     if (bytes == MAP_FAILED)
         return lorica_request_fail(request, st.st_size > 0 ? LORICA_ENOMEM : LORICA_EFORMAT,
-                                   "weights", NULL, st.st_size > 0 ? "out of memory"
-                                                                   : "the weights are empty");
-    const int rc = lorica_adapter_create(&request->server->parts.base->arch, LORICA_ADAPTER_FAST,
-                                         config, config_len, bytes, (size_t)st.st_size, &adapter,
-                                         &err);
+                                   "weights", NULL,
+                                   st.st_size > 0 ? "out of memory" : "the weights are empty");
+    const int rc =
+        lorica_adapter_create(&request->server->parts.base->arch, LORICA_ADAPTER_FAST, config,
+                              config_len, bytes, (size_t)st.st_size, &adapter, &err);
     (void)munmap(bytes, (size_t)st.st_size);
     if (rc != 0)
         return lorica_request_fail(request, rc, NULL, "invalid_adapter", "%s", err.text);

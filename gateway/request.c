@@ -151,7 +151,7 @@ int lorica_request_fail(struct lorica_request *request, int rc, const char *para
     va_start(args, fmt);
     (void)vsnprintf(text, sizeof(text), fmt, args);
     va_end(args);
-    request->error_param = param;
+    (void)snprintf(request->error_param, sizeof(request->error_param), "%s", param ? param : "");
     request->error_code = code;
     return lorica_fail(&request->error, rc, "%s", text);
 }
@@ -186,7 +186,7 @@ int lorica_request_error_json(struct lorica_request *request, struct lorica_buf 
     lorica_jsonw_object(&w, "error");
     lorica_jsonw_string(&w, "message", request->error.text);
     lorica_jsonw_string(&w, "type", error_type(status));
-    lorica_jsonw_string(&w, "param", request->error_param);
+    lorica_jsonw_string(&w, "param", request->error_param[0] ? request->error_param : NULL);
     lorica_jsonw_string(&w, "code", request->error_code);
     lorica_jsonw_end_object(&w);
     lorica_jsonw_end_object(&w);

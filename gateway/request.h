@@ -57,7 +57,7 @@ struct lorica_request {
     struct lorica_response response;    /**< W */
     struct lorica_error error;          /**< W: set when run failed */
     int error_status;                   /**< W: instead of the code's own; 0: that */
-    const char *error_param;            /**< W: static or within the request's own state */
+    char error_param[96];               /**< W: the key at fault, or "" */
     const char *error_code;             /**< W: static */
     char adapter[LORICA_NAME_MAX + 32]; /**< W: what answers: "cardiology@3", "base", or "" */
 

@@ -58,8 +58,10 @@ class Server:
     def _ready(self):
         line, end = "", time.monotonic() + START_SECONDS
         while "\n" not in line and time.monotonic() < end and self.process.poll() is None:
-            line += self.process.stdout.read() or ""
-            time.sleep(0.02)
+            try:
+                line += os.read(self.process.stdout.fileno(), 4096).decode()
+            except BlockingIOError:
+                time.sleep(0.02)
         found = re.search(r"https://127\.0\.0\.1:\d+", line)
         if not found:
             self.stop()

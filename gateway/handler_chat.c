@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: MIT
+ * POST /v1/chat/completions and /v1/completions, the first half, on a worker: what is asked, which
+ * adapter answers, and the prompt's tokens. generate.c does the rest. */
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "gateway/generate.h"
+#include "gateway/handlers.h"
+#include "gateway/server.h"
+#include "registry/digest.h"
+
+static int parse(struct lorica_request *request, struct lorica_generation *g,
+                 enum lorica_openai_endpoint endpoint) {
+    struct lorica_openai_fault fault = {.err = {0}};
+    const int rc = lorica_openai_parse(endpoint, request->body.data ? request->body.data : "",
+                                       request->body.len, &g->options, &fault);
+    if (rc == 0)
+        return 0;
+    if (rc != LORICA_ENOMEM)
+        request->error_status = 400;
+    return lorica_request_fail(request, rc, fault.param, fault.code, "%s", fault.err.text);
+}
+
+static int load_adapter(struct lorica_request *request, const struct lorica_version *version,
+                        struct lorica_adapter **ret) {
+    const struct lorica_server_parts *parts = &request->server->parts;
+    struct lorica_error err = {0};
+    char *config = NULL;
+    void *weights = NULL;
+    size_t config_len = 0, weights_len = 0;
+    struct lorica_adapter *adapter = NULL;
+    int rc = lorica_registry_config(parts->registry, version, &config, &config_len, &err);
+    if (rc == 0)
+        rc = lorica_registry_weights(parts->registry, version, &weights, &weights_len, &err);
+    if (rc == 0)
+        rc = lorica_adapter_create(&parts->base->arch, LORICA_ADAPTER_FAST, config, config_len,
+                                   weights, weights_len, &adapter, &err);
+    free(config);
+    free(weights);
+    if (rc != 0) /* it was judged at publish: the fault is not the client's */
+        return lorica_request_fail(request, rc == LORICA_ENOMEM ? rc : LORICA_EBUG, NULL, NULL,
+                                   "%s@%llu could not be loaded: %s", version->name,
+                                   (unsigned long long)version->version, err.text);
+    adapter->digest = version->digest;
+    lorica_adapter_cache_put(parts->adapters, adapter);
+    *ret = adapter;
+    return 0;
+}
+
+/* Which adapter answers is decided here, once; the reference holds to the end of the answer. */
+static int choose_adapter(struct lorica_request *request, struct lorica_generation *g) {
+    const int rc = lorica_model_resolve(request, g->options.model, &g->model);
+    if (rc != 0 || g->model.is_base)
+        return rc;
+    g->adapter =
+        lorica_adapter_cache_get(request->server->parts.adapters, &g->model.version.digest);
+    return g->adapter ? 0 : load_adapter(request, &g->model.version, &g->adapter);
+}
+
+static int render_chat(struct lorica_request *request, struct lorica_generation *g) {
+    const struct lorica_server_parts *parts = &request->server->parts;
+    const size_t count = g->options.message_count;
+    struct lorica_error err = {0};
+    struct lorica_chat_message *messages = calloc(count, sizeof(*messages));
+    if (!messages)
+        return lorica_request_fail(request, LORICA_ENOMEM, NULL, NULL, "out of memory");
+    for (size_t i = 0; i < count; i++)
+        messages[i] = (struct lorica_chat_message){g->options.messages[i].role,
+                                                   g->options.messages[i].content};
+    const int rc = lorica_chat_render(parts->chat, parts->tokenizer, messages, count, true,
+                                      &g->prompt, NULL, NULL, &err);
+    free(messages);
+    return rc == 0 ? 0 : lorica_request_fail(request, rc, "messages", NULL, "%s", err.text);
+}
+
+static int render_completion(struct lorica_request *request, struct lorica_generation *g) {
+    const struct lorica_tokenizer *tokenizer = request->server->parts.tokenizer;
+    const int32_t bos = lorica_tokenizer_bos_id(tokenizer);
+    const int64_t vocab = request->server->parts.base->arch.vocab;
+    struct lorica_error err = {0};
+    int rc = 0;
+    if (g->options.prompt) {
+        if (bos >= 0)
+            rc = lorica_tokens_push(&g->prompt, bos);
+        if (rc == 0)
+            rc = lorica_tokenizer_encode(tokenizer, g->options.prompt, strlen(g->options.prompt),
+                                         false, &g->prompt, &err);
+        else
+            (void)lorica_fail(&err, rc, "out of memory");
+    }
+    for (size_t i = 0; i < g->options.prompt_id_count && rc == 0; i++) {
+        if (g->options.prompt_ids[i] >= vocab)
+            rc = lorica_fail(&err, LORICA_EINVAL, "the prompt holds the token %d; there are %lld",
+                             g->options.prompt_ids[i], (long long)vocab);
+        else if (lorica_tokens_push(&g->prompt, g->options.prompt_ids[i]) != 0)
+            rc = lorica_fail(&err, LORICA_ENOMEM, "out of memory");
+    }
+    if (rc == 0 && g->prompt.count == 0)
+        rc = lorica_fail(&err, LORICA_EINVAL, "the prompt is empty");
+    return rc == 0 ? 0 : lorica_request_fail(request, rc, "prompt", NULL, "%s", err.text);
+}
+
+/* Prompt and answer must fit into the model's length, and into the cache. */
+static int judge_length(struct lorica_request *request, struct lorica_generation *g) {
+    const struct lorica_server_parts *parts = &request->server->parts;
+    const uint64_t positions = parts->base->arch.max_positions;
+    const uint64_t cache = (uint64_t)parts->config->kv_tokens;
+    const uint64_t most = positions < cache ? positions : cache;
+    const uint64_t wanted = g->options.max_tokens ? g->options.max_tokens : 1;
+    if (g->prompt.count + wanted > most)
+        return lorica_request_fail(
+            request, LORICA_EINVAL,
+            g->options.endpoint == LORICA_OPENAI_CHAT ? "messages" : "prompt",
+            "context_length_exceeded",
+            "the prompt has %zu tokens and the answer may have %llu; "
+            "together %llu are possible",
+            g->prompt.count, (unsigned long long)wanted, (unsigned long long)most);
+    g->max_tokens =
+        g->options.max_tokens ? g->options.max_tokens : (uint32_t)(most - g->prompt.count);
+    return 0;
+}
+
+static int judge_bias(struct lorica_request *request, const struct lorica_generation *g) {
+    for (size_t i = 0; i < g->options.bias_count; i++)
+        if ((uint32_t)g->options.bias[i].id >= request->server->parts.base->arch.vocab)
+            return lorica_request_fail(request, LORICA_EINVAL, "logit_bias", NULL,
+                                       "logit_bias names the token %d; the last is %u",
+                                       g->options.bias[i].id,
+                                       request->server->parts.base->arch.vocab - 1);
+    return 0;
+}
+
+static void hex(char *out, const struct lorica_digest *digest, size_t bytes) {
+    for (size_t i = 0; i < bytes; i++)
+        (void)snprintf(out + 2 * i, 3, "%02x", digest->bytes[i]);
+}
+
+/* Ids and fingerprint: the latter says which base and which adapter made the answer. */
+static int describe(struct lorica_request *request, struct lorica_generation *g) {
+    struct lorica_digest random;
+    if (lorica_random_bytes(random.bytes, sizeof(random.bytes)) != 0)
+        return lorica_request_fail(request, LORICA_EIO, NULL, NULL, "no random bytes");
+    strcpy(g->id, g->options.endpoint == LORICA_OPENAI_CHAT ? "chatcmpl-" : "cmpl-");
+    hex(g->id + strlen(g->id), &random, 16);
+    if (!g->options.has_seed)
+        memcpy(&g->options.seed, random.bytes + 16, sizeof(g->options.seed));
+    strcpy(g->fingerprint, "fp_");
+    hex(g->fingerprint + 3, &request->server->parts.base->digest, 6);
+    if (!g->model.is_base) {
+        strcat(g->fingerprint, "_");
+        hex(g->fingerprint + strlen(g->fingerprint), &g->model.version.digest, 6);
+    }
+    g->created = (int64_t)time(NULL);
+    return 0;
+}
+
+static int prepare(struct lorica_request *request, enum lorica_openai_endpoint endpoint) {
+    struct lorica_generation *g = lorica_generation_create(request);
+    if (!g)
+        return request->error.code;
+    int rc = parse(request, g, endpoint);
+    if (rc == 0)
+        rc = choose_adapter(request, g);
+    if (rc == 0)
+        rc = judge_bias(request, g);
+    if (rc == 0)
+        rc = endpoint == LORICA_OPENAI_CHAT ? render_chat(request, g)
+                                            : render_completion(request, g);
+    if (rc == 0)
+        rc = judge_length(request, g);
+    if (rc == 0)
+        rc = describe(request, g);
+    return rc;
+}
+
+int lorica_handle_chat(struct lorica_request *request) {
+    return prepare(request, LORICA_OPENAI_CHAT);
+}
+
+int lorica_handle_completion(struct lorica_request *request) {
+    return prepare(request, LORICA_OPENAI_COMPLETION);
+}
