@@ -43,6 +43,10 @@ static int read_configuration(struct serve *serve, const char *const *values,
     for (size_t i = 0; i < count && rc == 0; i++)
         if (values[i])
             rc = lorica_config_set(&serve->config, settings[i].name, values[i], err);
+    char host[256];
+    int port = 0;
+    if (rc == 0)
+        rc = lorica_config_listen(serve->config.listen, host, sizeof(host), &port, err);
     return rc;
 }
 

@@ -300,7 +300,7 @@ static void judge_request_line(struct lorica_http *http) {
     const char *end = memchr(head->data, '\r', head->len);
     const char *first = memchr(head->data, ' ', (size_t)(end - head->data));
     const char *second = first ? memchr(first + 1, ' ', (size_t)(end - first - 1)) : NULL;
-    if (!first)
+    if (!first || memchr(head->data, '\t', (size_t)(end - head->data)))
         fail(http, 400, "the request line is malformed");
     else if (!second)
         fail(http, 505, "only HTTP/1.0 and HTTP/1.1 are spoken here");
