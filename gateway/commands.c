@@ -14,9 +14,12 @@ static const struct {
 } table[] = {
     {&lorica_cmd_help, &one},
     {&lorica_cmd_init, &one},
+    {lorica_cmd_base, &lorica_cmd_base_count},
     {lorica_cmd_key, &lorica_cmd_key_count},
     {lorica_cmd_adapter, &lorica_cmd_adapter_count},
+    {&lorica_cmd_serve, &one},
     {&lorica_cmd_chat, &one},
+    {&lorica_cmd_verify, &one},
 };
 
 #define TABLE_COUNT (sizeof(table) / sizeof(table[0]))
