@@ -141,15 +141,17 @@ static int describe(struct lorica_request *request, struct lorica_generation *g)
     struct lorica_digest random;
     if (lorica_random_bytes(random.bytes, sizeof(random.bytes)) != 0)
         return lorica_request_fail(request, LORICA_EIO, NULL, NULL, "no random bytes");
-    strcpy(g->id, g->options.endpoint == LORICA_OPENAI_CHAT ? "chatcmpl-" : "cmpl-");
+    (void)snprintf(g->id, sizeof(g->id), "%s",
+                   g->options.endpoint == LORICA_OPENAI_CHAT ? "chatcmpl-" : "cmpl-");
     hex(g->id + strlen(g->id), &random, 16);
     if (!g->options.has_seed)
         memcpy(&g->options.seed, random.bytes + 16, sizeof(g->options.seed));
-    strcpy(g->fingerprint, "fp_");
+    memcpy(g->fingerprint, "fp_", sizeof("fp_"));
     hex(g->fingerprint + 3, &request->server->parts.base->digest, 6);
     if (!g->model.is_base) {
-        strcat(g->fingerprint, "_");
-        hex(g->fingerprint + strlen(g->fingerprint), &g->model.version.digest, 6);
+        const size_t used = strlen(g->fingerprint);
+        g->fingerprint[used] = '_';
+        hex(g->fingerprint + used + 1, &g->model.version.digest, 6);
     }
     g->created = (int64_t)time(NULL);
     return 0;

@@ -31,7 +31,7 @@ static void make_id(char out[LORICA_REQUEST_ID_MAX + 1]) {
         const uint64_t now = uv_hrtime(); /* an id need not be a secret */
         memcpy(bytes, &now, sizeof(now));
     }
-    strcpy(out, "req-");
+    memcpy(out, "req-", sizeof("req-"));
     for (size_t i = 0; i < sizeof(bytes); i++)
         (void)snprintf(out + 4 + 2 * i, 3, "%02x", bytes[i]);
 }

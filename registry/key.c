@@ -213,7 +213,8 @@ static int revoke_inside(struct lorica_txn *txn, const char *name, const struct 
     int rc = lorica_name_valid(name) ? key_get(txn, name, &record, err) : LORICA_ENOTFOUND;
     if (rc == LORICA_ENOTFOUND)
         return lorica_fail(err, rc,
-                           "no key has this name; `lorica key list` shows those there are");
+                           "no key has the name \"%.*s\"; `lorica key list` shows those there are",
+                           LORICA_NAME_MAX, name);
     *ret_changed = !rc && record.key.revoked_ms == 0;
     if (!*ret_changed)
         return rc;
