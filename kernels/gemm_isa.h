@@ -6,6 +6,13 @@
 
 #include "kernels/gemm.h"
 
+/** Before a loop over the rows of a register block: without it the block lies in memory. */
+#if defined(__clang__)
+#define LORICA_GEMM_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define LORICA_GEMM_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 /** The reference, which also serves for what an instruction set has no faster way for. */
 void lorica_gemm_panel_c(float *c, size_t ldc, const float *a, size_t lda, const float *panel,
                          uint32_t m, uint32_t depth, uint32_t cols, int accumulate);

@@ -13,6 +13,7 @@ static inline __attribute__((always_inline)) void block(float *c, size_t ldc, co
                                                         size_t lda, const float *panel,
                                                         uint32_t depth, int accumulate, int rows) {
     __m256 lo[ROWS], hi[ROWS];
+    LORICA_GEMM_UNROLL
     for (int i = 0; i < rows; i++) {
         lo[i] = accumulate ? _mm256_loadu_ps(c + i * ldc) : _mm256_setzero_ps();
         hi[i] = accumulate ? _mm256_loadu_ps(c + i * ldc + 8) : _mm256_setzero_ps();
@@ -20,12 +21,14 @@ static inline __attribute__((always_inline)) void block(float *c, size_t ldc, co
     for (uint32_t p = 0; p < depth; p++) {
         const __m256 b0 = _mm256_loadu_ps(panel + (size_t)p * NR);
         const __m256 b1 = _mm256_loadu_ps(panel + (size_t)p * NR + 8);
+        LORICA_GEMM_UNROLL
         for (int i = 0; i < rows; i++) {
             const __m256 x = _mm256_broadcast_ss(a + i * lda + p);
             lo[i] = _mm256_fmadd_ps(x, b0, lo[i]);
             hi[i] = _mm256_fmadd_ps(x, b1, hi[i]);
         }
     }
+    LORICA_GEMM_UNROLL
     for (int i = 0; i < rows; i++) {
         _mm256_storeu_ps(c + i * ldc, lo[i]);
         _mm256_storeu_ps(c + i * ldc + 8, hi[i]);

@@ -13,6 +13,7 @@ static inline __attribute__((always_inline)) void block(float *c, size_t ldc, co
                                                         uint32_t depth, int accumulate, int rows,
                                                         __mmask16 m0, __mmask16 m1) {
     __m512 lo[ROWS], hi[ROWS];
+    LORICA_GEMM_UNROLL
     for (int i = 0; i < rows; i++) {
         lo[i] = accumulate ? _mm512_maskz_loadu_ps(m0, c + i * ldc) : _mm512_setzero_ps();
         hi[i] = accumulate ? _mm512_maskz_loadu_ps(m1, c + i * ldc + 16) : _mm512_setzero_ps();
@@ -20,12 +21,14 @@ static inline __attribute__((always_inline)) void block(float *c, size_t ldc, co
     for (uint32_t p = 0; p < depth; p++) {
         const __m512 b0 = _mm512_loadu_ps(panel + (size_t)p * NR);
         const __m512 b1 = _mm512_loadu_ps(panel + (size_t)p * NR + 16);
+        LORICA_GEMM_UNROLL
         for (int i = 0; i < rows; i++) {
             const __m512 x = _mm512_set1_ps(a[i * lda + p]);
             lo[i] = _mm512_fmadd_ps(x, b0, lo[i]);
             hi[i] = _mm512_fmadd_ps(x, b1, hi[i]);
         }
     }
+    LORICA_GEMM_UNROLL
     for (int i = 0; i < rows; i++) {
         _mm512_mask_storeu_ps(c + i * ldc, m0, lo[i]);
         _mm512_mask_storeu_ps(c + i * ldc + 16, m1, hi[i]);

@@ -4,6 +4,7 @@
 #ifndef LORICA_RUNTIME_TRAIN_MODEL_H
 #define LORICA_RUNTIME_TRAIN_MODEL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -19,24 +20,57 @@ int lorica_exact_logits(const struct lorica_base *base, const struct lorica_adap
                         struct lorica_pool *pool, const int32_t *ids, uint32_t batch, uint32_t time,
                         float *logits, struct lorica_error *err) LORICA_MUSTCHECK;
 
-/** Workspace for training on at most max_tokens tokens a step (batch * time, padding included). */
+/** Workspace for training. */
 struct lorica_train_model;
 
+/** What a workspace is made for. */
+struct lorica_train_model_options {
+    uint32_t max_tokens; /**< real tokens of one step (padding behind the last label is not) */
+    uint32_t max_rank;   /**< largest rank of an adapter */
+    bool dropout;        /**< dropout may be on */
+    size_t keep_bytes;   /**< memory for activations kept between forward and backward; layers for
+                              which it does not suffice are computed again */
+};
+
+/** Activation memory that keeps everything of small models and short batches: 768 MiB. */
+#define LORICA_TRAIN_KEEP_BYTES ((size_t)768 << 20)
+
+/** Bytes that create will allocate, to check before. */
+size_t lorica_train_model_nbytes(const struct lorica_base *base, unsigned threads,
+                                 const struct lorica_train_model_options *options);
+
+/** `base` and `pool` are borrowed and must outlive the model. The caller owns *ret. */
 int lorica_train_model_create(const struct lorica_base *base, struct lorica_pool *pool,
-                              uint32_t max_tokens, struct lorica_train_model **ret,
+                              const struct lorica_train_model_options *options,
+                              struct lorica_train_model **ret,
                               struct lorica_error *err) LORICA_MUSTCHECK;
+/** NULL is accepted. */
 void lorica_train_model_destroy(struct lorica_train_model *model);
 
 /** Gradients of an adapter: the same arrangement as its pairs, dA and dB in place of a and b. */
 struct lorica_adapter_grads {
     float **da, **db; /**< [layers * LORICA_MODULE_COUNT]; NULL where the adapter has no pair */
+    float *values;    /**< private: one block that holds them all */
+    size_t count;     /**< of values */
 };
 
+/** Zeroed gradients for an adapter. finish them. */
+int lorica_adapter_grads_init(struct lorica_adapter_grads *grads, const struct lorica_base *base,
+                              const struct lorica_adapter *adapter) LORICA_MUSTCHECK;
+/** Frees. A zeroed struct is accepted. */
+void lorica_adapter_grads_finish(struct lorica_adapter_grads *grads);
+
+/** Tokens that a step over these rows computes: up to the last label of each row. */
+uint64_t lorica_train_tokens(const int32_t *labels, uint32_t batch, uint32_t time);
+
 /** One forward and backward pass. labels[batch][time]: label of the NEXT token stands at its own
- * position, as Hugging Face has it (shifted inside); -100 is ignored. Adds to *loss_sum the summed
+ * position, as Hugging Face has it (shifted inside); -100 is ignored. Rows are padded on the right
+ * with any ids; nothing behind a row's last label is computed. Adds to *loss_sum the summed
  * negative log-likelihood and to *label_count the labels counted, and ADDS dLoss_sum/dA, /dB to
- * grads (not divided by anything). grads NULL: loss only. seed feeds dropout (0 < dropout < 1). */
-int lorica_train_model_step(struct lorica_train_model *model, struct lorica_adapter *adapter,
+ * grads (not divided by anything). grads NULL: loss only, dropout off. seed feeds dropout
+ * (0 <= dropout < 1). LORICA_EINVAL for an id or label outside the vocabulary, for more tokens or a
+ * higher rank than the model was made for, and for rows without any label. */
+int lorica_train_model_step(struct lorica_train_model *model, const struct lorica_adapter *adapter,
                             const int32_t *ids, const int32_t *labels, uint32_t batch,
                             uint32_t time, float dropout, uint64_t seed, double *loss_sum,
                             uint64_t *label_count, struct lorica_adapter_grads *grads,

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT
+ * Output head and cross-entropy over the rows that have a label, in chunks: the logits of all rows
+ * never exist at once. Private to runtime/train. */
+#ifndef LORICA_RUNTIME_TRAIN_HEAD_H
+#define LORICA_RUNTIME_TRAIN_HEAD_H
+
+#include "runtime/train/pass.h"
+
+struct lorica_loss_row {
+    uint32_t row;  /**< of the residual stream: the position before the label */
+    int32_t label; /**< token to come */
+};
+
+struct lorica_loss {
+    struct lorica_loss_row *rows; /**< [max_tokens] */
+    uint32_t count;
+    uint32_t chunk; /**< rows at a time */
+    float *hidden;  /**< [chunk][hidden]: normed rows, then their gradient */
+    float *logits;  /**< [chunk][vocab]: logits, then their gradient */
+    double *losses; /**< [max_tokens]: one per row */
+};
+
+/** Rows of one chunk for a vocabulary. */
+uint32_t lorica_loss_chunk(const struct lorica_arch *arch, uint32_t max_tokens);
+/** Allocates for pass->max_tokens rows. False: no memory. */
+bool lorica_loss_init(struct lorica_loss *loss, struct lorica_pass *pass);
+void lorica_loss_finish(struct lorica_loss *loss);
+
+/** losses[i] of every row; with d not NULL also d[row] += the gradient of the sum with respect to
+ * the residual stream x. Begins and ends behind a barrier. */
+void lorica_pass_loss(struct lorica_pass *pass, unsigned thread, struct lorica_loss *loss,
+                      const float *x, float *d);
+
+#endif
