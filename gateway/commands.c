@@ -19,6 +19,7 @@ static const struct {
     {lorica_cmd_adapter, &lorica_cmd_adapter_count},
     {&lorica_cmd_serve, &one},
     {&lorica_cmd_chat, &one},
+    {&lorica_cmd_bench, &one},
     {lorica_cmd_eval, &lorica_cmd_eval_count},
     {&lorica_cmd_verify, &one},
 };

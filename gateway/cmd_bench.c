@@ -1,0 +1,368 @@
+/* SPDX-License-Identifier: MIT
+ * lorica bench: how fast this machine serves. Decode and prefill measure what llama-bench measures
+ * (a context that begins empty; a prompt of which the last token's logits are wanted), so that the
+ * figures stand beside each other. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "gateway/adapter_source.h"
+#include "gateway/bench_kernels.h"
+#include "gateway/cmd.h"
+#include "gateway/table.h"
+#include "kernels/cpu.h"
+#include "proto/json.h"
+#include "registry/digest.h"
+#include "runtime/forward.h"
+#include "runtime/sampler.h"
+
+#define MAX_ROWS 1024
+#define MAX_REPEAT 1000
+/* Rows of a prefill step, as the engine makes them. */
+#define PREFILL_CHUNK 128
+
+/* What a run needs, whatever it measures. */
+struct bench {
+    struct lorica_base *base;
+    struct lorica_model model;
+    struct lorica_kv kv;
+    struct lorica_pool *pool;
+    struct lorica_forward *forward;
+    struct lorica_sampler_scratch scratch;
+    struct lorica_adapter **adapters;
+    size_t adapter_count;
+    uint32_t sequences, tokens, repeat;
+    uint32_t *pages; /* [sequences][pages_each] */
+    uint32_t pages_each;
+    struct lorica_row *rows;
+};
+
+struct bench_words {
+    const char *base, *threads, *tokens, *rows, *repeat;
+    const char **adapters;
+    bool json;
+    struct lorica_client_options where;
+};
+
+struct bench_result {
+    double mean, deviation, best; /* tokens per second */
+};
+
+static double seconds_now(void) {
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+static int load_adapter(struct bench *bench, const char *word,
+                        const struct lorica_client_options *where, struct lorica_error *err) {
+    struct lorica_adapter_source source = {0};
+    struct lorica_adapter *adapter;
+    int rc = lorica_adapter_source_open(word, where, &source, err);
+    if (rc)
+        return rc;
+    rc =
+        lorica_adapter_load_dir(&bench->base->arch, LORICA_ADAPTER_FAST, source.dir, &adapter, err);
+    lorica_adapter_source_close(&source);
+    if (rc)
+        return rc;
+    bench->adapters[bench->adapter_count++] = adapter;
+    return lorica_forward_reserve_rank(bench->forward, adapter->max_rank, err);
+}
+
+static int load_adapters(struct bench *bench, const struct bench_words *words,
+                         struct lorica_error *err) {
+    size_t count = 0;
+    while (words->adapters && words->adapters[count])
+        count++;
+    bench->adapters = calloc(count + 1, sizeof(struct lorica_adapter *));
+    if (!bench->adapters)
+        return lorica_fail(err, LORICA_ENOMEM, "no memory for adapters");
+    int rc = 0;
+    for (size_t i = 0; i < count && !rc; i++)
+        rc = load_adapter(bench, words->adapters[i], &words->where, err);
+    return rc;
+}
+
+static int open_base(struct bench *bench, const struct bench_words *words,
+                     struct lorica_error *err) {
+    char *data = lorica_data_dir(words->where.data), *path = NULL;
+    if (!data)
+        return lorica_fail(err, LORICA_EINVAL, "there is no data directory");
+    int rc = lorica_find_base(data, words->base, &path, err);
+    if (!rc)
+        rc = lorica_base_open_any(path, &lorica_sha256_hasher, &bench->base, err);
+    free(path);
+    free(data);
+    return rc;
+}
+
+static int take_lists(struct bench *bench, struct lorica_error *err) {
+    const uint32_t pages = bench->sequences * bench->pages_each;
+    const uint32_t rows = bench->sequences > PREFILL_CHUNK ? bench->sequences : PREFILL_CHUNK;
+    bench->pages = malloc(pages * sizeof(*bench->pages));
+    bench->rows = calloc(rows, sizeof(*bench->rows));
+    if (!bench->pages || !bench->rows || lorica_kv_take(&bench->kv, bench->pages, pages) != 0)
+        return lorica_fail(err, LORICA_ENOMEM, "no memory for the sequences");
+    const int rc = lorica_forward_create(&bench->model, &bench->kv, bench->pool, rows,
+                                         bench->sequences, &bench->forward, err);
+    if (rc)
+        return rc;
+    if (lorica_sampler_scratch_init(&bench->scratch, bench->base->arch.vocab) != 0)
+        return lorica_fail(err, LORICA_ENOMEM, "no memory for the sampler");
+    return 0;
+}
+
+static int bench_open(struct bench *bench, const struct bench_words *words, unsigned threads,
+                      struct lorica_error *err) {
+    int rc = open_base(bench, words, err);
+    if (rc)
+        return rc;
+    if (bench->tokens > bench->base->arch.max_positions)
+        return lorica_fail(err, LORICA_EINVAL, "--tokens: the model has %u positions",
+                           bench->base->arch.max_positions);
+    bench->pages_each = lorica_kv_pages(bench->tokens);
+    rc = lorica_model_init(&bench->model, bench->base, err);
+    if (!rc)
+        rc = lorica_kv_init(&bench->kv, &bench->base->arch,
+                            bench->sequences * bench->pages_each * LORICA_KV_PAGE, err);
+    if (!rc)
+        rc = lorica_pool_create(threads, &bench->pool, err);
+    if (!rc)
+        rc = take_lists(bench, err);
+    if (!rc)
+        rc = load_adapters(bench, words, err);
+    return rc;
+}
+
+static void bench_close(struct bench *bench) {
+    for (size_t i = 0; i < bench->adapter_count; i++)
+        (void)lorica_adapter_unref(bench->adapters[i]);
+    free(bench->adapters);
+    free(bench->rows);
+    free(bench->pages);
+    lorica_sampler_scratch_finish(&bench->scratch);
+    lorica_forward_destroy(bench->forward);
+    lorica_pool_destroy(bench->pool);
+    lorica_kv_finish(&bench->kv);
+    lorica_model_finish(&bench->model);
+    lorica_base_close(bench->base);
+}
+
+/* Sequences take the adapters in turn. */
+static void set_row(struct bench *bench, uint32_t row, uint32_t sequence, int32_t token,
+                    uint32_t position, bool wants_logits) {
+    bench->rows[row] = (struct lorica_row){
+        .token = token,
+        .position = position,
+        .pages = bench->pages + (size_t)sequence * bench->pages_each,
+        .adapter = bench->adapter_count ? bench->adapters[sequence % bench->adapter_count] : NULL,
+        .wants_logits = wants_logits};
+}
+
+/* One token after the other, each chosen greedily, for all sequences at once. */
+static int run_decode(struct bench *bench) {
+    static const struct lorica_sampling greedy = {.top_p = 1, .max_tokens = 1, .top_logprobs = -1};
+    const uint32_t vocab = bench->base->arch.vocab;
+    int32_t tokens[MAX_ROWS];
+    for (uint32_t s = 0; s < bench->sequences; s++)
+        tokens[s] = (int32_t)((1 + s * 37) % vocab);
+    for (uint32_t position = 0; position < bench->tokens; position++) {
+        for (uint32_t s = 0; s < bench->sequences; s++)
+            set_row(bench, s, s, tokens[s], position, true);
+        lorica_forward_run(bench->forward, bench->rows, bench->sequences);
+        for (uint32_t s = 0; s < bench->sequences; s++) {
+            struct lorica_sampler sampler = {.sampling = &greedy};
+            struct lorica_choice choice;
+            if (lorica_sampler_choose(&sampler, &bench->model.vec, &bench->scratch,
+                                      lorica_forward_logits(bench->forward, s), vocab,
+                                      &choice) != 0)
+                return LORICA_EFORMAT;
+            tokens[s] = choice.id;
+        }
+    }
+    return 0;
+}
+
+/* A prompt in the engine's chunks. */
+static int run_prefill(struct bench *bench) {
+    const uint32_t vocab = bench->base->arch.vocab;
+    for (uint32_t first = 0; first < bench->tokens; first += PREFILL_CHUNK) {
+        const uint32_t left = bench->tokens - first;
+        const uint32_t count = left < PREFILL_CHUNK ? left : PREFILL_CHUNK;
+        for (uint32_t i = 0; i < count; i++)
+            set_row(bench, i, 0, (int32_t)((first + i) * 7919u % vocab), first + i,
+                    first + i + 1 == bench->tokens);
+        lorica_forward_run(bench->forward, bench->rows, count);
+    }
+    return 0;
+}
+
+/* Repeats after one run to warm up. */
+static int measure(struct bench *bench, int (*run)(struct bench *), struct bench_result *ret,
+                   struct lorica_error *err) {
+    double sum = 0, squares = 0, best = 0;
+    for (uint32_t i = 0; i <= bench->repeat; i++) {
+        const double start = seconds_now();
+        if (run(bench) != 0)
+            return lorica_fail(err, LORICA_EFORMAT, "the model gives logits that are no numbers");
+        const double rate = (double)bench->tokens * bench->sequences / (seconds_now() - start);
+        if (i == 0)
+            continue;
+        sum += rate;
+        squares += rate * rate;
+        best = rate > best ? rate : best;
+    }
+    ret->mean = sum / bench->repeat;
+    ret->deviation = sqrt(fmax(0, squares / bench->repeat - ret->mean * ret->mean));
+    ret->best = best;
+    return 0;
+}
+
+static int print_json(const struct bench *bench, const char *what,
+                      const struct bench_result *result, struct lorica_error *err) {
+    struct lorica_buf out;
+    struct lorica_jsonw w = {.out = &out};
+    lorica_buf_init(&out, 1u << 16);
+    lorica_jsonw_object(&w, NULL);
+    lorica_jsonw_string(&w, "bench", what);
+    lorica_jsonw_string(&w, "base", bench->base->name);
+    lorica_jsonw_string(&w, "cpu", lorica_cpu_brand());
+    lorica_jsonw_string(&w, "level", lorica_cpu_level_name(lorica_cpu_level()));
+    lorica_jsonw_integer(&w, "threads", lorica_pool_threads(bench->pool));
+    lorica_jsonw_integer(&w, "sequences", bench->sequences);
+    lorica_jsonw_integer(&w, "adapters", (int64_t)bench->adapter_count);
+    lorica_jsonw_integer(&w, "tokens", bench->tokens);
+    lorica_jsonw_integer(&w, "repeat", bench->repeat);
+    lorica_jsonw_number(&w, "tokens_per_second", result->mean);
+    lorica_jsonw_number(&w, "deviation", result->deviation);
+    lorica_jsonw_number(&w, "best", result->best);
+    lorica_jsonw_end_object(&w);
+    int rc = lorica_buf_status(&out);
+    if (rc == 0)
+        (void)printf("%s\n", out.data);
+    else
+        rc = lorica_fail(err, rc, "the result cannot be printed");
+    lorica_buf_finish(&out);
+    return rc;
+}
+
+static int print_table(const struct bench *bench, const char *what,
+                       const struct bench_result *result, struct lorica_error *err) {
+    static const char *const headings[] = {"bench",    "base",   "level",    "threads", "sequences",
+                                           "adapters", "tokens", "tokens/s", NULL};
+    struct lorica_table *table = lorica_table_create(headings);
+    lorica_table_text(table, what);
+    lorica_table_text(table, bench->base->name);
+    lorica_table_text(table, lorica_cpu_level_name(lorica_cpu_level()));
+    lorica_table_number(table, lorica_pool_threads(bench->pool));
+    lorica_table_number(table, bench->sequences);
+    lorica_table_number(table, (int64_t)bench->adapter_count);
+    lorica_table_number(table, bench->tokens);
+    lorica_table_format(table, "%.1f +- %.1f", result->mean, result->deviation);
+    const bool printed = lorica_table_print(table, stdout);
+    lorica_table_destroy(table);
+    return printed ? 0 : lorica_fail(err, LORICA_ENOMEM, "no memory for the table");
+}
+
+/* What can be measured. */
+static const struct bench_kind {
+    const char *word;
+    int (*run)(struct bench *);
+    uint32_t sequences, tokens;
+} kinds[] = {
+    {"decode", run_decode, 1, 128},
+    {"prefill", run_prefill, 1, 512},
+    {"batch", run_decode, 16, 64},
+};
+
+static int run_kind(const struct bench_kind *kind, struct bench *bench,
+                    const struct bench_words *words, unsigned threads) {
+    struct lorica_error err = {0};
+    struct bench_result result = {0};
+    int rc = bench_open(bench, words, threads, &err);
+    if (!rc)
+        rc = measure(bench, kind->run, &result, &err);
+    if (!rc)
+        rc = words->json ? print_json(bench, kind->word, &result, &err)
+                         : print_table(bench, kind->word, &result, &err);
+    bench_close(bench);
+    return rc ? lorica_cmd_fail(&err) : LORICA_EXIT_OK;
+}
+
+static bool read_numbers(const struct bench_kind *kind, const struct bench_words *words,
+                         struct bench *bench, unsigned *ret_threads) {
+    long long threads = 0, tokens = kind->tokens, rows = kind->sequences, repeat = 5;
+    if ((words->threads && !lorica_cmd_integer("threads", words->threads, 1, 256, &threads)) ||
+        (words->tokens && !lorica_cmd_integer("tokens", words->tokens, 1, 1 << 20, &tokens)) ||
+        (words->rows && !lorica_cmd_integer("sequences", words->rows, 1, MAX_ROWS, &rows)) ||
+        (words->repeat && !lorica_cmd_integer("repeat", words->repeat, 1, MAX_REPEAT, &repeat)))
+        return false;
+    bench->sequences = (uint32_t)rows;
+    bench->tokens = (uint32_t)tokens;
+    bench->repeat = (uint32_t)repeat;
+    *ret_threads = (unsigned)threads;
+    return true;
+}
+
+static int run_word(const char *word, const struct bench_words *words) {
+    const struct bench_kind *kind = NULL;
+    struct bench bench = {0};
+    unsigned threads;
+    if (strcmp(word, "kernels") == 0) {
+        if (words->base || words->threads || words->tokens || words->rows || words->repeat ||
+            words->adapters)
+            return lorica_cmd_usage(&lorica_cmd_bench, "kernels takes no option but --json");
+        return lorica_bench_kernels(words->json);
+    }
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+        if (strcmp(word, kinds[i].word) == 0)
+            kind = &kinds[i];
+    if (!kind)
+        return lorica_cmd_usage(&lorica_cmd_bench,
+                                "\"%.40s\" is not one of kernels, decode, prefill, batch", word);
+    if (words->rows && kind->sequences == 1)
+        return lorica_cmd_usage(&lorica_cmd_bench, "--sequences goes with batch");
+    if (!read_numbers(kind, words, &bench, &threads))
+        return LORICA_EXIT_USAGE;
+    return run_kind(kind, &bench, words, threads);
+}
+
+static int run(int argc, char **argv) {
+    struct bench_words words = {0};
+    const struct lorica_option options[] = {
+        {.name = "base", .value = &words.base},     {.name = "threads", .value = &words.threads},
+        {.name = "tokens", .value = &words.tokens}, {.name = "sequences", .value = &words.rows},
+        {.name = "repeat", .value = &words.repeat}, {.name = "adapter", .list = &words.adapters},
+        {.name = "json", .flag = &words.json},      LORICA_CLIENT_OPTIONS(words.where)};
+    if (lorica_cmd_options(&lorica_cmd_bench, argc, argv, options,
+                           sizeof(options) / sizeof(options[0]), 1, 1) < 0)
+        return LORICA_EXIT_USAGE;
+    const int rc = run_word(argv[0], &words);
+    free(words.adapters);
+    return rc;
+}
+
+const struct lorica_cmd lorica_cmd_bench = {
+    .name = "bench",
+    .synopsis = "kernels|decode|prefill|batch [--base B] [--threads N] [--adapter A]... "
+                "[--tokens N] [--sequences N] [--repeat N] [--json] " LORICA_CLIENT_SYNOPSIS,
+    .summary = "measure how fast this machine serves",
+    .help = "Runs the engine's forward on this machine, without a server, and prints tokens per "
+            "second: the mean of the repeats after one run to warm up. LORICA_CPU limits the "
+            "instruction set.\n"
+            "kernels\tthe kernels alone, on one thread and made-up data\n"
+            "decode\tone sequence, one token after the other (128 unless --tokens says else)\n"
+            "prefill\ta prompt (512 tokens)\n"
+            "batch\tsequences side by side (16 of 64 tokens)\n"
+            "--base B\tname of a base, or a file; otherwise the only one there is\n"
+            "--threads N\tthreads; otherwise one for each core\n"
+            "--adapter A\ta directory, or NAME or NAME@V; may be given several times: sequences "
+            "take them in turn\n"
+            "--tokens N\ttokens of each sequence\n"
+            "--sequences N\tsequences of a batch\n"
+            "--repeat N\thow often (5)\n"
+            "--json\tprint JSON\n" LORICA_CLIENT_HELP,
+    .run = run,
+};
