@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: MIT
+ * The serving products against double arithmetic on the exact weights, with a bound that follows
+ * from the steps to which a level rounds activations and table; and the promise that a row's result
+ * depends on nothing else, to the bit. */
+#include "check.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/linear.h"
+
+static struct lorica_linear_kernels kernels;
+
+/* Steps from 0 to the largest activation of 32 (C, AVX-512, NEON) or 64 inputs (AVX2), and from 0
+ * to 1 in the NF4 table. */
+static const struct precision {
+    double x_steps, table_steps;
+    uint32_t block;
+} precisions[LORICA_CPU_COUNT] = {
+    [LORICA_CPU_C] = {INFINITY, INFINITY, 32},
+    [LORICA_CPU_AVX2] = {8191, 4095, 64},
+    [LORICA_CPU_AVX512] = {127, 112, 32},
+    [LORICA_CPU_NEON] = {127, 112, 32},
+};
+
+/* A matrix in the form that the products take, and its exact values row by row. */
+struct weights {
+    struct lorica_linear linear;
+    float *exact, *size; /* size: |scale| of each weight's block (NF4), 0 for Q8 */
+};
+
+static struct weights random_nf4(uint32_t n, uint32_t k, size_t offset) {
+    const size_t blocks = (size_t)n * k / LORICA_NF4_BLOCK;
+    uint8_t *flat = check_buffer((size_t)n * k / 2, 0);
+    float *absmax = check_buffer(blocks * sizeof(float), 0);
+    const size_t nbytes = lorica_matrix_data_nbytes(LORICA_FORMAT_NF4, n, k);
+    struct lorica_matrix m = {.format = LORICA_FORMAT_NF4, .n = n, .k = k, .absmax = absmax};
+    uint8_t *codes = check_buffer(nbytes, offset);
+    uint16_t *scales =
+        check_buffer((size_t)lorica_matrix_tiles(&m) * 16 * (k / LORICA_NF4_BLOCK) * 2, 2 * offset);
+    m.data = codes;
+    for (size_t i = 0; i < (size_t)n * k / 2; i++)
+        flat[i] = (uint8_t)check_random();
+    for (size_t i = 0; i < blocks; i++)
+        absmax[i] = lorica_f16_to_f32(lorica_f32_to_f16(exp2f(check_uniform() * 4 - 4)));
+    lorica_nf4_tile(codes, flat, n, k);
+    if (lorica_linear_nf4_scales(&m, scales) != 0)
+        check_fail("scales refused");
+    struct weights w = {{LORICA_FORMAT_NF4, n, k, codes, scales},
+                        check_buffer((size_t)n * k * 4, 0),
+                        check_buffer((size_t)n * k * 4, 0)};
+    lorica_matrix_rows_f32(&m, 0, n, w.exact);
+    for (size_t i = 0; i < (size_t)n * k; i++)
+        w.size[i] = absmax[i / LORICA_NF4_BLOCK];
+    return w;
+}
+
+static struct weights random_q8(uint32_t n, uint32_t k, size_t offset) {
+    const size_t nbytes = lorica_matrix_data_nbytes(LORICA_FORMAT_Q8, n, k);
+    float *x = check_buffer((size_t)n * k * 4, 0);
+    int8_t *codes = check_buffer(nbytes, offset);
+    uint16_t *scales = check_buffer(nbytes / LORICA_Q8_BLOCK * 2, 2 * offset);
+    const struct lorica_matrix m = {
+        .format = LORICA_FORMAT_Q8, .n = n, .k = k, .data = codes, .scales = scales};
+    check_fill(x, (size_t)n * k);
+    lorica_q8_quantise(x, n, k, codes, scales);
+    struct weights w = {
+        {LORICA_FORMAT_Q8, n, k, codes, scales}, x, check_buffer((size_t)n * k * 4, 0)};
+    lorica_matrix_rows_f32(&m, 0, n, w.exact);
+    memset(w.size, 0, (size_t)n * k * 4);
+    return w;
+}
+
+static lorica_linear_fn product(const struct weights *w) {
+    return w->linear.format == LORICA_FORMAT_NF4 ? kernels.nf4 : kernels.q8;
+}
+
+static float block_top(const float *x, uint32_t k, uint32_t j, uint32_t block) {
+    float top = 0;
+    for (uint32_t i = j / block * block; i < k && i < j / block * block + block; i++)
+        top = fmaxf(top, fabsf(x[i]));
+    return top;
+}
+
+/* Every output of one row inside the worst case; and all of them together near the expected error,
+ * which a single pair of inputs in the wrong place would already exceed many times. */
+static void compare(const float *y, const float *x, const struct weights *w) {
+    const uint32_t n = w->linear.n, k = w->linear.k;
+    const struct precision p = precisions[lorica_cpu_level()];
+    double errors = 0, expected = 0;
+    float *tops = check_buffer(k * sizeof(float), 0);
+    for (uint32_t j = 0; j < k; j++)
+        tops[j] = block_top(x, k, j, p.block);
+    for (uint32_t i = 0; i < n; i++) {
+        double sum = 0, bound = 0, variance = 0;
+        for (uint32_t j = 0; j < k; j++) {
+            const double weight = (double)w->exact[(size_t)i * k + j], value = (double)x[j];
+            const double from_x = fabs(weight) * (double)tops[j] / p.x_steps / 2;
+            const double from_table =
+                fabs(value) * (double)w->size[(size_t)i * k + j] / p.table_steps / 2;
+            sum += weight * value;
+            /* Blocks below 2^-100 count as 0. */
+            bound += 1.02 * (from_x + from_table) + (k + 40) * 0x1p-24 * fabs(weight * value) +
+                     fabs(weight) * 0x1p-99;
+            variance += (from_x * from_x + from_table * from_table) / 3 +
+                        weight * weight * value * value * 0x1p-40;
+        }
+        if (!check_near((double)y[i], sum, bound, lorica_format_name(w->linear.format), i))
+            return;
+        errors += ((double)y[i] - sum) * ((double)y[i] - sum);
+        expected += variance;
+    }
+    if (n >= 16 && errors > 9 * expected + 1e-60)
+        check_fail("%s %u x %u: root mean square error is %.1f times the expected",
+                   lorica_format_name(w->linear.format), n, k, sqrt(errors / expected));
+}
+
+/* Rows quantised one by one at a 64-byte aligned stride. */
+static char *quantised(const float *x, uint32_t k, uint32_t rows, size_t *ret_stride) {
+    const size_t stride = kernels.act_nbytes(k);
+    char *xq = check_buffer(stride * rows, 0);
+    if (stride % 64)
+        check_fail("act_nbytes(%u) is %zu", k, stride);
+    for (uint32_t r = 0; r < rows; r++)
+        kernels.act_quantise(xq + r * stride, x + (size_t)r * k, k);
+    *ret_stride = stride;
+    return xq;
+}
+
+static void check_product(const struct weights *w, uint32_t rows, size_t offset) {
+    const uint32_t k = w->linear.k, tiles = (w->linear.n + 15) / 16;
+    const size_t ldy = tiles * 16 + check_below(3);
+    float *x = check_buffer((size_t)rows * k * 4, 4 * offset);
+    float *y = check_buffer(((rows - 1) * ldy + tiles * 16) * 4, 4 * offset);
+    float *one = check_buffer((size_t)tiles * 16 * 4, 4 * offset);
+    for (uint32_t r = 0; r < rows; r++)
+        check_fill(x + (size_t)r * k, k);
+    size_t stride;
+    const char *xq = quantised(x, k, rows, &stride);
+    product(w)(y, ldy, xq, stride, rows, &w->linear, 0, tiles);
+    for (uint32_t r = 0; r < rows; r++) {
+        if (r < 3 || r == rows - 1)
+            compare(y + r * ldy, x + (size_t)r * k, w);
+        product(w)(one, ldy, xq + r * stride, stride, 1, &w->linear, 0, tiles);
+        check_same(one, y + r * ldy, (size_t)tiles * 64, "one row alone");
+    }
+    float *part = check_buffer(((rows - 1) * ldy + tiles * 16) * 4, 4 * offset);
+    for (uint32_t t = 0; t < tiles;) {
+        const uint32_t next = t + 1 + check_below(tiles - t);
+        const uint32_t first = check_below(rows);
+        product(w)(part + first * ldy, ldy, xq + first * stride, stride, rows - first, &w->linear,
+                   t, next);
+        product(w)(part, ldy, xq, stride, first, &w->linear, t, next);
+        t = next;
+    }
+    for (uint32_t r = 0; r < rows; r++)
+        check_same(part + r * ldy, y + r * ldy, (size_t)tiles * 64, "rows and tiles in parts");
+    for (uint32_t i = w->linear.n; i < tiles * 16; i++)
+        check_near((double)y[i], 0, 1e-30, "columns past n", i);
+    check_canaries("product");
+}
+
+/* y of the unit vectors is the matrix: every code is in its place. */
+static void check_unit_vectors(const struct weights *w) {
+    const uint32_t k = w->linear.k, n = w->linear.n, ldy = (n + 15) / 16 * 16;
+    const double table = precisions[lorica_cpu_level()].table_steps;
+    float *x = check_buffer((size_t)k * k * 4, 0), *y = check_buffer((size_t)k * ldy * 4, 0);
+    for (uint32_t j = 0; j < k * k; j++)
+        x[j] = j % (k + 1) == 0;
+    size_t stride;
+    const char *xq = quantised(x, k, k, &stride);
+    product(w)(y, ldy, xq, stride, k, &w->linear, 0, ldy / 16);
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < k; j++)
+            if (!check_near((double)y[j * ldy + i], (double)w->exact[i * k + j],
+                            (double)w->size[i * k + j] * 0.51 / table +
+                                fabs((double)w->exact[i * k + j]) * 1e-6,
+                            "unit vectors", i * k + j))
+                return;
+}
+
+/* Non-finite inputs make their own row non-finite and leave the others alone. */
+static void check_non_finite(const struct weights *w) {
+    static const float bad[] = {NAN, INFINITY, -INFINITY, 3e38f, 1e-45f, 1e-38f};
+    const uint32_t k = w->linear.k, ldy = (w->linear.n + 15) / 16 * 16;
+    float *x = check_buffer((size_t)3 * k * 4, 0), *y = check_buffer((size_t)3 * ldy * 4, 0);
+    float *good = check_buffer((size_t)3 * ldy * 4, 0);
+    for (size_t i = 0; i < 3 * k; i++)
+        x[i] = check_normal();
+    size_t stride;
+    const char *xq = quantised(x, k, 3, &stride);
+    product(w)(good, ldy, xq, stride, 3, &w->linear, 0, ldy / 16);
+    for (size_t b = 0; b < sizeof(bad) / sizeof(bad[0]); b++) {
+        const uint32_t at = k + check_below(k);
+        const float before = x[at];
+        x[at] = bad[b];
+        xq = quantised(x, k, 3, &stride);
+        product(w)(y, ldy, xq, stride, 3, &w->linear, 0, ldy / 16);
+        check_same(y, good, ldy * 4, "the row before");
+        check_same(y + 2 * ldy, good + 2 * ldy, ldy * 4, "the row after");
+        for (uint32_t i = 0; i < w->linear.n; i++)
+            if (b < 3 ? isfinite(y[ldy + i]) : b > 3 && !isfinite(y[ldy + i]))
+                check_fail("an input of %g gives an output of %g", (double)bad[b],
+                           (double)y[ldy + i]);
+        x[at] = before;
+    }
+}
+
+/* A dense matrix of each format against double; rows past n are zero. */
+static void check_dense(enum lorica_format format, uint32_t n, uint32_t k, uint32_t rows) {
+    const size_t offset = check_below(2), size = format == LORICA_FORMAT_F32 ? 4 : 2;
+    const uint32_t tiles = (n + 15) / 16;
+    const size_t ldx = k + check_below(3), ldy = tiles * 16 + check_below(3);
+    void *codes = check_buffer((size_t)n * k * size, size * offset);
+    float *x = check_buffer(((rows - 1) * ldx + k) * 4, 4 * offset);
+    float *y = check_buffer(((rows - 1) * ldy + tiles * 16) * 4, 4 * offset);
+    float *one = check_buffer((size_t)tiles * 64, 0), *exact = check_buffer((size_t)n * k * 4, 0);
+    for (size_t i = 0; i < (size_t)n * k; i++) {
+        const float value = check_normal();
+        if (format == LORICA_FORMAT_F32)
+            ((float *)codes)[i] = value;
+        else
+            ((uint16_t *)codes)[i] =
+                format == LORICA_FORMAT_F16 ? lorica_f32_to_f16(value) : lorica_f32_to_bf16(value);
+    }
+    const struct lorica_matrix m = {.format = format, .n = n, .k = k, .data = codes};
+    const struct lorica_linear w = {format, n, k, codes, NULL};
+    lorica_matrix_rows_f32(&m, 0, n, exact);
+    check_fill(x, (rows - 1) * ldx + k);
+    kernels.dense(y, ldy, x, ldx, rows, &w, 0, tiles);
+    for (uint32_t r = 0; r < rows; r++) {
+        for (uint32_t t = 0; t < tiles; t++)
+            kernels.dense(one, ldy, x + r * ldx, ldx, 1, &w, t, t + 1);
+        check_same(one, y + r * ldy, (size_t)tiles * 64, "dense: one row alone");
+        for (uint32_t i = 0; i < tiles * 16; i++) {
+            double sum = 0, bound = 0;
+            for (uint32_t j = 0; i < n && j < k; j++) {
+                const double term = (double)exact[(size_t)i * k + j] * (double)x[r * ldx + j];
+                sum += term;
+                bound += fabs(term) * (k + 2) * 0x1p-24;
+            }
+            if (!check_near((double)y[r * ldy + i], sum, bound, "dense", i))
+                return;
+        }
+    }
+    check_canaries("dense");
+}
+
+static void check(void) {
+    static const uint32_t n[] = {1, 16, 17, 40, 64}, rows[] = {1, 2, 3, 4, 5, 7, 8, 9, 13, 17, 33};
+    static const uint32_t k[] = {64, 128, 192, 576, 832, 1600}, q8_k[] = {32, 96, 160, 800};
+    lorica_linear_kernels_init(&kernels);
+    for (size_t i = 0; i < 33; i++) {
+        const size_t offset = i % 2;
+        const struct weights nf4 = random_nf4(n[i % 5], k[i % 6], offset);
+        check_product(&nf4, rows[i % 11], offset);
+        const struct weights q8 = random_q8(n[i % 5], i % 3 ? q8_k[i % 4] : k[i % 6], offset);
+        check_product(&q8, rows[i % 11], offset);
+    }
+    const struct weights wide = random_nf4(16, 3200, 1), wide8 = random_q8(16, 3232, 1);
+    check_product(&wide, 19, 0);
+    check_product(&wide8, 19, 0);
+    const struct weights nf4 = random_nf4(33, 192, 0), q8 = random_q8(33, 160, 0);
+    check_unit_vectors(&nf4);
+    check_unit_vectors(&q8);
+    check_non_finite(&nf4);
+    check_non_finite(&q8);
+    for (uint32_t i = 1; i < 80; i += 3)
+        for (int format = LORICA_FORMAT_F32; format <= LORICA_FORMAT_BF16; format++)
+            check_dense((enum lorica_format)format, 1 + i % 20, i, 1 + i % 7);
+}
+
+struct timed {
+    struct lorica_linear w;
+    char *xq;
+    size_t stride;
+    float *x, *y;
+    uint32_t rows;
+};
+
+static void time_product(void *context) {
+    struct timed *p = context;
+    (p->w.format == LORICA_FORMAT_NF4 ? kernels.nf4 : kernels.q8)(p->y, p->w.n, p->xq, p->stride,
+                                                                  p->rows, &p->w, 0, p->w.n / 16);
+}
+
+static void time_dense(void *context) {
+    struct timed *p = context;
+    kernels.dense(p->y, p->w.n, p->x, p->w.k, p->rows, &p->w, 0, p->w.n / 16);
+}
+
+static void time_quantise(void *context) {
+    struct timed *p = context;
+    kernels.act_quantise(p->xq, p->x, p->w.k);
+}
+
+static void bench_shape(enum lorica_format format, uint32_t n, uint32_t k) {
+    static const uint32_t rows[] = {1, 4, 16, 128};
+    const size_t nbytes = lorica_matrix_data_nbytes(format, n, k);
+    const bool dense = format < LORICA_FORMAT_Q8;
+    const double scale_nbytes = dense ? 0 : (double)n * k / (format == LORICA_FORMAT_Q8 ? 16 : 32);
+    void *codes = check_buffer(nbytes, 0);
+    uint16_t *scales = check_buffer((size_t)n * k / 16, 0);
+    memset(codes, 0x35, nbytes);
+    memset(scales, 0x30, (size_t)n * k / 16);
+    struct timed p = {.w = {format, n, k, codes, scales}, .stride = kernels.act_nbytes(k)};
+    p.x = check_buffer((size_t)128 * k * 4, 0), p.xq = check_buffer(128 * p.stride, 0);
+    p.y = check_buffer((size_t)128 * n * 4, 0);
+    for (size_t i = 0; i < (size_t)128 * k; i++)
+        p.x[i] = check_normal() * (i % k == 7 ? 12 : 1);
+    for (uint32_t r = 0; r < 128; r++)
+        kernels.act_quantise(p.xq + r * p.stride, p.x + (size_t)r * k, k);
+    for (size_t i = 0; i < 4; i++) {
+        char name[64];
+        /* Plain C would take minutes for these. */
+        if (lorica_cpu_level() == LORICA_CPU_C && (double)n * k * rows[i] > 3e8)
+            continue;
+        p.rows = rows[i];
+        snprintf(name, sizeof(name), "%s %u x %u, %u rows", lorica_format_name(format), n, k,
+                 rows[i]);
+        check_bench(name, dense ? time_dense : time_product, &p, (double)nbytes + scale_nbytes,
+                    2.0 * n * k * rows[i]);
+    }
+    if (format == LORICA_FORMAT_NF4 && n != 576)
+        return;
+    char name[64];
+    snprintf(name, sizeof(name), "act_quantise %u", k);
+    if (!dense)
+        check_bench(name, time_quantise, &p, k * 4.0, 0);
+}
+
+static void bench(void) {
+    lorica_linear_kernels_init(&kernels);
+    bench_shape(LORICA_FORMAT_NF4, 576, 576);
+    bench_shape(LORICA_FORMAT_NF4, 192, 576);
+    bench_shape(LORICA_FORMAT_NF4, 1536, 576);
+    bench_shape(LORICA_FORMAT_NF4, 576, 1536);
+    bench_shape(LORICA_FORMAT_Q8, 49152, 576);
+    bench_shape(LORICA_FORMAT_BF16, 576, 576);
+}
+
+const struct check_family check_linear = {"linear", check, bench};
