@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "proto/json_scan.h"
 #include "proto/utf8.h"
 
 static void write_quoted(struct lorica_buf *out, const char *text, size_t len) {
@@ -49,10 +50,11 @@ static void write_quoted(struct lorica_buf *out, const char *text, size_t len) {
     (void)lorica_buf_append(out, "\"", 1);
 }
 
-/* The comma and the key that go before an element. */
+/* The comma and the key that go before an element. Bit d - 1 of `used` belongs to depth d: at the
+ * root there is no comma. */
 static void begin(struct lorica_jsonw *w, const char *key) {
-    const uint64_t bit = UINT64_C(1) << w->depth;
-    if (w->depth > 0 && (w->used & bit))
+    const uint64_t bit = w->depth > 0 ? UINT64_C(1) << (w->depth - 1) : 0;
+    if (w->used & bit)
         (void)lorica_buf_append(w->out, ",", 1);
     w->used |= bit;
     if (key) {
@@ -64,12 +66,12 @@ static void begin(struct lorica_jsonw *w, const char *key) {
 static void open_container(struct lorica_jsonw *w, const char *key, const char *bracket) {
     begin(w, key);
     (void)lorica_buf_puts(w->out, bracket);
-    if (w->depth >= 63) {
+    if (w->depth >= LORICA_JSON_MAX_DEPTH) {
         w->out->failure = LORICA_ELIMIT;
         return;
     }
-    w->depth++;
     w->used &= ~(UINT64_C(1) << w->depth);
+    w->depth++;
 }
 
 static void close_container(struct lorica_jsonw *w, const char *bracket) {

@@ -95,6 +95,27 @@ static void test_parse_invalid_texts_refused(void **state) {
     assert_int_equal(parse("1\0", 2, &root), LORICA_EFORMAT);
 }
 
+static void test_write_depth_64_written_65_refused(void **state) {
+    (void)state;
+    for (unsigned depth = 63; depth <= 65; depth++) {
+        struct lorica_buf out;
+        lorica_buf_init(&out, 1000);
+        struct lorica_jsonw w = {.out = &out};
+        for (unsigned i = 0; i < depth; i++)
+            lorica_jsonw_array(&w, NULL);
+        lorica_jsonw_integer(&w, NULL, 1);
+        lorica_jsonw_integer(&w, NULL, 2);
+        for (unsigned i = 0; i < depth; i++)
+            lorica_jsonw_end_array(&w);
+        assert_int_equal(lorica_buf_status(&out), depth <= 64 ? 0 : LORICA_ELIMIT);
+        if (depth <= 64) {
+            assert_int_equal(out.len, 2 * depth + 3);
+            assert_memory_equal(out.data + depth, "1,2]", 4);
+        }
+        lorica_buf_finish(&out);
+    }
+}
+
 static void test_parse_depth_64_accepted_65_refused(void **state) {
     (void)state;
     char text[140];
@@ -188,6 +209,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_parse_valid_texts_written_back_alike),
         cmocka_unit_test(test_parse_invalid_texts_refused),
+        cmocka_unit_test(test_write_depth_64_written_65_refused),
         cmocka_unit_test(test_parse_depth_64_accepted_65_refused),
         cmocka_unit_test(test_integer_outside_range_or_with_fraction_refused),
         cmocka_unit_test(test_writer_numbers_as_python_repr),
