@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: MIT
+ * The training loop: batches of examples, AdamW on A and B, loss on the answers only. */
+#ifndef LORICA_RUNTIME_TRAIN_TRAINER_H
+#define LORICA_RUNTIME_TRAIN_TRAINER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proto/err.h"
+#include "runtime/adapter.h"
+#include "runtime/base.h"
+#include "runtime/pool.h"
+#include "runtime/train/data.h"
+#include "runtime/train/optim.h"
+
+/** How to train. */
+struct lorica_trainer_options {
+    double lr, max_grad_norm;
+    double warmup; /**< share of all updates, 0 to 1 */
+    double epochs; /**< passes over the data; ignored when `steps` is not 0 */
+    uint64_t steps;
+    uint32_t batch;      /**< examples of one pass through the model */
+    uint32_t accumulate; /**< passes of one update */
+    enum lorica_schedule schedule;
+    struct lorica_adamw_options adamw;
+    float dropout;
+    uint64_t seed;
+};
+
+/** QLoRA's recipe, scaled to small data: see `lorica train --help`. */
+void lorica_trainer_default_options(struct lorica_trainer_options *options);
+
+/** After each update. */
+struct lorica_trainer_progress {
+    uint64_t step, steps; /**< updates done, and in all */
+    double loss;          /**< mean over this update's labels */
+    double grad_norm;     /**< before clipping */
+    double lr;
+    uint64_t tokens; /**< computed so far, forward and backward */
+    double seconds;  /**< since the first */
+};
+typedef void (*lorica_trainer_progress_fn)(void *arg, const struct lorica_trainer_progress *p);
+
+/** What came of it. */
+struct lorica_trainer_result {
+    uint64_t steps, tokens;
+    double seconds;
+    double loss; /**< mean over the last epoch's labels */
+};
+
+/** Trains `adapter` (exact form) in place. Results depend on data, options, seed and the number of
+ * threads only. LORICA_EINVAL when the loss or the gradients stop being finite: the adapter is then
+ * as after the last good update. */
+int lorica_trainer_run(const struct lorica_base *base, struct lorica_pool *pool,
+                       const struct lorica_train_data *data,
+                       const struct lorica_trainer_options *options, struct lorica_adapter *adapter,
+                       lorica_trainer_progress_fn progress, void *progress_arg,
+                       struct lorica_trainer_result *ret,
+                       struct lorica_error *err) LORICA_MUSTCHECK;
+
+/** Mean loss over the labels of all examples. `adapter` may be NULL. */
+int lorica_trainer_evaluate(const struct lorica_base *base, struct lorica_pool *pool,
+                            const struct lorica_train_data *data,
+                            const struct lorica_adapter *adapter, double *ret_loss,
+                            struct lorica_error *err) LORICA_MUSTCHECK;
+
+/** Given batches, in order, one update each: ids and labels [steps][batch][time]. */
+struct lorica_replay {
+    const int32_t *ids, *labels;
+    uint32_t steps, batch, time;
+};
+
+/** Replays them with a constant learning rate: losses[steps] (mean over the labels) and
+ * grad_norms[steps] (before clipping). */
+int lorica_trainer_replay(const struct lorica_base *base, struct lorica_pool *pool,
+                          const struct lorica_replay *replay,
+                          const struct lorica_trainer_options *options,
+                          struct lorica_adapter *adapter, float *losses, float *grad_norms,
+                          struct lorica_error *err) LORICA_MUSTCHECK;
+
+#endif
