@@ -143,18 +143,20 @@ static uint8_t nf4_code(float x) {
 
 void lorica_nf4_quantise(const float *x, size_t count, uint8_t *codes, float *absmax) {
     memset(codes, 0, (count + 1) / 2);
+    if (count % 2)
+        codes[count / 2] = 7; /* the zero that bitsandbytes pads with */
     for (size_t begin = 0; begin < count; begin += LORICA_NF4_BLOCK) {
         const bool whole = count - begin >= LORICA_NF4_BLOCK;
         const size_t end = whole ? begin + LORICA_NF4_BLOCK : count;
         float top = 0;
         for (size_t i = begin; i < end; i++)
             top = fabsf(x[i]) > top ? fabsf(x[i]) : top;
-        if (top < 1e-38f)
-            top = 1e-38f;
-        absmax[begin / LORICA_NF4_BLOCK] = top;
-        const float inverse = 1.0f / top;
+        /* A whole block keeps the scale as it is, a partial one is kept above 1e-38. */
+        const float divisor = top < 1e-38f ? 1e-38f : top;
+        absmax[begin / LORICA_NF4_BLOCK] = whole ? top : divisor;
+        const float inverse = 1.0f / divisor;
         for (size_t i = begin; i < end; i++) {
-            float scaled = whole ? x[i] * inverse : x[i] / top;
+            float scaled = whole ? x[i] * inverse : x[i] / divisor;
             scaled = scaled < -1 ? -1 : scaled > 1 ? 1 : scaled;
             codes[i / 2] |= (uint8_t)(nf4_code(scaled) << (i % 2 == 0 ? 4 : 0));
         }
@@ -186,12 +188,10 @@ void lorica_nf4_quantise_absmax(const float *absmax, size_t blocks, uint8_t *cod
         float top = 0;
         for (size_t i = begin; i < end; i++)
             top = fabsf(absmax[i] - offset) > top ? fabsf(absmax[i] - offset) : top;
-        if (top < 1e-38f)
-            top = 1e-38f;
         nested_absmax[begin / LORICA_NF4_NESTED_BLOCK] = top;
-        const float inverse = 1.0f / top;
-        for (size_t i = begin; i < end; i++)
-            codes[i] = dynamic_code((absmax[i] - offset) * inverse);
+        const float inverse = top > 0 ? 1.0f / top : 0;
+        for (size_t i = begin; i < end; i++) /* all alike: any code gives the offset */
+            codes[i] = top > 0 ? dynamic_code((absmax[i] - offset) * inverse) : 0;
     }
     *ret_offset = offset;
 }

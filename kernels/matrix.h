@@ -78,7 +78,7 @@ void lorica_nf4_untile(uint8_t *flat, const uint8_t *tiled, uint32_t n, uint32_t
 /** Quantises `count` values as bitsandbytes' default torch path does: blocks of 64, code by the 15
  * thresholds (ties go down) of x * (1 / absmax), all-zero blocks code 7 with absmax as torch gives;
  * a partial last block divides. codes: ceil(count/2) bytes, first element in the high nibble (odd
- * count: low nibble of the last byte as bitsandbytes pads); absmax: [ceil(count/64)]. */
+ * count: the last low nibble is 7, as bitsandbytes pads); absmax: [ceil(count/64)]. */
 void lorica_nf4_quantise(const float *x, size_t count, uint8_t *codes, float *absmax);
 
 /** Second level, as bitsandbytes: offset = mean(absmax), then nearest entry of the dynamic map of
