@@ -25,7 +25,7 @@ int lorica_buf_status(const struct lorica_buf *buf) { return buf->failure; }
 void *lorica_buf_reserve(struct lorica_buf *buf, size_t len) {
     if (buf->failure)
         return NULL;
-    if (len > buf->max - buf->len) {
+    if (len > buf->max - buf->len || len >= SIZE_MAX - buf->len) {
         buf->failure = LORICA_ELIMIT;
         return NULL;
     }

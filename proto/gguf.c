@@ -195,9 +195,11 @@ static int read_all(struct cursor *c, struct lorica_gguf *file, struct lorica_er
     if (take_uint(c, 4) != 0x46554747) /* "GGUF" */
         return lorica_fail(err, LORICA_EFORMAT, "no GGUF file: the magic number is missing");
     const uint32_t version = (uint32_t)take_uint(c, 4);
-    if (version != 2 && version != 3)
+    if (!c->failed && version != 2 && version != 3)
         return lorica_fail(err, LORICA_EUNSUPPORTED, "GGUF version %u: 2 and 3 are read", version);
     const uint64_t tensors = take_uint(c, 8), values = take_uint(c, 8);
+    if (c->failed)
+        return lorica_fail(err, LORICA_EFORMAT, "GGUF: the file is cut off at %zu bytes", c->len);
     if (tensors > MAX_TENSORS || values > MAX_VALUES)
         return lorica_fail(err, LORICA_EFORMAT, "GGUF: %llu tensors and %llu metadata values",
                            (unsigned long long)tensors, (unsigned long long)values);
