@@ -94,8 +94,8 @@ static void test_malformed_body_is_refused(void **state) {
         "--XyZ\r\nContent-Disposition: form-data; name=\"\xff\"\r\n\r\n\r\n--XyZ--",
         "--XyZ\r\nContent-Disposition: form-data;\r\n name=a\r\n\r\n\r\n--XyZ--",
         "--XyZ\r\nContent-Disposition: form-data; name=a\nX: y\r\n\r\n\r\n--XyZ--",
-        "--XyZ\r\nContent-Disposition: form-data; name=a\r\nContent-Disposition: form-data; "
-        "name=b\r\n\r\n\r\n--XyZ--",
+        ("--XyZ\r\nContent-Disposition: form-data; name=a\r\nContent-Disposition: form-data; "
+         "name=b\r\n\r\n\r\n--XyZ--"),
     };
     struct lorica_buf out;
     struct lorica_error err;
