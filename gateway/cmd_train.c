@@ -241,6 +241,7 @@ static int load_data(struct session *s, const struct train *t, struct lorica_err
         (void)printf("%zu were longer than %u tokens and lost their end, %zu of them all of the "
                      "answer; --max-length raises the limit\n",
                      s->data.cut, length, s->data.skipped);
+    (void)fflush(stdout); /* before the progress, which goes to stderr */
     return 0;
 }
 
