@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -95,10 +96,16 @@ def lorica(lorica_bin, tmp_path):
 
 
 def make_data(lorica_bin, parent):
-    """A data directory with the tiny base in it."""
+    """A data directory with the tiny base in it, which may here go on for 16,384 positions: long
+    enough to be interrupted."""
+    source = parent / "tiny"
+    shutil.copytree(TINY, source)
+    config = json.loads((source / "config.json").read_text())
+    config["max_position_embeddings"] = 16384
+    (source / "config.json").write_text(json.dumps(config))
     made = Lorica(lorica_bin, parent / "data")
     made("init")
-    made("base", "import", TINY, "--name", "tiny")
+    made("base", "import", source, "--name", "tiny")
     return made
 
 

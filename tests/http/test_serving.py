@@ -11,7 +11,7 @@ import pytest
 from api import Api, read_all
 from conftest import Server, make_data, write_adapter
 
-LONG = 1500  # tokens: a while, even for the tiny base
+LONG = 12000  # tokens: a while, even for the tiny base
 
 
 def start_stream(api, model="base", tokens=LONG):
