@@ -57,6 +57,21 @@ static bool parse_format(const char *word, enum lorica_format *ret) {
     return false;
 }
 
+/* Content that is there already keeps the name it has. */
+static int report_known(const char *path, const char *wanted, struct lorica_error *err) {
+    struct lorica_base *known;
+    const int rc = lorica_base_open(path, &known, err);
+    if (rc)
+        return rc;
+    (void)printf("%s was imported before: nothing to do\n", known->name);
+    if (strcmp(known->name, wanted) != 0)
+        (void)fprintf(stderr,
+                      "lorica: the same content is here already as %s, and keeps that name\n",
+                      known->name);
+    lorica_base_close(known);
+    return 0;
+}
+
 /* Gives the new file its place by its digest; a file that is there already is the same. */
 static int settle(const char *bases, const char *fresh, struct lorica_error *err) {
     struct lorica_base *base;
@@ -70,7 +85,7 @@ static int settle(const char *bases, const char *fresh, struct lorica_error *err
     if (!path)
         rc = lorica_fail(err, LORICA_ENOMEM, "no memory for a path");
     else if (lorica_path_exists(path))
-        (void)printf("%s was imported before: nothing to do\n", base->name);
+        rc = report_known(path, base->name, err);
     else if (rename(fresh, path) != 0)
         rc = lorica_fail_errno(err, path, "cannot rename");
     else

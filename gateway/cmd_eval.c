@@ -2,6 +2,7 @@
  * lorica eval: the numbers, for anyone who wants to check them. */
 #include <errno.h>
 #include <math.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -211,16 +212,36 @@ static int logits(int argc, char **argv) {
 /* -- perplexity ----------------------------------------------------------------------------------
  */
 
-static void print_json(const struct lorica_eval_result *r, bool kl, const char *compute) {
+/* The figures of the arithmetic that was asked for come first; --kl adds both and how they differ.
+ */
+struct report {
+    const struct lorica_eval_result *result;
+    enum lorica_compute compute;
+    bool kl;
+};
+
+static double nll_of(const struct report *report) {
+    const bool fast = report->kl && report->compute == LORICA_COMPUTE_FAST;
+    return fast ? report->result->fast_nll : report->result->nll;
+}
+
+static const char *compute_name(const struct report *report) {
+    return report->compute == LORICA_COMPUTE_FAST ? "fast" : "exact";
+}
+
+static void print_json(const struct report *report) {
+    const struct lorica_eval_result *r = report->result;
     struct lorica_buf out;
     lorica_buf_init(&out, OUTPUT_MAX);
     struct lorica_jsonw w = {.out = &out};
     lorica_jsonw_object(&w, NULL);
-    lorica_jsonw_string(&w, "compute", kl ? "exact" : compute);
+    lorica_jsonw_string(&w, "compute", compute_name(report));
     lorica_jsonw_integer(&w, "tokens", (int64_t)r->tokens);
-    lorica_jsonw_number(&w, "nll", r->nll);
-    lorica_jsonw_number(&w, "perplexity", r->perplexity);
-    if (kl) {
+    lorica_jsonw_number(&w, "nll", nll_of(report));
+    lorica_jsonw_number(&w, "perplexity", exp(nll_of(report)));
+    if (report->kl) {
+        lorica_jsonw_number(&w, "exact_nll", r->nll);
+        lorica_jsonw_number(&w, "exact_perplexity", r->perplexity);
         lorica_jsonw_number(&w, "fast_nll", r->fast_nll);
         lorica_jsonw_number(&w, "fast_perplexity", r->fast_perplexity);
         lorica_jsonw_number(&w, "mean_kl", r->mean_kl);
@@ -232,14 +253,17 @@ static void print_json(const struct lorica_eval_result *r, bool kl, const char *
     lorica_buf_finish(&out);
 }
 
-static void print_text(const struct lorica_eval_result *r, bool kl, const char *compute) {
+static void print_text(const struct report *report) {
+    const struct lorica_eval_result *r = report->result;
     (void)printf("tokens      %llu\nnll         %.6f  (%s)\nperplexity  %.4f\n",
-                 (unsigned long long)r->tokens, r->nll, kl ? "exact" : compute, r->perplexity);
-    if (kl)
-        (void)printf("fast: nll %.6f, perplexity %.4f (%+.3f %%)\n"
+                 (unsigned long long)r->tokens, nll_of(report), compute_name(report),
+                 exp(nll_of(report)));
+    if (report->kl)
+        (void)printf("exact: nll %.6f, perplexity %.4f\n"
+                     "fast: nll %.6f, perplexity %.4f (%+.3f %%)\n"
                      "KL(exact || fast): mean %.3g, 99th percentile %.3g nats per token\n"
                      "same most likely token: %.2f %%\n",
-                     r->fast_nll, r->fast_perplexity,
+                     r->nll, r->perplexity, r->fast_nll, r->fast_perplexity,
                      100 * (r->fast_perplexity / r->perplexity - 1), r->mean_kl, r->p99_kl,
                      100 * r->top1_agreement);
 }
@@ -305,10 +329,11 @@ static int perplexity(int argc, char **argv) {
         rc = lorica_eval_perplexity(&eval, compute, kl, ids.ids, ids.count, (uint32_t)window,
                                     show_progress, NULL, &result, &err);
     }
+    const struct report report = {&result, compute, kl};
     if (!rc && json)
-        print_json(&result, kl, compute_word);
+        print_json(&report);
     else if (!rc)
-        print_text(&result, kl, compute_word);
+        print_text(&report);
     free(ids.ids);
     close_subject(&s);
     return rc ? lorica_cmd_fail(&err) : LORICA_EXIT_OK;

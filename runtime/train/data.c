@@ -131,7 +131,9 @@ int lorica_train_data_line(const char *line, size_t len, const struct lorica_tok
     free(tokens.ids);
     lorica_buf_finish(&mask);
     lorica_json_destroy(root);
-    return rc == LORICA_EINVAL ? lorica_fail(err, LORICA_EFORMAT, "%s", err ? err->text : "") : rc;
+    if (rc == LORICA_EINVAL && err)
+        err->code = LORICA_EFORMAT;
+    return rc == LORICA_EINVAL ? LORICA_EFORMAT : rc;
 }
 
 /* -- files -- */
@@ -152,7 +154,7 @@ static int add_line(struct load *load, const char *line, size_t len, uint32_t nu
     int rc = lorica_train_data_line(line, len, load->tokenizer, load->chat, load->max_length,
                                     &example, &cut, err);
     if (rc != 0)
-        return lorica_fail_prefix(err, "%s:%u", load->path, number);
+        return lorica_fail_prefix(err, "%s: line %u", load->path, number);
     data->cut += cut;
     if (example.answers == 0) {
         data->skipped++;
@@ -203,8 +205,8 @@ static int read_lines(struct load *load, FILE *file, char *line, struct lorica_t
     for (uint32_t number = 1; number < UINT32_MAX; number++) {
         const int got = next_line(file, line, &len);
         if (got == LORICA_ELIMIT)
-            return lorica_fail(err, got, "%s:%u: the line is longer than %zu bytes", load->path,
-                               number, LORICA_TRAIN_LINE_MAX);
+            return lorica_fail(err, got, "%s: line %u is longer than %zu bytes", load->path, number,
+                               LORICA_TRAIN_LINE_MAX);
         if (got < 0)
             return lorica_fail(err, got, "%s cannot be read: %s", load->path, strerror(errno));
         if (got == 0)

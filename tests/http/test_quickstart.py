@@ -7,6 +7,7 @@ import pathlib
 import re
 import socket
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -61,6 +62,18 @@ def test_output_names_the_version_of_each_answer_and_how_to_go_on(quickstart):
     for text in ("curl --cacert", "openai.OpenAI(", "deploy/quickstart --stop", env["LORICA_DATA"]):
         assert text in output
     assert re.search(r"process \d+", output)
+
+
+def test_lines_to_paste_work_as_they_stand(quickstart):
+    output, env = quickstart
+    begin, snippet = output.index("\ncurl --cacert"), output.index("# pip install openai")
+    curl = subprocess.run(["bash", "-c", output[begin:snippet]], env=env, text=True, check=True,
+                          stdout=subprocess.PIPE, timeout=120).stdout
+    assert json.loads(curl)["model"] == "cardiology@1"
+    code = output[snippet:output.index("The lorica command is")]
+    answer = subprocess.run([sys.executable, "-c", code], env=env, text=True, check=True,
+                            stdout=subprocess.PIPE, timeout=120).stdout
+    assert answer.startswith("paediatrics@1 ") and len(answer) > 40
 
 
 def test_second_run_trains_nothing_and_starts_nothing(quickstart):

@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: MIT */
+#include "gateway/train.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "gateway/cmd.h"
+#include "gateway/files.h"
+#include "proto/json.h"
+
+/* The examples, and what turns text into them. */
+struct examples {
+    struct lorica_tokenizer *tokenizer;
+    struct lorica_chat_template *chat;
+    struct lorica_train_data data, held_apart;
+};
+
+static void free_examples(struct examples *e) {
+    lorica_train_data_finish(&e->data);
+    lorica_train_data_finish(&e->held_apart);
+    lorica_chat_destroy(e->chat);
+    lorica_tokenizer_destroy(e->tokenizer);
+}
+
+static int load_examples(struct examples *e, const struct lorica_base *b,
+                         const struct lorica_train_job *job, struct lorica_error *err) {
+    uint32_t length = job->max_length;
+    if (length > b->arch.max_positions)
+        length = b->arch.max_positions;
+    int rc = lorica_tokenizer_create(b->metadata, b->metadata_len, &e->tokenizer, err);
+    if (!rc)
+        rc = lorica_chat_create(b->metadata, b->metadata_len, &e->chat, err);
+    if (!rc)
+        rc = lorica_train_data_load(job->data_path, e->tokenizer, e->chat, length, &e->data, err);
+    if (!rc && job->eval_path)
+        rc = lorica_train_data_load(job->eval_path, e->tokenizer, e->chat, length, &e->held_apart,
+                                    err);
+    if (rc)
+        return rc;
+    (void)printf("%s: %zu examples%s\n", job->data_path, e->data.count,
+                 job->eval_path ? "" : "; --eval FILE would measure on examples held apart");
+    if (e->data.cut > 0)
+        (void)printf("%zu were longer than %u tokens and lost their end, %zu of them all of the "
+                     "answer; --max-length raises the limit\n",
+                     e->data.cut, length, e->data.skipped);
+    (void)fflush(stdout); /* before the progress, which goes to stderr */
+    return 0;
+}
+
+/* Fails before the work where the disk is too full for what it makes. */
+static int check_room(const char *dir, uint64_t needed, struct lorica_error *err) {
+    struct statvfs fs;
+    if (statvfs(dir, &fs) == 0 && (uint64_t)fs.f_bavail * fs.f_frsize < needed)
+        return lorica_fail(err, LORICA_ENOSPC,
+                           "%s: the adapter needs %llu MB, the disk has %llu MB left", dir,
+                           (unsigned long long)(needed >> 20),
+                           (unsigned long long)((uint64_t)fs.f_bavail * fs.f_frsize >> 20));
+    return 0;
+}
+
+static void print_progress(void *arg, const struct lorica_trainer_progress *p) {
+    const bool terminal = isatty(STDERR_FILENO);
+    const uint64_t each = p->steps < 10 ? 1 : p->steps / 10;
+    if (!terminal && p->step % each != 0 && p->step != p->steps)
+        return;
+    const double left = p->seconds / (double)p->step * (double)(p->steps - p->step);
+    char bar[21];
+    for (unsigned i = 0; i < 20; i++)
+        bar[i] = (uint64_t)(i + 1) * p->steps <= p->step * 20 ? '#' : '.';
+    bar[20] = '\0';
+    (void)fprintf(stderr, "%s[%s] %llu/%llu  loss %.3f  %.0f tokens/s  %.0f s left%s",
+                  terminal ? "\r" : "", bar, (unsigned long long)p->step,
+                  (unsigned long long)p->steps, p->loss, (double)p->tokens / p->seconds, left,
+                  terminal && p->step != p->steps ? "  " : "\n");
+    (void)fflush(stderr);
+}
+
+/* Facts for the registry: how the adapter came to be. */
+static int write_manifest(const char *dir, const struct lorica_train_job *job,
+                          const struct lorica_trainer_result *r, double before, double after,
+                          struct lorica_error *err) {
+    struct lorica_buf out;
+    lorica_buf_init(&out, LORICA_TRAIN_TEXT_MAX);
+    struct lorica_jsonw w = {.out = &out};
+    lorica_jsonw_object(&w, NULL);
+    lorica_jsonw_string(&w, "trainer", "lorica " LORICA_VERSION);
+    lorica_jsonw_integer(&w, "rank", job->spec.rank);
+    lorica_jsonw_number(&w, "alpha", job->spec.alpha);
+    lorica_jsonw_number(&w, "lr", job->options.lr);
+    lorica_jsonw_integer(&w, "batch", job->options.batch);
+    lorica_jsonw_integer(&w, "steps", (int64_t)r->steps);
+    lorica_jsonw_integer(&w, "tokens", (int64_t)r->tokens);
+    lorica_jsonw_integer(&w, "seed", (int64_t)job->options.seed);
+    lorica_jsonw_number(&w, "train_loss", r->loss);
+    if (job->eval_path) {
+        lorica_jsonw_number(&w, "eval_loss_base", before);
+        lorica_jsonw_number(&w, "eval_loss", after);
+    }
+    lorica_jsonw_end_object(&w);
+    (void)lorica_buf_puts(&out, "\n");
+    int rc = lorica_buf_status(&out);
+    rc = rc ? lorica_fail(err, rc, "manifest.json: %s", lorica_err_text(rc))
+            : lorica_train_write(dir, "manifest.json", &out, err);
+    lorica_buf_finish(&out);
+    return rc;
+}
+
+static int train_into(struct lorica_train_session *s, const struct examples *e,
+                      const struct lorica_train_job *job, const char *dir,
+                      struct lorica_error *err) {
+    struct lorica_trainer_result result = {0};
+    double before = 0, after = 0;
+    int rc = lorica_train_adapter_new(&job->spec, s->base, &s->adapter, err);
+    if (!rc)
+        rc = check_room(dir, lorica_train_weights_nbytes(&s->base->arch, s->adapter), err);
+    if (!rc && job->eval_path)
+        rc = lorica_trainer_evaluate(s->base, s->pool, &e->held_apart, NULL, &before, err);
+    if (!rc)
+        rc = lorica_trainer_run(s->base, s->pool, &e->data, &job->options, s->adapter,
+                                print_progress, NULL, &result, err);
+    if (!rc && job->eval_path)
+        rc = lorica_trainer_evaluate(s->base, s->pool, &e->held_apart, s->adapter, &after, err);
+    struct lorica_buf config;
+    lorica_buf_init(&config, LORICA_TRAIN_TEXT_MAX);
+    if (!rc)
+        rc = lorica_train_config_encode(&job->spec, s->base, &config);
+    if (!rc)
+        rc = lorica_train_write_adapter(dir, s, &config, err);
+    if (!rc)
+        rc = write_manifest(dir, job, &result, before, after, err);
+    lorica_buf_finish(&config);
+    if (rc)
+        return rc;
+    (void)printf("%llu updates, %llu tokens in %.0f s; training loss %.3f",
+                 (unsigned long long)result.steps, (unsigned long long)result.tokens,
+                 result.seconds, result.loss);
+    if (job->eval_path)
+        (void)printf("; held apart %.3f, before %.3f (%+.0f %%)", after, before,
+                     100 * (after / before - 1));
+    (void)printf("\nwritten to %s\n", dir);
+    return 0;
+}
+
+static int publish(const struct lorica_train_job *job, const char *dir) {
+    struct lorica_client *client = NULL;
+    struct lorica_json *version = NULL;
+    struct lorica_error err = {0};
+    bool existing = false;
+    if (!lorica_client_open(&job->where, &client))
+        return LORICA_EXIT_FAILED;
+    const int rc = lorica_client_publish(client, job->name, dir, job->channel, job->message,
+                                         &version, &existing, &err);
+    if (!rc)
+        (void)printf("published %s@%lld%s%s\n", job->name,
+                     (long long)lorica_member_number(version, "version"),
+                     job->channel ? ", now live on channel " : "",
+                     job->channel ? job->channel : "");
+    lorica_json_destroy(version);
+    lorica_client_destroy(client);
+    if (rc)
+        (void)lorica_fail_prefix(&err, "the adapter is in %s, but was not published", dir);
+    return rc ? lorica_cmd_fail(&err) : LORICA_EXIT_OK;
+}
+
+/* Where the adapter goes: --out, else DIR/train/NAME. For free(). */
+static char *output_dir(const struct lorica_train_job *job, struct lorica_error *err) {
+    char *dir = NULL, *data = NULL, *all = NULL;
+    if (job->out) {
+        dir = strdup(job->out);
+    } else if ((data = lorica_data_dir(job->where.data)) &&
+               (all = lorica_path_join(data, "train"))) {
+        dir = lorica_path_join(all, job->name);
+    }
+    free(data);
+    free(all);
+    if (!dir)
+        (void)lorica_fail(err, LORICA_ENOMEM, "no memory for a path");
+    else if (lorica_dirs_make(dir, 0755, err) == 0)
+        return dir;
+    free(dir);
+    return NULL;
+}
+
+int lorica_train_run(const struct lorica_train_job *job) {
+    struct lorica_train_session s = {0};
+    struct examples examples = {0};
+    struct lorica_error err = {0};
+    char *dir = output_dir(job, &err);
+    int rc = dir ? lorica_train_open(&s, job, &err) : err.code;
+    if (!rc)
+        rc = load_examples(&examples, s.base, job, &err);
+    if (!rc)
+        rc = train_into(&s, &examples, job, dir, &err);
+    free_examples(&examples);
+    lorica_train_close(&s);
+    int status = rc ? lorica_cmd_fail(&err) : LORICA_EXIT_OK;
+    if (!rc && job->publish)
+        status = publish(job, dir);
+    free(dir);
+    return status;
+}

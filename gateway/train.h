@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT
+ * What lorica train does, once its command line is understood: train.c learns, train_replay.c
+ * repeats a given trace. Both open a session and leave an adapter's two files. */
+#ifndef LORICA_GATEWAY_TRAIN_H
+#define LORICA_GATEWAY_TRAIN_H
+
+#include "gateway/client_cmd.h"
+#include "runtime/train/save.h"
+#include "runtime/train/trainer.h"
+
+/** A run as the command line asks for it. All text is borrowed from there. */
+struct lorica_train_job {
+    struct lorica_client_options where;
+    const char *name, *data_path;  /**< NULL for a replay */
+    const char *base;              /**< name, digest or file; NULL: the only one there is */
+    const char *out;               /**< NULL: DIR/train/NAME */
+    const char *eval_path;         /**< NULL: nothing is held apart */
+    bool publish;                  /**< through the server, when trained */
+    const char *channel, *message; /**< of the publish; may be NULL */
+    const char *replay, *init;     /**< the trace and the adapter that it begins with */
+    struct lorica_trainer_options options;
+    struct lorica_train_spec spec;
+    uint32_t max_length; /**< tokens of an example */
+    unsigned threads;    /**< 0: one per core */
+};
+
+/** Trains, writes the adapter and its manifest, and publishes it if that was asked for. Prints what
+ * it does; returns an enum lorica_exit. */
+int lorica_train_run(const struct lorica_train_job *job);
+
+/** Feeds the trace and writes replay.safetensors and the adapter. Returns an enum lorica_exit. */
+int lorica_train_replay(const struct lorica_train_job *job);
+
+/* What both share (train_session.c). */
+
+/** Largest file that is read or written, and largest text. */
+#define LORICA_TRAIN_FILE_MAX ((size_t)2 << 30)
+#define LORICA_TRAIN_TEXT_MAX ((size_t)1 << 20)
+
+/** All that a run opens; zeroed before. */
+struct lorica_train_session {
+    struct lorica_base *base;
+    struct lorica_pool *pool;
+    struct lorica_adapter *adapter; /**< a reference, or NULL */
+};
+
+/** Opens base and pool. On failure the caller closes what was opened. */
+int lorica_train_open(struct lorica_train_session *s, const struct lorica_train_job *job,
+                      struct lorica_error *err) LORICA_MUSTCHECK;
+void lorica_train_close(struct lorica_train_session *s);
+
+/** Writes DIR/NAME whole or not at all. */
+int lorica_train_write(const char *dir, const char *name, const struct lorica_buf *bytes,
+                       struct lorica_error *err) LORICA_MUSTCHECK;
+
+/** Writes the two files that PEFT reads into `dir`; `config` is the text of adapter_config.json. */
+int lorica_train_write_adapter(const char *dir, const struct lorica_train_session *s,
+                               const struct lorica_buf *config,
+                               struct lorica_error *err) LORICA_MUSTCHECK;
+
+#endif

@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: MIT
+"""lorica train and the base and eval verbs on the tiny base: what they make, and what they say of
+bad input."""
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from conftest import REPO, TINY
+
+USAGE, FAILED = 2, 1
+
+
+def chat_line(question, answer):
+    return json.dumps({"messages": [{"role": "user", "content": question},
+                                    {"role": "assistant", "content": answer}]})
+
+
+@pytest.fixture
+def examples(tmp_path):
+    """A few examples; examples(extra lines) gives the file."""
+    def write(*more):
+        path = tmp_path / "examples.jsonl"
+        lines = [chat_line(f"Where is room {i}?", f"Room {i} is on floor {i}.") for i in range(6)]
+        lines.append(json.dumps({"prompt": "Say yes.", "completion": "Yes."}))
+        path.write_text("\n".join([*lines, *more]) + "\n", encoding="utf-8")
+        return path
+    return write
+
+
+def weights(directory):
+    return load_file(directory / "adapter_model.safetensors")
+
+
+# Training.
+
+
+def test_training_learns_and_leaves_what_peft_reads(data_dir, examples, tmp_path):
+    out = tmp_path / "out"
+    done = data_dir("train", "rooms", examples(), "--eval", examples(), "--out", out, "--epochs", 8,
+                    "--lr", "0.01", "--rank", 4, "--targets", "q,v,down")
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["eval_loss"] < 0.8 * manifest["eval_loss_base"]
+    assert "7 examples" in done.stdout and str(out) in done.stdout
+    config = json.loads((out / "adapter_config.json").read_text())
+    assert config["peft_type"] == "LORA" and config["r"] == 4 and config["lora_alpha"] == 8
+    assert set(config["target_modules"]) == {"q_proj", "v_proj", "down_proj"}
+    tensors = weights(out)
+    assert len(tensors) == 2 * 3 * 2
+    name = "base_model.model.model.layers.1.mlp.down_proj.lora_"
+    assert tensors[name + "A.weight"].shape == (4, 128)
+    assert tensors[name + "B.weight"].shape == (64, 4)
+    assert all(np.isfinite(t).all() and t.any() for t in tensors.values())
+
+
+def test_same_seed_gives_the_same_bytes_and_another_does_not(data_dir, examples, tmp_path):
+    made = []
+    for name, seed in (("a", 7), ("b", 7), ("c", 8)):
+        data_dir("train", "rooms", examples(), "--out", tmp_path / name, "--steps", 4, "--seed",
+                 seed, "--threads", 2)
+        made.append((tmp_path / name / "adapter_model.safetensors").read_bytes())
+    assert made[0] == made[1] != made[2]
+
+
+def test_trained_adapter_is_published_and_answers(own_server, examples):
+    lorica = own_server.lorica
+    done = lorica("train", "rooms", examples(), "--epochs", 1, "--publish", "--channel", "stable",
+                  "--message", "first")
+    assert "published rooms@1, now live on channel stable" in done.stdout
+    history = lorica.json("adapter", "history", "rooms")["data"]
+    assert any("first" in json.dumps(entry) for entry in history)
+    assert "rooms@1" in lorica("chat", "rooms", "--prompt", "Hello", "--max-tokens", 4).stderr
+
+
+def test_adapter_that_cannot_be_published_is_kept(data_dir, examples, tmp_path):
+    done = data_dir("train", "rooms", examples(), "--steps", 1, "--out", tmp_path / "out",
+                    "--publish", code=FAILED, LORICA_SERVER="https://127.0.0.1:9")
+    assert f"the adapter is in {tmp_path / 'out'}, but was not published" in done.stderr
+    assert weights(tmp_path / "out")
+
+
+@pytest.mark.parametrize("line, says", [
+    ("{", "line 8"),
+    ('{"messages":[]}', "line 8"),
+    ('{"messages":[{"role":"user","content":"x"}]}', "line 8"),
+    ('{"messages":[{"role":"wizard","content":"x"},{"role":"assistant","content":"y"}]}', "wizard"),
+    ('{"prompt":"x"}', "line 8"),
+    ('{"prompt":"x","completion":7}', "line 8"),
+    ('{"question":"x","answer":"y"}', "line 8"),
+    ('["x"]', "line 8"),
+    ('{"prompt":"x","completion":"\\ud800"}', "line 8"),
+])
+def test_bad_line_is_named_and_nothing_is_trained(data_dir, examples, tmp_path, line, says):
+    path = examples(line)
+    done = data_dir("train", "rooms", path, "--out", tmp_path / "out", code=FAILED)
+    assert says in done.stderr and str(path) in done.stderr
+    assert not list((tmp_path / "out").glob("*"))
+
+
+@pytest.mark.parametrize("words", [
+    ["--rank", "0"], ["--rank", "x"], ["--lr", "nan"], ["--lr", "-1"], ["--targets", "q,z"],
+    ["--schedule", "square"], ["--epochs", "0"], ["--dropout", "1"], ["--init", "somewhere"],
+    ["--channel", "stable"], ["--beta2", "1"]])
+def test_wrong_options_are_wrong_usage(data_dir, examples, words):
+    done = data_dir("train", "rooms", examples(), *words, code=USAGE)
+    assert words[0] in done.stderr
+
+
+def test_no_data_and_no_base_are_named(lorica, data_dir, examples, tmp_path):
+    missing = tmp_path / "missing.jsonl"
+    assert str(missing) in data_dir("train", "rooms", missing, code=FAILED).stderr
+    (tmp_path / "empty.jsonl").write_text("\n")
+    assert "empty.jsonl" in data_dir("train", "rooms", tmp_path / "empty.jsonl", code=FAILED).stderr
+    assert "nobody" in data_dir("train", "x", examples(), "--base", "nobody", code=FAILED).stderr
+
+
+# Replay.
+
+
+@pytest.fixture
+def trace(tmp_path):
+    path = tmp_path / "trace.safetensors"
+    ids = np.random.default_rng(3).integers(3, 500, (3, 2, 12)).astype(np.int32)
+    save_file({"input_ids": ids, "labels": ids.copy()}, path)
+    return path
+
+
+def test_replay_writes_a_loss_and_a_norm_for_each_step(data_dir, adapter, trace, tmp_path):
+    out = tmp_path / "out"
+    data_dir("train", "--replay", trace, "--init", adapter(1), "--base", "tiny", "--out", out)
+    curves = load_file(out / "replay.safetensors")
+    assert curves["losses"].shape == curves["grad_norms"].shape == (3,)
+    assert (curves["losses"] > 1).all() and (curves["grad_norms"] > 0).all()
+    before, after = weights(tmp_path / "adapter-1"), weights(out)
+    assert before.keys() == after.keys()
+    assert all((before[name] != after[name]).any() for name in before)
+
+
+@pytest.mark.parametrize("words", [
+    ["--epochs", "2"], ["--rank", "4"], ["--schedule", "constant"], ["--publish"], ["--seed", "1"]])
+def test_option_that_a_replay_would_ignore_is_refused(data_dir, adapter, trace, tmp_path, words):
+    done = data_dir("train", "--replay", trace, "--init", adapter(1), "--base", "tiny", "--out",
+                    tmp_path / "out", *words, code=USAGE)
+    assert f"{words[0]} does not go with --replay" in done.stderr
+
+
+@pytest.mark.parametrize("change, says", [
+    (lambda t: {"input_ids": t["input_ids"]}, "labels"),
+    (lambda t: {**t, "labels": t["labels"][:2]}, "labels"),
+    (lambda t: {**t, "input_ids": t["input_ids"].astype(np.float32)}, "input_ids"),
+    (lambda t: {**t, "input_ids": t["input_ids"] + 100000}, "100"),
+])
+def test_bad_trace_is_named(data_dir, adapter, trace, tmp_path, change, says):
+    save_file(change(load_file(trace)), trace)
+    done = data_dir("train", "--replay", trace, "--init", adapter(1), "--base", "tiny", "--out",
+                    tmp_path / "out", code=FAILED)
+    assert says in done.stderr
+
+
+# Bases.
+
+
+def test_base_is_imported_once_listed_inspected_and_exported(lorica, tmp_path):
+    lorica("init")
+    assert "imported tiny: sha256:" in lorica("base", "import", TINY).stdout
+    assert "was imported before" in lorica("base", "import", TINY).stdout
+    (listed,) = lorica.json("base", "list")["data"]
+    assert listed["name"] == "tiny"
+    inspected = lorica.json("base", "inspect")
+    assert inspected["digest"] == listed["digest"]
+    assert inspected["architecture"]["layers"] == 2
+    lorica("base", "export", "tiny", tmp_path / "out")
+    again = lorica("base", "import", tmp_path / "out", "--name", "again")
+    assert again.stdout == "tiny was imported before: nothing to do\n"
+    assert "as tiny" in again.stderr
+
+
+def test_import_from_gguf_names_itself(lorica):
+    lorica("init")
+    lorica("base", "import", REPO / "tests/golden/tiny.gguf")
+    (listed,) = lorica.json("base", "list")["data"]
+    assert listed["name"] == "tiny-test"
+
+
+@pytest.mark.parametrize("change, says", [
+    (lambda b: b[:1000], "tiny.gguf"),
+    (lambda b: b[:-100], "tiny.gguf"),
+    (lambda b: b"GGUX" + b[4:], "GGUF"),
+    (lambda b: b.replace(b"llama.block_count", b"llama.block_cOunt"), "layers"),
+    (lambda b: b.replace(b"blk.1.ffn_up.weight", b"blk.1.ffn_uq.weight"), "ffn_u"),
+])
+def test_bad_gguf_is_refused_and_leaves_nothing(lorica, tmp_path, change, says):
+    lorica("init")
+    path = tmp_path / "tiny.gguf"
+    path.write_bytes(change((REPO / "tests/golden/tiny.gguf").read_bytes()))
+    assert says in lorica("base", "import", path, code=FAILED).stderr
+    assert not [p for p in lorica.data.rglob("*") if p.is_file() and "bases" in p.parts]
+
+
+def test_tokenize_and_render_agree(data_dir):
+    text = "Crème brûlée, 42 €: <|im_end|> 👩‍⚕️"
+    plain = json.loads(data_dir("base", "tokenize", text=text).stdout)
+    special = json.loads(data_dir("base", "tokenize", "--special", text=text).stdout)
+    assert 2 in special and 2 not in plain and len(special) < len(plain)
+    rendered = json.loads(data_dir("base", "render", text=json.dumps(
+        [{"role": "user", "content": text}])).stdout)
+    assert rendered["ids"].count(2) == 2  # the system's end and the user's, none of the client's
+
+
+# Evaluation.
+
+
+def test_logits_of_a_batch_are_those_of_its_rows(data_dir, adapter, tmp_path):
+    ids = np.random.default_rng(5).integers(3, 500, (3, 9)).astype(np.int32)
+
+    def logits(rows):
+        save_file({"input_ids": rows}, tmp_path / "in.safetensors")
+        data_dir("eval", "logits", "--base", "tiny", "--adapter", adapter_dir, "--tokens",
+                 tmp_path / "in.safetensors", "--out", tmp_path / "out.safetensors")
+        return load_file(tmp_path / "out.safetensors")["logits"]
+
+    adapter_dir = adapter(2)
+    whole = logits(ids)
+    assert whole.shape[:2] == (3, 9)
+    for row in range(3):
+        assert (logits(ids[row:row + 1])[0] == whole[row]).all()
+
+
+def test_bad_token_ids_are_named(data_dir, tmp_path):
+    save_file({"input_ids": np.array([[5, 100000]], np.int32)}, tmp_path / "in.safetensors")
+    done = data_dir("eval", "logits", "--base", "tiny", "--tokens", tmp_path / "in.safetensors",
+                    "--out", tmp_path / "out.safetensors", code=FAILED)
+    assert "100000" in done.stderr and not (tmp_path / "out.safetensors").exists()
+
+
+def test_perplexity_in_both_ways_of_computing_is_near(data_dir, tmp_path):
+    path = tmp_path / "text"
+    path.write_text("The doctor will see you in the morning. " * 12)
+    def run(*words):
+        return data_dir.json("eval", "perplexity", "tiny", "--text", path, *words)
+
+    exact, fast = run("--compute", "exact"), run("--compute", "fast")
+    assert exact["perplexity"] != fast["perplexity"]
+    for compute, alone in (("exact", exact), ("fast", fast)):
+        both = run("--kl", "--compute", compute)
+        assert both["perplexity"] == pytest.approx(alone["perplexity"], rel=1e-9)
+        assert both[f"{compute}_perplexity"] == pytest.approx(alone["perplexity"], rel=1e-9)
+        assert 0 < both["mean_kl"] < 0.05
