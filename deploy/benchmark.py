@@ -13,6 +13,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -97,12 +98,14 @@ class Server:
     def __init__(self, command, port, ready, env=None, tls=None):
         self.port, self.tls = port, tls
         print("+", *command, file=sys.stderr)
+        self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen([str(c) for c in command], stdout=subprocess.DEVNULL,
-                                        stderr=subprocess.DEVNULL, env=env)
+                                        stderr=self.log, env=env)
         self.ready = ready
 
     def __enter__(self):
-        for _ in range(300):
+        end = time.monotonic() + 300
+        while time.monotonic() < end:
             try:
                 if self.request("GET", self.ready)[0] == 200:
                     return self
@@ -111,7 +114,10 @@ class Server:
             if self.process.poll() is not None:
                 break
             time.sleep(0.2)
-        raise RuntimeError("a server did not start")
+        self.process.kill()
+        self.process.wait()
+        self.log.seek(0)
+        raise RuntimeError(f"a server did not start: {self.log.read()[-2000:]!r}")
 
     def __exit__(self, *_):
         self.process.send_signal(signal.SIGTERM)
