@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The numbers against PyTorch, transformers, PEFT and bitsandbytes. What those computed stands in
 tests/golden, next to the scripts that made it."""
+import json
 import pathlib
 import platform
 import subprocess
@@ -10,9 +11,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 GOLDEN = pathlib.Path(__file__).resolve().parents[1] / "golden"
-LOGITS = GOLDEN / "logits"
+LOGITS, TRAINING = GOLDEN / "logits", GOLDEN / "training"
 EXACT_ERROR = 1e-4  # of the largest logit
 FAST_KL = 8e-3  # nats per token, mean
+TRAINING_ERROR = 1e-3  # relative
 CASES = ("none", "rank-4", "rank-8", "rank-16", "rslora", "patterns", "layers")
 ADAPTERS = {"tiny": "tiny", "tiny-nf4": "tiny", "tiny-odd-nf4": "tiny-odd"}
 
@@ -109,3 +111,42 @@ def test_imported_base_computes_as_the_directory_it_came_from(lorica, logits):
     got = logits("imported", expected, adapter)
     assert error(expected["rank-16"], got) <= EXACT_ERROR
     assert np.array_equal(got, logits(GOLDEN / "tiny-nf4", expected, adapter))
+
+
+# Training.
+
+
+def distance(a, b):
+    """Relative to b, in the Frobenius norm."""
+    assert a.shape == b.shape
+    return np.linalg.norm(a - b) / np.linalg.norm(b)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("case", ["plain", "decay", "ranks"])
+def test_replayed_training_is_that_of_pytorch(lorica, tmp_path, case, threads):
+    source, out = TRAINING / case, tmp_path / "out"
+    recipe = json.loads((source / "recipe.json").read_text())
+    options = [word for key, value in recipe["options"].items() for word in (f"--{key}", value)]
+    lorica("train", "--replay", source / "trace.safetensors", "--init", source / "init", "--base",
+           GOLDEN / recipe["base"], "--out", out, "--threads", threads, *options)
+    expected = load_file(source / "expected.safetensors")
+    curves = load_file(out / "replay.safetensors")
+    assert set(curves) == {"losses", "grad_norms"}
+    for name, curve in curves.items():
+        wanted = expected.pop(name)
+        off = np.abs(curve / wanted - 1).max()
+        print(f"{case} {name}: {off:.1e}")
+        assert curve.shape == wanted.shape and off <= TRAINING_ERROR, f"{name}: {off:.3g}"
+
+    before = load_file(source / "init/adapter_model.safetensors")
+    after = load_file(out / "adapter_model.safetensors")
+    assert set(after) == set(expected) == set(before)
+    for name, wanted in expected.items():
+        assert distance(before[name], wanted) > 100 * TRAINING_ERROR, f"{name} was not trained"
+        off = distance(after[name], wanted)
+        assert off <= TRAINING_ERROR, f"{name}: {off:.3g} of its norm"
+        moved = distance(after[name] - before[name], wanted - before[name])
+        assert moved <= TRAINING_ERROR, f"{name}: {moved:.3g} of what training changed"
+    assert (out / "adapter_config.json").read_text() == (source / "init/adapter_config.json"
+                                                         ).read_text()
