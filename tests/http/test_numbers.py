@@ -1,19 +1,27 @@
 # SPDX-License-Identifier: MIT
 """The numbers against PyTorch, transformers, PEFT and bitsandbytes. What those computed stands in
 tests/golden, next to the scripts that made it."""
+import hashlib
 import json
+import os
 import pathlib
 import platform
 import subprocess
+import sys
 
 import numpy as np
 import pytest
+from conftest import Lorica
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 GOLDEN = pathlib.Path(__file__).resolve().parents[1] / "golden"
+sys.path.insert(0, str(GOLDEN))
+import large_adapter  # noqa: E402
 LOGITS, TRAINING = GOLDEN / "logits", GOLDEN / "training"
 EXACT_ERROR = 1e-4  # of the largest logit
 FAST_KL = 8e-3  # nats per token, mean
+FAST_PERPLEXITY = 7e-3  # relative
 TRAINING_ERROR = 1e-3  # relative
 CASES = ("none", "rank-4", "rank-8", "rank-16", "rslora", "patterns", "layers")
 ADAPTERS = {"tiny": "tiny", "tiny-nf4": "tiny", "tiny-odd-nf4": "tiny-odd"}
@@ -150,3 +158,86 @@ def test_replayed_training_is_that_of_pytorch(lorica, tmp_path, case, threads):
         assert moved <= TRAINING_ERROR, f"{name}: {moved:.3g} of what training changed"
     assert (out / "adapter_config.json").read_text() == (source / "init/adapter_config.json"
                                                          ).read_text()
+
+
+# SmolLM2-135M, imported as NF4 with double quantisation.
+
+SMOLLM, TEXT = GOLDEN / "smollm.safetensors", GOLDEN / "hospital.txt"
+
+
+@pytest.fixture(scope="module")
+def smollm(lorica_bin, tmp_path_factory):
+    """A data directory with SmolLM2 as the base `smollm`, and adapter/ beside it."""
+    if not os.environ.get("LORICA_TEST_MODEL"):
+        pytest.skip("LORICA_TEST_MODEL is not set: no real model")
+    directory = tmp_path_factory.mktemp("smollm")
+    made = Lorica(lorica_bin, directory / "data")
+    made("init")
+    made("base", "import", os.environ["LORICA_TEST_MODEL"], "--name", "smollm", timeout=600)
+    large_adapter.write(directory / "adapter")
+    return made
+
+
+def adapter_options(lorica, case):
+    return () if case == "base" else ("--adapter", lorica.data.parent / "adapter")
+
+
+def test_import_quantises_as_bitsandbytes_does_to_the_bit(smollm, tmp_path):
+    smollm("base", "export", "smollm", tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    digest = hashlib.sha256()
+    for name in sorted(n for n in tensors if n.endswith("_proj.weight")):
+        state = json.loads(tensors[f"{name}.quant_state.bitsandbytes__nf4"].tobytes())
+        for part in (tensors[name], tensors[f"{name}.absmax"], tensors[f"{name}.nested_absmax"],
+                     np.float32(state["nested_offset"])):
+            digest.update(part.tobytes())
+    with safe_open(SMOLLM, "numpy") as expected:
+        assert digest.hexdigest() == expected.metadata()["nf4_sha256"]
+
+
+def test_text_is_read_as_tokenizers_reads_it(smollm):
+    ids = json.loads(smollm("base", "tokenize", "smollm", text=TEXT.read_text()).stdout)
+    assert ids == load_file(SMOLLM)["input_ids"][0].tolist()
+
+
+@pytest.mark.parametrize("case", ["base", "adapter"])
+def test_exact_logits_of_smollm_are_those_of_transformers_and_peft(smollm, tmp_path, case):
+    expected = load_file(SMOLLM)
+    ids, positions = expected["input_ids"][0], expected["positions"]
+    save_file({"input_ids": ids[None]}, tmp_path / "in")
+    smollm("eval", "logits", "--base", "smollm", "--tokens", tmp_path / "in", "--out",
+           tmp_path / "out", *adapter_options(smollm, case), timeout=600)
+    logits = load_file(tmp_path / "out")["logits"][0]
+    got = {
+        "logsumexp": logits.max(axis=1) - log_softmax(logits).max(axis=1),
+        "targets": np.take_along_axis(logits[:-1], ids[1:, None], axis=1)[:, 0],
+        "top_logits": np.take_along_axis(logits[positions], expected[f"{case}.top_ids"], axis=1),
+        "sample_logits": logits[positions][:, expected["sample"]],
+    }
+    largest = np.abs(expected[f"{case}.top_logits"]).max()
+    other = "adapter" if case == "base" else "base"
+    for name, values in got.items():
+        off = np.abs(values - expected[f"{case}.{name}"]).max() / largest
+        print(f"{case} {name}: {off:.1e} of the largest logit")
+        assert off <= EXACT_ERROR, f"{name}: {off:.3g} of the largest logit"
+        assert np.abs(values - expected[f"{other}.{name}"]).max() / largest > 10 * EXACT_ERROR
+    # Nothing else is among the largest.
+    threshold = expected[f"{case}.top_logits"].min(axis=1) + EXACT_ERROR * largest
+    for at, limit in zip(positions, threshold):
+        assert (logits[at] > limit).sum() < 16
+
+
+@pytest.mark.parametrize("case", ["base", "adapter"])
+@pytest.mark.parametrize("level", LEVELS)
+def test_serving_is_within_its_bounds_of_exact(lorica_bin, smollm, level, case):
+    env = at_level(level, lorica_bin)
+    result = smollm.json("eval", "perplexity", "smollm", "--text", TEXT, "--kl",
+                         *adapter_options(smollm, case), timeout=600, **env)
+    expected = load_file(SMOLLM)
+    nll = (expected[f"{case}.logsumexp"][:-1] - expected[f"{case}.targets"]).mean(dtype=np.float64)
+    assert result["tokens"] == len(expected["input_ids"][0]) - 1 >= 400
+    assert abs(result["nll"] - nll) <= 1e-4, f"{result['nll']} for {nll}"
+    moved = result["fast_perplexity"] / result["perplexity"] - 1
+    print(f"{level} {case}: mean KL {result['mean_kl']:.2e}, perplexity {100 * moved:+.3f} %")
+    assert 0 < result["mean_kl"] <= FAST_KL, f"mean KL {result['mean_kl']:.3g} nats per token"
+    assert abs(moved) <= FAST_PERPLEXITY, f"perplexity moves by {100 * moved:.2f} %"
