@@ -92,6 +92,7 @@ static void set(struct compiler *c, struct instruction *i) {
         const unsigned char low = (unsigned char)*c->at++;
         if (low == '\\') {
             escape(c, i);
+            c->bad |= c->at[0] == '-' && c->at[1] != ']'; /* a range from an escape */
         } else if (c->at[0] == '-' && c->at[1] && c->at[1] != ']') {
             const unsigned char high = (unsigned char)c->at[1];
             c->at += 2;
@@ -146,11 +147,13 @@ static void atom(struct compiler *c) {
 
 static void repeated(struct compiler *c) {
     const size_t from = c->length;
+    const bool anchor = *c->at == '^' || *c->at == '$';
     atom(c);
     const char repeat = *c->at;
     if (c->bad || (repeat != '*' && repeat != '+' && repeat != '?'))
         return;
     c->at++;
+    c->bad |= anchor;                                          /* nothing to repeat */
     c->bad |= *c->at == '?' || *c->at == '+' || *c->at == '*'; /* lazy, possessive, doubled */
     if (repeat == '+') {
         struct instruction *i = emit(c, OP_SPLIT);

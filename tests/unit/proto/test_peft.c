@@ -171,8 +171,8 @@ static void test_pattern_matches_as_python_does(void **state) {
 
 static void test_pattern_beyond_the_grammar_refused(void **state) {
     (void)state;
-    static const char *const cases[] = {"a{2}", "(?=a)", "a**", "a+?", "(a",    "a)",
-                                        "[a",   "\\1",   "*a",  "a\\", "[b-a]", "\\q"};
+    static const char *const cases[] = {"a{2}", "(?=a)", "a**", "a+?",   "(a",      "a)", "[a",
+                                        "\\1",  "*a",    "a\\", "[b-a]", "[\\.-z]", "^*", "\\q"};
     char longest[LORICA_PATTERN_MAX + 2];
     memset(longest, 'a', sizeof(longest));
     bool match;
