@@ -3,6 +3,7 @@
  * text is encoded as one piece, as the reference implementation does. */
 #include "runtime/chat.h"
 
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,23 +24,82 @@ static const char *find(const char *text, size_t len, const char *needle) {
     return memmem(text, len, needle, strlen(needle));
 }
 
-/* The literal between "<|im_start|>system\n" and "<|im_end|>", where the template has one: text
- * without quotes and braces, which would be the template's own language. */
-static void find_default_system(const char *jinja, size_t len, struct lorica_buf *out) {
-    static const char *const openings[] = {"<|im_start|>system\n", "<|im_start|>system\\n"};
-    for (size_t i = 0; i < sizeof(openings) / sizeof(openings[0]); i++) {
-        const char *at = find(jinja, len, openings[i]);
-        if (!at)
-            continue;
-        at += strlen(openings[i]);
-        const char *end = find(at, len - (size_t)(at - jinja), turn_end);
-        const size_t n = end ? (size_t)(end - at) : 0;
-        if (n == 0 || n > DEFAULT_SYSTEM_MAX || memchr(at, '\'', n) || memchr(at, '"', n) ||
-            memchr(at, '{', n) || memchr(at, '}', n) || memchr(at, '\\', n))
-            continue;
-        (void)lorica_buf_append(out, at, n);
-        return;
+/* What an escape in a literal stands for; NUL: one that is not read. */
+static char unescape(char letter) {
+    static const char letters[] = "nt\\'\"", meanings[] = "\n\t\\'\"";
+    const char *at = letter ? strchr(letters, letter) : NULL;
+    return at ? meanings[at - letters] : '\0';
+}
+
+/* The text up to `turn_end` when it is literal: a quote or a brace is the template's own language.
+ */
+static bool read_literal(const char *at, size_t len, struct lorica_buf *out) {
+    const char *end = find(at, len, turn_end);
+    if (!end || end - at > DEFAULT_SYSTEM_MAX)
+        return false;
+    lorica_buf_clear(out);
+    for (; at < end; at++) {
+        if (strchr("'\"{}", *at)) /* or NUL */
+            return false;
+        const char c = *at == '\\' ? unescape(*++at) : *at;
+        if (!c)
+            return false;
+        (void)lorica_buf_append(out, &c, 1);
     }
+    return lorica_buf_status(out) == 0;
+}
+
+/* Looks at every place where a system message opens. False when two of them hold different texts,
+ * or one holds an empty one: which is the default, cannot be told. */
+static bool find_default_system(const char *jinja, size_t len, struct lorica_buf *out) {
+    static const char *const openings[] = {"<|im_start|>system\n", "<|im_start|>system\\n"};
+    struct lorica_buf text;
+    bool sure = true;
+    lorica_buf_init(&text, DEFAULT_SYSTEM_MAX);
+    for (size_t i = 0; i < sizeof(openings) / sizeof(openings[0]); i++) {
+        const char *at = jinja;
+        while ((at = find(at, len - (size_t)(at - jinja), openings[i]))) {
+            at += strlen(openings[i]);
+            if (!read_literal(at, len - (size_t)(at - jinja), &text))
+                continue;
+            sure &= text.len > 0;
+            if (out->len == 0)
+                (void)lorica_buf_append(out, text.data, text.len);
+            else
+                sure &= out->len == text.len && memcmp(out->data, text.data, text.len) == 0;
+        }
+    }
+    lorica_buf_finish(&text);
+    return sure;
+}
+
+/* Whether `name` is called as a method (".strip(") or applied as a filter ("| trim"). */
+static bool is_used(const char *jinja, size_t len, const char *name) {
+    const size_t n = strlen(name);
+    for (const char *at = jinja; (at = find(at, len - (size_t)(at - jinja), name)); at += n) {
+        const char *before = at, *after = at + n, *end = jinja + len;
+        while (before > jinja && strchr(" \t\r\n", before[-1]))
+            before--;
+        while (after < end && strchr(" \t\r\n", *after))
+            after++;
+        const bool word = at + n == end || !(isalnum((unsigned char)at[n]) || at[n] == '_');
+        const char operator= before> jinja ? before[-1] : '\0';
+        if (word && (operator== '|' ||(operator== '.' && after<end && * after == '(')))
+            return true;
+    }
+    return false;
+}
+
+/* Whether contents would not stand in the prompt as they are. */
+static bool changes_content(const char *jinja, size_t len) {
+    static const char *const changes[] = {
+        "trim",  "strip",      "lstrip", "rstrip", "replace", "split",    "rsplit",    "upper",
+        "lower", "capitalize", "title",  "escape", "e",       "truncate", "striptags", "indent",
+    };
+    for (size_t i = 0; i < sizeof(changes) / sizeof(changes[0]); i++)
+        if (is_used(jinja, len, changes[i]))
+            return true;
+    return false;
 }
 
 const char *lorica_chat_recognise(const char *jinja, size_t len,
@@ -47,7 +107,8 @@ const char *lorica_chat_recognise(const char *jinja, size_t len,
     if (!find(jinja, len, turn_start) || !find(jinja, len, turn_end) ||
         !find(jinja, len, "assistant") || !find(jinja, len, "content"))
         return NULL;
-    find_default_system(jinja, len, default_system);
+    if (!find_default_system(jinja, len, default_system) || changes_content(jinja, len))
+        return NULL;
     return name_chatml;
 }
 

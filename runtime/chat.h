@@ -22,7 +22,9 @@ struct lorica_chat_template;
 
 /** Decides from a Jinja template text which known template it is: the name in static storage
  * ("chatml"), and in `default_system` (max 2000 bytes) the default system message that it
- * contains, or "". NULL when unknown. */
+ * contains, or "". NULL when unknown, and when prompts would come out in another way than the
+ * template's: it trims, splits or replaces what it is given, or holds several default system
+ * messages. `default_system` is filled then too, for one who names the template himself. */
 const char *lorica_chat_recognise(const char *jinja, size_t len, struct lorica_buf *default_system);
 
 /** True for a name that lorica knows; the list for messages is lorica_chat_names. */
