@@ -13,26 +13,29 @@ const char *const lorica_module_paths[LORICA_MODULE_COUNT] = {
 
 static const char *const rope_names[] = {"default", "linear", "llama3"};
 
+/* Llama 3's stretching, in float32 and in the reference's order of operations. */
+static float stretch(const struct lorica_arch *arch, float f) {
+    const float two_pi = 6.283185307179586f, original = (float)arch->rope_original_positions;
+    const float low = (float)arch->rope_low_freq, high = (float)arch->rope_high_freq;
+    const float factor = (float)arch->rope_factor;
+    const float wavelength = 1.0f / f * two_pi;
+    if ((double)wavelength > (double)arch->rope_original_positions / arch->rope_low_freq)
+        return f / factor;
+    if ((double)wavelength < (double)arch->rope_original_positions / arch->rope_high_freq)
+        return f;
+    const float smooth = (1.0f / wavelength * original - low) / (high - low);
+    return (1.0f - smooth) * f / factor + smooth * f;
+}
+
 void lorica_arch_inv_freq(const struct lorica_arch *arch, float *inv_freq) {
-    const double two_pi = 6.283185307179586;
     for (uint32_t i = 0; i < arch->head_dim / 2; i++) {
         /* float32 from here on, as the reference computes it */
         const float exponent = (float)(2 * i) / (float)arch->head_dim;
-        float f = 1.0f / (float)pow(arch->rope_theta, (double)exponent);
+        inv_freq[i] = 1.0f / (float)pow(arch->rope_theta, (double)exponent);
         if (arch->rope_scaling == LORICA_ROPE_LINEAR)
-            f = f / (float)arch->rope_factor;
-        if (arch->rope_scaling == LORICA_ROPE_LLAMA3) {
-            const double wavelength = two_pi / f;
-            const double original = arch->rope_original_positions;
-            if (wavelength > original / arch->rope_low_freq) {
-                f = f / (float)arch->rope_factor;
-            } else if (wavelength >= original / arch->rope_high_freq) {
-                const double smooth = (original / wavelength - arch->rope_low_freq) /
-                                      (arch->rope_high_freq - arch->rope_low_freq);
-                f = (float)((1 - smooth) * f / arch->rope_factor + smooth * f);
-            }
-        }
-        inv_freq[i] = f;
+            inv_freq[i] = inv_freq[i] / (float)arch->rope_factor;
+        if (arch->rope_scaling == LORICA_ROPE_LLAMA3)
+            inv_freq[i] = stretch(arch, inv_freq[i]);
     }
 }
 

@@ -179,7 +179,7 @@ static int read_metadata(struct lorica_base *base, const char *label, struct lor
         rc = lorica_arch_read(lorica_json_get(json, "architecture"), &base->arch, err);
     if (rc) {
         lorica_json_destroy(json);
-        return lorica_fail_prefix(err, "%s: metadata", label);
+        return err ? lorica_fail_prefix(err, "%s: metadata", label) : rc;
     }
     const char *name =
         lorica_json_string(lorica_json_get(lorica_json_get(json, "provenance"), "name"));

@@ -120,7 +120,8 @@ int lorica_base_open_any(const char *path, const struct lorica_hasher *hasher,
                          struct lorica_base **ret, struct lorica_error *err) LORICA_MUSTCHECK;
 
 /** Writes a Hugging Face directory with bitsandbytes' bytes as they were (NF4 layers) and
- * tokenizer files as they were imported. */
+ * tokenizer files as they were imported. A file that is there already is refused
+ * (LORICA_ECONFLICT); on failure nothing that was written stays. */
 int lorica_base_export(const struct lorica_base *base, const char *dir,
                        struct lorica_error *err) LORICA_MUSTCHECK;
 

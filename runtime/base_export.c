@@ -162,19 +162,43 @@ static int put_part(FILE *file, const struct plan *plan, size_t i) {
     }
 }
 
+/* The directory, and what has been written into it. */
+struct target {
+    const char *dir;
+    bool made;
+    struct lorica_buf names; /* each with its NUL */
+};
+
+static int path_in(const char *dir, const char *name, char path[4096], struct lorica_error *err) {
+    const int n = snprintf(path, 4096, "%s/%s", dir, name);
+    return n < 0 || n >= 4096 ? lorica_fail(err, LORICA_EINVAL, "%s: the path is too long", dir)
+                              : 0;
+}
+
+/* Takes back what has been written. */
+static void discard(struct target *target) {
+    char path[4096];
+    for (size_t at = 0; at < target->names.len; at += strlen(target->names.data + at) + 1)
+        if (path_in(target->dir, target->names.data + at, path, NULL) == 0)
+            (void)unlink(path);
+    if (target->made)
+        (void)rmdir(target->dir);
+}
+
 /* Writes a file through `fill`, synced; an existing one is refused. */
-static int write_file(const char *dir, const char *name, int (*fill)(FILE *, const void *),
+static int write_file(struct target *target, const char *name, int (*fill)(FILE *, const void *),
                       const void *arg, struct lorica_error *err) {
     char path[4096];
-    const int n = snprintf(path, sizeof(path), "%s/%s", dir, name);
-    if (n < 0 || (size_t)n >= sizeof(path))
-        return lorica_fail(err, LORICA_EINVAL, "%s: the path is too long", dir);
+    int rc = path_in(target->dir, name, path, err);
+    if (rc)
+        return rc;
     const int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     FILE *file = fd < 0 ? NULL : fdopen(fd, "wb");
     if (!file)
         return lorica_fail(err, errno == EEXIST ? LORICA_ECONFLICT : LORICA_EIO, "%s: %s", path,
                            strerror(errno));
-    int rc = fill(file, arg);
+    (void)lorica_buf_append(&target->names, name, strlen(name) + 1);
+    rc = fill(file, arg);
     if (fflush(file) != 0 || fsync(fd) != 0 || rc)
         rc = lorica_fail(err,
                          rc == LORICA_ENOMEM ? rc
@@ -204,7 +228,7 @@ static int fill_text(FILE *file, const void *arg) {
     return put(file, text->data, text->len);
 }
 
-static int export_planned(struct plan *plan, const char *dir, struct lorica_error *err) {
+static int export_planned(struct plan *plan, struct target *target, struct lorica_error *err) {
     uint64_t count;
     const struct lorica_base_entry *table = lorica_base_table(plan->base, &count);
     int rc = 0;
@@ -219,12 +243,12 @@ static int export_planned(struct plan *plan, const char *dir, struct lorica_erro
         rc = lorica_fail(err, rc, "model.safetensors: %s", lorica_err_text(rc));
     const struct weights weights = {plan, &header};
     if (!rc)
-        rc = write_file(dir, "model.safetensors", fill_weights, &weights, err);
+        rc = write_file(target, "model.safetensors", fill_weights, &weights, err);
     lorica_buf_finish(&header);
     return rc;
 }
 
-static int export_weights(const struct lorica_base *base, const char *dir,
+static int export_weights(const struct lorica_base *base, struct target *target,
                           struct lorica_error *err) {
     uint64_t count;
     (void)lorica_base_table(base, &count);
@@ -233,7 +257,7 @@ static int export_weights(const struct lorica_base *base, const char *dir,
                         .names = calloc(count * MAX_PARTS, sizeof(*plan.names)),
                         .parts = calloc(count * MAX_PARTS, sizeof(*plan.parts))};
     const int rc = plan.tensors && plan.names && plan.parts
-                       ? export_planned(&plan, dir, err)
+                       ? export_planned(&plan, target, err)
                        : lorica_fail(err, LORICA_ENOMEM, "no memory for an export");
     free(plan.tensors);
     free(plan.names);
@@ -310,7 +334,8 @@ static void write_config(const struct lorica_base *base, struct lorica_buf *out)
 }
 
 /* The tokenizer files that the import kept. */
-static int export_files(const struct lorica_base *base, const char *dir, struct lorica_error *err) {
+static int export_files(const struct lorica_base *base, struct target *target,
+                        struct lorica_error *err) {
     struct lorica_json *root;
     int rc = lorica_json_parse(base->metadata, base->metadata_len, &root, err);
     if (rc)
@@ -325,24 +350,37 @@ static int export_files(const struct lorica_base *base, const char *dir, struct 
         lorica_buf_init(&out, TEXT_MAX);
         rc = lorica_buf_puts(&out, text);
         rc = rc ? lorica_fail(err, rc, "%s: %s", name, lorica_err_text(rc))
-                : write_file(dir, name, fill_text, &out, err);
+                : write_file(target, name, fill_text, &out, err);
         lorica_buf_finish(&out);
     }
     lorica_json_destroy(root);
     return rc;
 }
 
-int lorica_base_export(const struct lorica_base *base, const char *dir, struct lorica_error *err) {
-    if (mkdir(dir, 0755) != 0 && errno != EEXIST)
-        return lorica_fail(err, LORICA_EIO, "%s: %s", dir, strerror(errno));
+static int export_config(const struct lorica_base *base, struct target *target,
+                         struct lorica_error *err) {
     struct lorica_buf config;
     lorica_buf_init(&config, TEXT_MAX);
     write_config(base, &config);
     int rc = lorica_buf_status(&config);
     rc = rc ? lorica_fail(err, rc, "config.json: %s", lorica_err_text(rc))
-            : write_file(dir, "config.json", fill_text, &config, err);
+            : write_file(target, "config.json", fill_text, &config, err);
     lorica_buf_finish(&config);
+    return rc;
+}
+
+int lorica_base_export(const struct lorica_base *base, const char *dir, struct lorica_error *err) {
+    struct target target = {.dir = dir, .made = mkdir(dir, 0755) == 0};
+    if (!target.made && errno != EEXIST)
+        return lorica_fail(err, LORICA_EIO, "%s: %s", dir, strerror(errno));
+    lorica_buf_init(&target.names, TEXT_MAX);
+    int rc = export_config(base, &target, err);
     if (!rc)
-        rc = export_files(base, dir, err);
-    return rc ? rc : export_weights(base, dir, err);
+        rc = export_files(base, &target, err);
+    if (!rc)
+        rc = export_weights(base, &target, err);
+    if (rc)
+        discard(&target);
+    lorica_buf_finish(&target.names);
+    return rc;
 }

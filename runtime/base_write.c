@@ -540,8 +540,8 @@ static int check_tokenizer(struct writer *w, const struct lorica_buf *metadata) 
 
 static int check_room(struct writer *w) {
     struct statvfs fs;
-    if (fstatvfs(w->fd, &fs))
-        return 0; /* not every file system tells */
+    if (fstatvfs(w->fd, &fs) || fs.f_blocks == 0)
+        return 0; /* not every file system tells, nor has a limit */
     const uint64_t room = (uint64_t)fs.f_bavail * fs.f_frsize;
     if (room < w->total)
         return lorica_fail(w->err, LORICA_ENOSPC,

@@ -112,10 +112,9 @@ static int read_rope_factors(const struct gguf_source *g, struct lorica_arch *ar
     if (!t)
         return 0;
     const uint32_t half = arch->head_dim / 2;
+    const bool fits = t->type == LORICA_GGML_F32 && t->ndim == 1 && t->dims[0] == half;
     static const double factors[] = {8, 32, 16, 4, 2};
-    for (size_t f = 0; t->type == LORICA_GGML_F32 && t->dims[0] == half && half <= 512 &&
-                       f < sizeof(factors) / sizeof(factors[0]);
-         f++) {
+    for (size_t f = 0; fits && half <= 512 && f < sizeof(factors) / sizeof(factors[0]); f++) {
         struct lorica_arch plain = *arch, tried = *arch;
         float without[512], with[512];
         tried.rope_scaling = LORICA_ROPE_LLAMA3;
