@@ -192,6 +192,8 @@ static int build_added(struct lorica_tokenizer *t, const struct lorica_json *lis
         int rc = read_added(j, a, err);
         if (rc)
             return rc;
+        if (t->tokens[a->id].added) /* else a plain text could yield a special id */
+            return FAIL_FORMAT(err, "two added tokens have the id %d", a->id);
         a->text = memcpy(t->bytes + t->bytes_len, a->text, a->len);
         t->tokens[a->id] = (struct lorica_token_text){.offset = (uint32_t)t->bytes_len,
                                                       .len = a->len,

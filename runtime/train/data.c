@@ -154,7 +154,7 @@ static int add_line(struct load *load, const char *line, size_t len, uint32_t nu
     int rc = lorica_train_data_line(line, len, load->tokenizer, load->chat, load->max_length,
                                     &example, &cut, err);
     if (rc != 0)
-        return lorica_fail_prefix(err, "%s: line %u", load->path, number);
+        return err ? lorica_fail_prefix(err, "%s: line %u", load->path, number) : rc;
     data->cut += cut;
     if (example.answers == 0) {
         data->skipped++;

@@ -229,6 +229,7 @@ static void test_import_unknown_parts_are_refused_by_name(void **state) {
                    "\"\\\\h+\"}",
                    "\\h");
     expect_refused("\"dropout\": null", "\"dropout\": 0.1", "dropout");
+    expect_refused("\"id\": 1,", "\"id\": 0,", "two added tokens have the id 0");
 }
 
 int main(void) {
