@@ -19,8 +19,7 @@ struct page {
 static bool may_see(const struct lorica_key *key, const struct lorica_audit *record) {
     if (key->glob_count == 0)
         return true;
-    return record->kind != LORICA_AUDIT_KEY_CREATE && record->kind != LORICA_AUDIT_KEY_REVOKE &&
-           lorica_key_allows(key, record->name);
+    return lorica_audit_of_adapter(record) && lorica_key_allows(key, record->name);
 }
 
 static int write_record(void *arg, const struct lorica_audit *record) {

@@ -9,16 +9,27 @@
 static const char *const kind_names[LORICA_AUDIT_COUNT] = {
     [LORICA_AUDIT_PUBLISH] = "publish",       [LORICA_AUDIT_PROMOTE] = "promote",
     [LORICA_AUDIT_ROLLBACK] = "rollback",     [LORICA_AUDIT_KEY_CREATE] = "key-create",
-    [LORICA_AUDIT_KEY_REVOKE] = "key-revoke",
+    [LORICA_AUDIT_KEY_REVOKE] = "key-revoke", [LORICA_AUDIT_DELETE] = "delete",
+    [LORICA_AUDIT_UNDELETE] = "undelete",     [LORICA_AUDIT_SWEEP] = "sweep",
+    [LORICA_AUDIT_SPLIT] = "split",           [LORICA_AUDIT_POLICY] = "policy",
+    [LORICA_AUDIT_APPROVE] = "approve",       [LORICA_AUDIT_TRUST] = "trust",
+    [LORICA_AUDIT_REFUSED] = "refused",
 };
 
 const char *lorica_audit_kind_name(enum lorica_audit_kind kind) {
     return (unsigned)kind < LORICA_AUDIT_COUNT ? kind_names[kind] : "unknown";
 }
 
-bool lorica_audit_of_adapter(enum lorica_audit_kind kind) {
-    return kind == LORICA_AUDIT_PUBLISH || kind == LORICA_AUDIT_PROMOTE ||
-           kind == LORICA_AUDIT_ROLLBACK;
+bool lorica_audit_is_move(enum lorica_audit_kind kind) {
+    return kind == LORICA_AUDIT_PROMOTE || kind == LORICA_AUDIT_ROLLBACK;
+}
+
+static bool is_key_event(const struct lorica_audit *audit) {
+    return audit->kind == LORICA_AUDIT_KEY_CREATE || audit->kind == LORICA_AUDIT_KEY_REVOKE;
+}
+
+bool lorica_audit_of_adapter(const struct lorica_audit *audit) {
+    return audit->name[0] && !is_key_event(audit) && audit->kind != LORICA_AUDIT_TRUST;
 }
 
 static bool printable(const char *text, size_t len, bool lines) {
@@ -118,7 +129,7 @@ static int audit_put(struct lorica_txn *txn, const struct lorica_audit *audit,
     lorica_record_key_number(audit->seq, &key);
     rc = lorica_store_put(txn, LORICA_TABLE_AUDIT, lorica_slice_key(&key),
                           lorica_slice_record(&record), err);
-    if (rc || !lorica_audit_of_adapter(audit->kind))
+    if (rc || !lorica_audit_of_adapter(audit))
         return rc;
     lorica_record_key_numbered(audit->name, audit->seq, &key);
     return lorica_store_put(txn, LORICA_TABLE_HISTORY, lorica_slice_key(&key),

@@ -38,8 +38,8 @@ static int last_move(struct lorica_txn *txn, const char *name, const char *chann
     int rc = lorica_audit_get(txn, seq, ret, err);
     if (rc)
         return rc;
-    if ((ret->kind != LORICA_AUDIT_PROMOTE && ret->kind != LORICA_AUDIT_ROLLBACK) ||
-        strcmp(ret->name, name) != 0 || strcmp(ret->channel, channel) != 0)
+    if (!lorica_audit_is_move(ret->kind) || strcmp(ret->name, name) != 0 ||
+        strcmp(ret->channel, channel) != 0)
         return lorica_damaged(err, LORICA_EFORMAT,
                               "audit record %" PRIu64 " is no move of channel %s of %s", seq,
                               channel, name);

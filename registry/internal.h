@@ -95,8 +95,8 @@ int lorica_audit_hash(const struct lorica_audit *audit, const struct lorica_dige
  * message and hash are filled here. */
 int lorica_audit_append(struct lorica_txn *txn, const struct lorica_actor *actor,
                         struct lorica_audit *audit, struct lorica_error *err) LORICA_MUSTCHECK;
-/** True for records that are about an adapter, not about a key. */
-bool lorica_audit_of_adapter(enum lorica_audit_kind kind);
+/** True for promotes and rollbacks: what a channel's stack is made of. */
+bool lorica_audit_is_move(enum lorica_audit_kind kind);
 
 /* channel.c */
 

@@ -5,7 +5,8 @@
 
 #include "proto/utf8.h"
 
-#define FORMAT 1 /* of every record so far */
+#define FORMAT 1        /* of every record that has had only one */
+#define FORMAT_DETAIL 2 /* of an audit record with a detail */
 
 enum { VERSION_BASE_STATED = 1 };
 
@@ -47,11 +48,15 @@ static void put_digest(struct writer *w, const struct lorica_digest *digest) {
     put_bytes(w, digest->bytes, sizeof(digest->bytes));
 }
 
-static struct writer begin_write(struct lorica_record *record) {
+static struct writer begin_write_as(struct lorica_record *record, unsigned format) {
     struct writer w = {.record = record};
     record->len = 0;
-    put_uint(&w, FORMAT, 1);
+    put_uint(&w, format, 1);
     return w;
+}
+
+static struct writer begin_write(struct lorica_record *record) {
+    return begin_write_as(record, FORMAT);
 }
 
 static int end_write(const struct writer *w) { return w->failed ? LORICA_EBUG : 0; }
@@ -117,14 +122,21 @@ static int64_t get_signed(struct reader *r) {
     return value;
 }
 
-static struct reader begin_read(const void *bytes, size_t len) {
+/* Formats count from 1 up to `newest`; which one it is goes to *ret_format. */
+static struct reader begin_read_upto(const void *bytes, size_t len, unsigned newest,
+                                     uint64_t *ret_format) {
     struct reader r = {.at = bytes, .left = len};
-    uint64_t format = get_uint(&r, 1);
-    if (format > FORMAT)
+    *ret_format = get_uint(&r, 1);
+    if (*ret_format > newest)
         read_fault(&r, LORICA_EUNSUPPORTED);
-    else if (format != FORMAT)
+    else if (*ret_format == 0)
         read_fault(&r, LORICA_EFORMAT);
     return r;
+}
+
+static struct reader begin_read(const void *bytes, size_t len) {
+    uint64_t format;
+    return begin_read_upto(bytes, len, FORMAT, &format);
 }
 
 static int end_read(const struct reader *r) {
@@ -215,7 +227,7 @@ int lorica_record_decode_channel(const void *bytes, size_t len, struct lorica_ch
 }
 
 int lorica_record_encode_audit(const struct lorica_audit *audit, struct lorica_record *ret) {
-    struct writer w = begin_write(ret);
+    struct writer w = begin_write_as(ret, audit->detail[0] ? FORMAT_DETAIL : FORMAT);
     put_uint(&w, audit->seq, 8);
     put_uint(&w, audit->kind, 1);
     put_uint(&w, (uint64_t)audit->time_ms, 8);
@@ -228,11 +240,14 @@ int lorica_record_encode_audit(const struct lorica_audit *audit, struct lorica_r
     put_uint(&w, audit->before, 8);
     put_digest(&w, &audit->digest);
     put_text(&w, audit->message, LORICA_MESSAGE_MAX);
+    if (audit->detail[0])
+        put_text(&w, audit->detail, LORICA_DETAIL_MAX);
     return end_write(&w);
 }
 
 int lorica_record_decode_audit(const void *bytes, size_t len, struct lorica_audit *ret) {
-    struct reader r = begin_read(bytes, len);
+    uint64_t format;
+    struct reader r = begin_read_upto(bytes, len, FORMAT_DETAIL, &format);
     memset(ret, 0, sizeof(*ret));
     ret->seq = get_uint(&r, 8);
     uint64_t kind = get_uint(&r, 1);
@@ -250,6 +265,11 @@ int lorica_record_decode_audit(const void *bytes, size_t len, struct lorica_audi
     ret->before = get_uint(&r, 8);
     get_digest(&r, &ret->digest);
     get_text(&r, ret->message, LORICA_MESSAGE_MAX);
+    if (format == FORMAT_DETAIL) {
+        get_text(&r, ret->detail, LORICA_DETAIL_MAX);
+        if (!ret->detail[0])
+            read_fault(&r, LORICA_EFORMAT);
+    }
     get_digest(&r, &ret->hash);
     return end_read(&r);
 }

@@ -23,6 +23,7 @@
 #define LORICA_NAME_MAX 128
 #define LORICA_CHANNEL_MAX 64
 #define LORICA_MESSAGE_MAX 1000
+#define LORICA_DETAIL_MAX 1000
 #define LORICA_CHANNEL_STABLE "stable"
 
 struct lorica_registry;
@@ -166,15 +167,24 @@ enum lorica_audit_kind {
     LORICA_AUDIT_ROLLBACK,
     LORICA_AUDIT_KEY_CREATE,
     LORICA_AUDIT_KEY_REVOKE,
+    LORICA_AUDIT_DELETE,   /* a version becomes a tombstone */
+    LORICA_AUDIT_UNDELETE, /* and is taken back */
+    LORICA_AUDIT_SWEEP,    /* content of tombstones is gone for good */
+    LORICA_AUDIT_SPLIT,    /* a split begins, changes or ends */
+    LORICA_AUDIT_POLICY,   /* what a channel demands of a promote */
+    LORICA_AUDIT_APPROVE,  /* a key approves of a promote to come */
+    LORICA_AUDIT_TRUST,    /* a signing key is trusted, or no longer */
+    LORICA_AUDIT_REFUSED,  /* a change that was asked for and not made */
     LORICA_AUDIT_COUNT
 };
 /** "publish", "promote", ... */
 const char *lorica_audit_kind_name(enum lorica_audit_kind kind);
 
 /** One link of the audit chain: hash = SHA-256(previous hash || canonical record), where record 1
- * follows 32 zero bytes. The canonical record is, integers big-endian: u8 1 (its format), u64 seq,
- * u8 kind, u64 time_ms, actor, name, channel, u64 version, u64 previous, u64 epoch, u64 before,
- * digest (32 bytes), message; each text is u16 length and its bytes. */
+ * follows 32 zero bytes. The canonical record is, integers big-endian: u8 format (1, or 2 with a
+ * detail), u64 seq, u8 kind, u64 time_ms, actor, name, channel, u64 version, u64 previous, u64
+ * epoch, u64 before, digest (32 bytes), message, and in format 2 detail; each text is u16 length
+ * and its bytes. */
 struct lorica_audit {
     uint64_t seq; /**< 1, 2, 3, ... */
     enum lorica_audit_kind kind;
@@ -188,8 +198,12 @@ struct lorica_audit {
     uint64_t before;             /**< seq of the move that a rollback returns to; 0: none */
     struct lorica_digest digest; /**< of the version; zero for keys */
     char message[LORICA_MESSAGE_MAX + 1];
+    char detail[LORICA_DETAIL_MAX + 1]; /**< JSON of what the kind needs besides, or empty */
     struct lorica_digest hash;
 };
+/** True for records that are about an adapter, not about a key or about everything: they stand in
+ * the adapter's history. */
+bool lorica_audit_of_adapter(const struct lorica_audit *audit);
 typedef int (*lorica_audit_fn)(void *arg, const struct lorica_audit *record);
 
 /** Records after `after_seq`, ascending, at most `limit`; `name` NULL: all, else of one adapter. */

@@ -16,18 +16,24 @@
 
 /** The tables: what each holds, and the key (record.h builds them). */
 #define LORICA_TABLE_MAP(XX)                                                                       \
-    XX(META, "meta")         /* "schema": number of the layout */                                  \
-    XX(ADAPTER, "adapter")   /* name: newest version number */                                     \
-    XX(VERSION, "version")   /* name, number: a version */                                         \
-    XX(IDENTITY, "identity") /* name, digest, base: version number */                              \
-    XX(CHANNEL, "channel")   /* name, channel: where it stands */                                  \
-    XX(AUDIT, "audit")       /* seq: a link of the chain */                                        \
-    XX(HISTORY, "history")   /* name, seq: (empty) audit records of one adapter */                 \
-    XX(KEY, "key")           /* key name: an API key */                                            \
-    XX(SECRET, "secret")     /* HMAC of its text: key name */                                      \
-    XX(BLOB, "blob")         /* digest: size of complete content */                                \
-    XX(CHUNK, "chunk")       /* digest, number: a piece of content */                              \
-    XX(STAGED, "staged")     /* digest: content being written, no version has it yet */
+    XX(META, "meta")           /* "schema": number of the layout */                                \
+    XX(ADAPTER, "adapter")     /* name: newest version number */                                   \
+    XX(VERSION, "version")     /* name, number: a version */                                       \
+    XX(IDENTITY, "identity")   /* name, digest, base: version number */                            \
+    XX(CHANNEL, "channel")     /* name, channel: where it stands */                                \
+    XX(AUDIT, "audit")         /* seq: a link of the chain */                                      \
+    XX(HISTORY, "history")     /* name, seq: (empty) audit records of one adapter */               \
+    XX(KEY, "key")             /* key name: an API key */                                          \
+    XX(SECRET, "secret")       /* HMAC of its text: key name */                                    \
+    XX(BLOB, "blob")           /* digest: size of complete content */                              \
+    XX(CHUNK, "chunk")         /* digest, number: a piece of content */                            \
+    XX(STAGED, "staged")       /* digest: content being written, no version has it yet */          \
+    XX(TOMBSTONE, "tombstone") /* name, number: a deleted version */                               \
+    XX(SPLIT, "split")         /* name: the share of a channel that goes to a canary */            \
+    XX(POLICY, "policy")       /* name, channel: what it demands of a promote */                   \
+    XX(APPROVAL, "approval")   /* name, channel, number, key name: who approves of it */           \
+    XX(TRUST, "trust")         /* key id: a trusted signing key */                                 \
+    XX(SIGNATURE, "signature") /* name, number: the signature of a version's statement */
 
 enum lorica_table {
 #define XX(name, text) LORICA_TABLE_##name,
@@ -36,8 +42,10 @@ enum lorica_table {
         LORICA_TABLE_COUNT
 };
 
-/** Number of the layout that this program writes. */
-#define LORICA_STORE_SCHEMA 1
+/** Number of the layout that this program writes. 1 had the tables up to STAGED; 2 has all. An
+ * older one is brought up to date when the store is opened for writing. */
+#define LORICA_STORE_SCHEMA 2
+#define LORICA_TABLES_SCHEMA_1 (LORICA_TABLE_STAGED + 1)
 
 struct lorica_store;
 struct lorica_txn;

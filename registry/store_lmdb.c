@@ -205,16 +205,15 @@ static int env_check_length(struct lorica_store *store, bool *ret_short, struct 
     return 0;
 }
 
-/* Says whether the store is new, or refuses a layout that this program does not know. Changes
+/* The number of the layout, 0 for a new store; refuses one that this program does not know. Changes
  * nothing, so that a newer store stays as it is. */
-static int check_schema(struct lorica_store *store, MDB_txn *txn, bool *ret_new,
+static int check_schema(struct lorica_store *store, MDB_txn *txn, uint64_t *ret_schema,
                         struct lorica_error *err) {
     MDB_val key = {.mv_size = sizeof(schema_key) - 1, .mv_data = (void *)schema_key}, value;
     MDB_dbi meta;
-    uint64_t schema;
     int rc = mdb_dbi_open(txn, table_names[LORICA_TABLE_META], 0, &meta);
     if (rc == MDB_NOTFOUND && !store->read_only) {
-        *ret_new = true;
+        *ret_schema = 0;
         return 0;
     }
     if (!rc)
@@ -223,37 +222,47 @@ static int check_schema(struct lorica_store *store, MDB_txn *txn, bool *ret_new,
         rc = MDB_INVALID;
     if (rc)
         return store_fail(store, rc, err);
-    rc = lorica_record_decode_number(value.mv_data, value.mv_size, &schema);
-    if (rc == LORICA_EUNSUPPORTED || (!rc && schema > LORICA_STORE_SCHEMA))
+    rc = lorica_record_decode_number(value.mv_data, value.mv_size, ret_schema);
+    if (rc == LORICA_EUNSUPPORTED || (!rc && *ret_schema > LORICA_STORE_SCHEMA))
         return lorica_fail(err, LORICA_EUNSUPPORTED,
                            "%s: this registry was written by a newer lorica than %s; use that one",
                            store->dir, LORICA_VERSION);
-    if (rc || schema != LORICA_STORE_SCHEMA)
+    if (rc || *ret_schema == 0)
         return store_fail(store, MDB_INVALID, err);
-    *ret_new = false;
+    if (store->read_only && *ret_schema < LORICA_STORE_SCHEMA)
+        return lorica_fail(
+            err, LORICA_EUNSUPPORTED,
+            "%s: this registry was written by an older lorica; `lorica serve` brings "
+            "it up to date when it starts",
+            store->dir);
     return 0;
 }
 
-static int open_tables(struct lorica_store *store, MDB_txn *txn, struct lorica_error *err) {
-    bool is_new = false;
-    int rc = check_schema(store, txn, &is_new, err);
-    if (rc)
-        return rc;
-    for (size_t i = 0; i < LORICA_TABLE_COUNT; i++) {
-        rc = mdb_dbi_open(txn, table_names[i], is_new ? MDB_CREATE : 0, &store->tables[i]);
-        if (rc)
-            return store_fail(store, rc == MDB_NOTFOUND ? MDB_INVALID : rc, err);
-    }
-    if (!is_new)
-        return 0;
+static int write_schema(struct lorica_store *store, MDB_txn *txn, struct lorica_error *err) {
     struct lorica_record record;
-    rc = lorica_record_encode_number(LORICA_STORE_SCHEMA, &record);
+    int rc = lorica_record_encode_number(LORICA_STORE_SCHEMA, &record);
     if (rc)
         return lorica_fail(err, rc, "%s: the layout number cannot be written", store->dir);
     MDB_val key = {.mv_size = sizeof(schema_key) - 1, .mv_data = (void *)schema_key};
     MDB_val value = {.mv_size = record.len, .mv_data = record.bytes};
     rc = mdb_put(txn, store->tables[LORICA_TABLE_META], &key, &value, 0);
     return rc ? store_fail(store, rc, err) : 0;
+}
+
+/* Opens all tables; makes those that a new store, or one of an older layout, has not. */
+static int open_tables(struct lorica_store *store, MDB_txn *txn, struct lorica_error *err) {
+    uint64_t schema = 0;
+    int rc = check_schema(store, txn, &schema, err);
+    if (rc)
+        return rc;
+    const bool current = schema == LORICA_STORE_SCHEMA;
+    for (size_t i = 0; i < LORICA_TABLE_COUNT; i++) {
+        const bool make = !current && (schema == 0 || i >= LORICA_TABLES_SCHEMA_1);
+        rc = mdb_dbi_open(txn, table_names[i], make ? MDB_CREATE : 0, &store->tables[i]);
+        if (rc)
+            return store_fail(store, rc == MDB_NOTFOUND ? MDB_INVALID : rc, err);
+    }
+    return current ? 0 : write_schema(store, txn, err);
 }
 
 int lorica_store_open(const char *dir, uint64_t map_bytes, bool read_only,

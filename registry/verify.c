@@ -189,10 +189,12 @@ static int check_key_event(struct walk *w, const struct lorica_audit *audit) {
 static int check_subject(struct walk *w, const struct lorica_audit *audit) {
     struct lorica_record_key key;
     struct lorica_slice value;
-    if (!lorica_audit_of_adapter(audit->kind))
+    if (audit->kind == LORICA_AUDIT_KEY_CREATE || audit->kind == LORICA_AUDIT_KEY_REVOKE)
         return check_key_event(w, audit);
+    if (!lorica_audit_of_adapter(audit))
+        return 0;
     w->adapter_records++;
-    w->first_moves += audit->kind != LORICA_AUDIT_PUBLISH && audit->epoch == 1;
+    w->first_moves += lorica_audit_is_move(audit->kind) && audit->epoch == 1;
     lorica_record_key_numbered(audit->name, audit->seq, &key);
     int rc = lorica_store_get(w->txn, LORICA_TABLE_HISTORY, lorica_slice_key(&key), &value, w->err);
     if (rc == LORICA_ENOTFOUND) {
@@ -365,7 +367,7 @@ static int replay_channel(struct walk *w, struct replay *replay) {
         rc = lorica_audit_get(w->txn, seq, &audit, &inner);
         if (rc)
             rc = note(w, rc, &inner);
-        else if (audit.kind != LORICA_AUDIT_PUBLISH && strcmp(audit.name, replay->name) == 0 &&
+        else if (lorica_audit_is_move(audit.kind) && strcmp(audit.name, replay->name) == 0 &&
                  strcmp(audit.channel, replay->channel) == 0)
             rc = replay_move(w, replay, &audit);
         if (!rc)

@@ -106,7 +106,7 @@ static void check_bounds(const struct lorica_record *record, decode_fn decode) {
         test_free(copy);
     }
     struct lorica_record other = *record;
-    other.bytes[0] = 2;
+    other.bytes[0] = 9;
     assert_int_equal(decode(other.bytes, other.len), LORICA_EUNSUPPORTED);
     other.bytes[0] = 0;
     assert_int_equal(decode(other.bytes, other.len), LORICA_EFORMAT);
@@ -216,6 +216,29 @@ static void test_decode_bad_values_refused(void **state) {
     assert_int_equal(decode_name(record.bytes, record.len), LORICA_EFORMAT);
 }
 
+static void test_audit_detail_makes_another_format(void **state) {
+    (void)state;
+    struct lorica_record plain, detailed;
+    struct lorica_audit audit, back;
+    sample_audit(&audit);
+    assert_int_equal(lorica_record_encode_audit(&audit, &plain), 0);
+    assert_int_equal(plain.bytes[0], 1);
+    memcpy(audit.detail, "{\"percent\":5}", 13);
+    assert_int_equal(lorica_record_encode_audit(&audit, &detailed), 0);
+    assert_int_equal(detailed.bytes[0], 2);
+    assert_int_equal(detailed.len, plain.len + 2 + 13);
+    detailed.len += 32; /* the hash */
+    memset(detailed.bytes + detailed.len - 32, 0, 32);
+    assert_int_equal(lorica_record_decode_audit(detailed.bytes, detailed.len, &back), 0);
+    assert_string_equal(back.detail, audit.detail);
+    detailed.bytes[0] = 3;
+    assert_int_equal(decode_audit(detailed.bytes, detailed.len), LORICA_EUNSUPPORTED);
+    /* An empty detail is written as format 1 only. */
+    plain.bytes[0] = 2;
+    memset(plain.bytes + plain.len, 0, 34);
+    assert_int_equal(decode_audit(plain.bytes, plain.len + 34), LORICA_EFORMAT);
+}
+
 static void test_largest_records_fit(void **state) {
     (void)state;
     struct lorica_record record;
@@ -227,6 +250,7 @@ static void test_largest_records_fit(void **state) {
     memset(audit.name, 'n', LORICA_NAME_MAX);
     memset(audit.channel, 'c', LORICA_CHANNEL_MAX);
     memset(audit.message, 'm', LORICA_MESSAGE_MAX);
+    memset(audit.detail, 'd', LORICA_DETAIL_MAX);
     assert_int_equal(lorica_record_encode_audit(&audit, &record), 0);
     assert_true(record.len + 32 <= LORICA_RECORD_MAX);
     key.key.glob_count = LORICA_KEY_GLOBS;
@@ -307,6 +331,7 @@ int main(void) {
         cmocka_unit_test(test_round_trip_gives_the_same),
         cmocka_unit_test(test_audit_bytes_as_documented),
         cmocka_unit_test(test_decode_bad_values_refused),
+        cmocka_unit_test(test_audit_detail_makes_another_format),
         cmocka_unit_test(test_largest_records_fit),
         cmocka_unit_test(test_keys_sort_by_name_then_number),
         cmocka_unit_test(test_fuzz_target_mutated_records_hold),

@@ -61,23 +61,42 @@ static void test_open_read_only_reads_and_refuses_changes(void **state) {
     assert_clean(f->registry);
 }
 
-static void test_open_newer_schema_refused_unchanged(void **state) {
-    struct fixture *f = *state;
+/* Publishes one version, closes the registry and writes the number of a layout into it. */
+static void close_as_schema(struct fixture *f, uint64_t schema) {
     struct lorica_store *store = NULL;
     struct lorica_txn *txn = NULL;
     struct lorica_record record;
-    publish_seed(f, "cardiology", 1, NULL);
+    publish_seed(f, "cardiology", 1, "stable");
     lorica_registry_close(f->registry);
     f->registry = NULL;
     ok(lorica_store_open(f->dir, MAP_BYTES, false, &store, NULL, &err));
     ok(lorica_store_begin(store, true, &txn, &err));
-    ok(lorica_record_encode_number(LORICA_STORE_SCHEMA + 1, &record));
+    ok(lorica_record_encode_number(schema, &record));
     ok(lorica_store_put(txn, LORICA_TABLE_META, (struct lorica_slice){"schema", 6},
                         lorica_slice_record(&record), &err));
     ok(lorica_store_commit(txn, &err));
     lorica_store_close(store);
+}
+
+static void test_open_newer_schema_refused_unchanged(void **state) {
+    struct fixture *f = *state;
+    close_as_schema(f, LORICA_STORE_SCHEMA + 1);
     fails(LORICA_EUNSUPPORTED, "newer", lorica_registry_open(f->dir, NULL, &f->registry, &err));
     assert_null(f->registry);
+}
+
+static void test_open_older_schema_brought_up_to_date(void **state) {
+    struct fixture *f = *state;
+    const struct lorica_registry_options reading = {.map_bytes = MAP_BYTES, .read_only = true};
+    struct lorica_version version;
+    close_as_schema(f, 1);
+    fails(LORICA_EUNSUPPORTED, "older", lorica_registry_open(f->dir, &reading, &f->registry, &err));
+    ok(lorica_registry_open(f->dir, NULL, &f->registry, &err));
+    ok(lorica_registry_resolve(f->registry, "cardiology", &version, &err));
+    lorica_registry_close(f->registry);
+    f->registry = NULL;
+    ok(lorica_registry_open(f->dir, &reading, &f->registry, &err));
+    assert_clean(f->registry);
 }
 
 static void test_open_garbage_file_refused(void **state) {
@@ -562,6 +581,7 @@ int main(void) {
         with_registry(test_open_absent_parent_or_read_only_refused),
         with_registry(test_open_read_only_reads_and_refuses_changes),
         with_registry(test_open_newer_schema_refused_unchanged),
+        with_registry(test_open_older_schema_brought_up_to_date),
         with_registry(test_open_garbage_file_refused),
         with_registry(test_open_truncated_file_refused),
         with_registry(test_open_pepper_lost_refused_once_keys_exist),
