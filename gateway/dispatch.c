@@ -182,8 +182,10 @@ static int find_route(struct lorica_request *request) {
     const struct lorica_route *routes = lorica_routes(&count);
     if (lorica_route_find(routes, count, http->method, http->target.text, len, &request->match) !=
         0)
-        return lorica_request_fail(request, LORICA_EINVAL, NULL, NULL,
-                                   "the path holds a bad escape");
+        return lorica_request_fail(
+            request, LORICA_EINVAL, NULL, NULL,
+            "the path holds a part that is no name: too long, or with an escape "
+            "that is broken or hides a slash");
     if (request->match.route)
         return 0;
     if (!request->match.path_known)

@@ -9,6 +9,7 @@
 #include "gateway/handlers.h"
 #include "gateway/listing.h"
 #include "gateway/server.h"
+#include "proto/http_fields.h"
 
 static struct lorica_registry *registry_of(struct lorica_request *request) {
     return request->server->parts.registry;
@@ -65,10 +66,8 @@ int lorica_handle_adapters(struct lorica_request *request) {
     int rc = lorica_request_query_number(request, "limit", 1, LORICA_API_LIST_MAX, &limit);
     if (rc != 0)
         return rc;
-    if (request->query)
-        (void)lorica_query_get(request->query, strlen(request->query), "after", after,
-                               sizeof(after), &rc);
-    if (rc != 0)
+    rc = lorica_http_query(request->query, "after", after, sizeof(after));
+    if (rc != 0 && rc != LORICA_ENOTFOUND)
         return lorica_request_fail(request, LORICA_EINVAL, "after", NULL, "after must be a name");
     struct lorica_jsonw w = lorica_request_json(request, 200);
     lorica_api_open_list(&w);
@@ -241,17 +240,12 @@ int lorica_handle_channel(struct lorica_request *request) {
 
 /* The epoch in If-Match: one strong entity tag. */
 static int expected_epoch(struct lorica_request *request, uint64_t *ret) {
-    const char *text = request->if_match;
-    char *end = NULL;
     if (!request->has_if_match)
         return lorica_request_fail(request, LORICA_EPRECONDREQ, NULL, "if_match_required",
                                    "send If-Match with the channel's epoch, as its ETag says it");
-    const bool quoted = text[0] == '"' && text[1] >= '0' && text[1] <= '9';
-    const unsigned long long epoch = quoted ? strtoull(text + 1, &end, 10) : 0;
-    if (!quoted || strcmp(end, "\"") != 0)
+    if (lorica_http_if_match(request->if_match, ret) != 0)
         return lorica_request_fail(request, LORICA_EPRECOND, NULL, "bad_if_match",
                                    "If-Match must be one epoch in quotes, such as \"3\"");
-    *ret = epoch;
     return 0;
 }
 

@@ -4,10 +4,10 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 #include "gateway/server.h"
 #include "gateway/upload.h"
+#include "proto/http_fields.h"
 #include "registry/digest.h"
 
 #define RESPONSE_MAX ((size_t)256 << 20)
@@ -40,19 +40,27 @@ static char *dup_slice(const struct lorica_http_slice *value) {
     return value ? strndup(value->text, value->len) : NULL;
 }
 
-/* "Bearer KEY": the scheme without case, the key without blanks. */
-static void take_bearer(struct lorica_request *request, const struct lorica_http_slice *value) {
-    if (!value || value->len < 8 || strncasecmp(value->text, "bearer ", 7) != 0)
+/* The key of the one Authorization header. */
+static void take_bearer(struct lorica_request *request, const struct lorica_http *http) {
+    const struct lorica_http_slice *value = lorica_http_header(http, "authorization");
+    char text[LORICA_BEARER_MAX + 64] = {0};
+    size_t len = 0;
+    if (lorica_http_header_count(http, "authorization") != 1 || value->len >= sizeof(text))
         return;
-    const char *text = value->text + 7;
-    size_t len = value->len - 7;
-    while (len > 0 && *text == ' ')
-        text++, len--;
-    if (len == 0 || len > LORICA_BEARER_MAX || memchr(text, ' ', len))
-        return;
-    memcpy(request->bearer, text, len);
-    request->bearer[len] = '\0';
-    request->has_bearer = true;
+    memcpy(text, value->text, value->len);
+    const char *key = lorica_http_bearer(text, &len);
+    request->has_bearer = key && len <= LORICA_BEARER_MAX;
+    if (request->has_bearer)
+        memcpy(request->bearer, key, len);
+    explicit_bzero(text, sizeof(text));
+}
+
+/* The value of the one If-Match header; "", which is none, for several or one too long. */
+static void take_if_match(struct lorica_request *request, const struct lorica_http *http) {
+    const struct lorica_http_slice *value = lorica_http_header(http, "if-match");
+    request->has_if_match = value != NULL;
+    if (lorica_http_header_count(http, "if-match") == 1 && value->len < sizeof(request->if_match))
+        memcpy(request->if_match, value->text, value->len);
 }
 
 struct lorica_request *lorica_request_create(struct lorica_conn *conn) {
@@ -80,14 +88,8 @@ struct lorica_request *lorica_request_create(struct lorica_conn *conn) {
         request->query =
             strndup(question + 1, http->target.len - (size_t)(question + 1 - http->target.text));
     request->content_type = dup_slice(lorica_http_header(http, "content-type"));
-    if (lorica_http_header_count(http, "authorization") == 1)
-        take_bearer(request, lorica_http_header(http, "authorization"));
-    const struct lorica_http_slice *match = lorica_http_header(http, "if-match");
-    if (match) {
-        request->has_if_match = true;
-        if (match->len < sizeof(request->if_match))
-            memcpy(request->if_match, match->text, match->len);
-    }
+    take_bearer(request, http);
+    take_if_match(request, http);
     if ((question && !request->query) ||
         (lorica_http_header(http, "content-type") && !request->content_type)) {
         lorica_request_unref(request);
@@ -240,13 +242,12 @@ int lorica_request_only(struct lorica_request *request, const struct lorica_json
 int lorica_request_query_number(struct lorica_request *request, const char *name, long long min,
                                 long long max, long long *ret) {
     char text[32];
-    char *end = NULL;
-    int rc = 0;
-    if (!request->query ||
-        !lorica_query_get(request->query, strlen(request->query), name, text, sizeof(text), &rc))
+    const int rc = lorica_http_query(request->query, name, text, sizeof(text));
+    if (rc == LORICA_ENOTFOUND)
         return 0;
-    const long long n = rc == 0 ? strtoll(text, &end, 10) : 0;
-    if (rc != 0 || end == text || *end != '\0' || n < min || n > max)
+    const bool digits = rc == 0 && *text && text[strspn(text, "0123456789")] == '\0';
+    const long long n = digits ? strtoll(text, NULL, 10) : 0;
+    if (!digits || n < min || n > max)
         return lorica_request_fail(request, LORICA_EINVAL, name, NULL,
                                    "%s must be a whole number from %lld to %lld", name, min, max);
     *ret = n;

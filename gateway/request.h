@@ -103,7 +103,7 @@ int lorica_request_parse(struct lorica_request *request, struct lorica_json **re
 /** Refuses members of an object other than those listed (NULL-terminated). */
 int lorica_request_only(struct lorica_request *request, const struct lorica_json *object,
                         const char *const *names) LORICA_MUSTCHECK;
-/** Reads an optional whole number of the query. */
+/** Reads an optional whole number of the query: digits alone, in [min, max], given once. */
 int lorica_request_query_number(struct lorica_request *request, const char *name, long long min,
                                 long long max, long long *ret) LORICA_MUSTCHECK;
 

@@ -4,38 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static int hex(char c) {
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F')
-        return c - 'A' + 10;
-    return -1;
-}
-
-/* Decodes %XX. Refuses what no name holds and what could change the meaning of a path. */
-static int decode(const char *text, size_t len, bool plus, char *out, size_t size) {
-    size_t n = 0;
-    for (size_t i = 0; i < len; i++) {
-        char c = text[i];
-        if (c == '%') {
-            if (len - i < 3 || hex(text[i + 1]) < 0 || hex(text[i + 2]) < 0)
-                return LORICA_EINVAL;
-            c = (char)(hex(text[i + 1]) * 16 + hex(text[i + 2]));
-            i += 2;
-            if (c == '/' || c == '\\')
-                return LORICA_EINVAL;
-        } else if (plus && c == '+') {
-            c = ' ';
-        }
-        if ((unsigned char)c < 32 || c == 127 || n + 1 >= size)
-            return LORICA_EINVAL;
-        out[n++] = c;
-    }
-    out[n] = '\0';
-    return 0;
-}
+#include "proto/http_fields.h"
 
 /* The part behind the slash at *at; moves *at to the next slash or the end. */
 static struct lorica_http_slice next_part(const char *text, size_t len, size_t *at) {
@@ -88,28 +57,11 @@ int lorica_route_find(const struct lorica_route *routes, size_t count, enum lori
             !(method == LORICA_METHOD_HEAD && routes[i].method == LORICA_METHOD_GET))
             continue;
         for (size_t p = 0; p < param_count; p++)
-            if (decode(params[p].text, params[p].len, false, ret->params[p],
-                       sizeof(ret->params[p])) != 0)
+            if (lorica_http_decode(params[p].text, params[p].len, false, ret->params[p],
+                                   sizeof(ret->params[p])) != 0)
                 return LORICA_EINVAL;
         ret->route = &routes[i];
         return 0;
     }
     return 0;
-}
-
-bool lorica_query_get(const char *query, size_t len, const char *name, char *out, size_t size,
-                      int *ret_rc) {
-    const size_t nlen = strlen(name);
-    size_t i = 0;
-    *ret_rc = 0;
-    while (i < len) {
-        const char *end = memchr(query + i, '&', len - i);
-        const size_t part = end ? (size_t)(end - query) - i : len - i;
-        if (part > nlen && query[i + nlen] == '=' && memcmp(query + i, name, nlen) == 0) {
-            *ret_rc = decode(query + i + nlen + 1, part - nlen - 1, true, out, size);
-            return true;
-        }
-        i += part + 1;
-    }
-    return false;
 }

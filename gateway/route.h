@@ -60,14 +60,9 @@ struct lorica_route_match {
 };
 
 /** Finds the route of a method and a path (no query). HEAD finds GET's. LORICA_EINVAL for a path
- * with a bad percent escape or one that hides a slash or a control character. */
+ * whose open part is too long or is not what lorica_http_decode takes. */
 int lorica_route_find(const struct lorica_route *routes, size_t count, enum lorica_method method,
                       const char *path, size_t len,
                       struct lorica_route_match *ret) LORICA_MUSTCHECK;
-
-/** Finds a member of a query string ("after=x&limit=3") and decodes its value into `out`. False:
- * absent. *ret_rc is LORICA_EINVAL when the value is malformed or too long. */
-bool lorica_query_get(const char *query, size_t len, const char *name, char *out, size_t size,
-                      int *ret_rc);
 
 #endif

@@ -75,7 +75,7 @@ static int decode(const char *text, size_t len, bool plus_is_space, char *out, s
     size_t used = 0;
     while (at < end) {
         const int byte = next_byte(&at, end, plus_is_space);
-        if (byte < 0 || (byte == '/' && !plus_is_space))
+        if (byte < 0 || ((byte == '/' || byte == '\\') && !plus_is_space))
             return LORICA_EINVAL;
         if (used + 1 >= size)
             return LORICA_ELIMIT;

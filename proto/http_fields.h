@@ -22,8 +22,8 @@ const char *lorica_http_bearer(const char *value, size_t *ret_len);
 /** Decodes a path segment or a query's name or value of `len` bytes into `out`, terminated.
  * `plus_is_space` for queries. Refused with LORICA_EINVAL: a broken escape, a decoded NUL or other
  * control character, a result that is not UTF-8, and, in a segment (plus_is_space false), a decoded
- * slash or a whole segment "." or ".."; with LORICA_ELIMIT: more than `size` - 1 bytes. On failure
- * `out` is an empty string. */
+ * slash, a backslash, or a whole segment "." or ".."; with LORICA_ELIMIT: more than `size` - 1
+ * bytes. On failure `out` is an empty string. */
 int lorica_http_decode(const char *text, size_t len, bool plus_is_space, char *out,
                        size_t size) LORICA_MUSTCHECK;
 

@@ -23,7 +23,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len) {
         abort();
     for (int plus = 0; plus < 2; plus++)
         if (lorica_http_decode((const char *)data, len, plus, out, sizeof(out)) == 0 &&
-            (!lorica_utf8_valid(out, strlen(out)) || (!plus && strchr(out, '/'))))
+            (!lorica_utf8_valid(out, strlen(out)) || (!plus && strpbrk(out, "/\\"))))
             abort();
     if (lorica_http_query(text, "limit", out, sizeof(out)) == 0 &&
         !lorica_utf8_valid(out, strlen(out)))

@@ -321,7 +321,7 @@ SEEDS = {
     },
     "http_fields": {
         "epoch": b'"18446744073709551615"', "epoch-over": b'"18446744073709551616"', "bearer": b"Bearer lor_abc==",
-        "query": b"limit=20&after=a%20b&limit=3", "segment": b"caf%C3%A9", "dots": b"%2e%2e", "slash": b"a%2fb",
+        "query": b"limit=20&after=a%20b&limit=3", "segment": b"caf%C3%A9", "dots": b"%2e%2e", "slash": b"a%2fb", "backslash": b"a%5Cb",
         "broken": b"limit=%", "nul": b"limit=%00", "overlong": b"limit=%c0%af", "long": b"limit=" + b"x" * 64,
     },
     "base": {

@@ -62,8 +62,9 @@ static void test_decode_segment_gives_the_text(void **state) {
 
 static void test_decode_hostile_segment_is_refused(void **state) {
     (void)state;
-    static const char *const bad[] = {"%",   "%4", "%4g", "%00",    "a%0ab", "%7f",   "a%2fb",
-                                      "a/b", "..", ".",   "%2e%2E", "%ff",   "%c0%af"};
+    static const char *const bad[] = {"%",   "%4",    "%4g",    "%00",  "a%0ab",
+                                      "%7f", "a%2fb", "a%5cb",  "a\\b", "a/b",
+                                      "..",  ".",     "%2e%2E", "%ff",  "%c0%af"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         char out[16] = "kept";
         assert_int_equal(decode(bad[i], false, out, sizeof(out)), LORICA_EINVAL);
