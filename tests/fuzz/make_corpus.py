@@ -145,6 +145,24 @@ def hf_model(nested=None, **more):
     return parts(config_json(quantization_config=quantisation), b"", b"", b"", b"", b"", hf_weights(tensors))
 
 
+def adapter(config, pairs=((0, 0),), rank=2, dtype="F32", value=None):
+    """An adapter for `pairs` of layer and module of the architecture in fuzz_adapter.c."""
+    rows = [(4, 4), (2, 4), (2, 4), (4, 4), (6, 4), (6, 4), (4, 6)]
+    size = {"F32": 4, "F16": 2, "BF16": 2}.get(dtype, 1)
+    tensors = {}
+    for layer, module in pairs:
+        n, k = rows[module]
+        for side, shape in (("A", [rank, k]), ("B", [n, rank])):
+            name = f"base_model.model.model.layers.{layer}.{MODULES[module]}.lora_{side}.weight"
+            raw = (value or bytes(size)) * (shape[0] * shape[1])
+            tensors[name] = (dtype, shape, raw)
+    return parts(config, hf_weights(tensors))
+
+
+def adapter_config(**more):
+    return {**BASE, "r": 2, "target_modules": ["q_proj"], **more}
+
+
 def gguf_strings(key, texts):
     return pair(key, ARRAY, struct.pack("<IQ", STRING, len(texts)) + b"".join(string(t.encode()) for t in texts))
 
@@ -319,10 +337,45 @@ SEEDS = {
         "control": part(b"a\x00", b""), "utf8": part(b"\xff", b""), "stray": b"--XyZ--x",
         "encoding": part(b"a", b"", b"\r\nContent-Transfer-Encoding: base64"), "type": b" boundary=\"a b\"; x=y",
     },
+    "http": {
+        "get": b"GET /v1/models?after=a HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer k\r\n\r\n" * 2,
+        "length": b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n"
+                  b"abcGET /livez HTTP/1.1\r\nHost: a\r\n\r\n",
+        "chunked": b"POST /v1/adapters/a/versions HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+                   b"3;x=\"y\"\r\nabc\r\n2\r\nde\r\n0\r\nTrailer: z\r\n\r\n",
+        "escapes": b"GET /v1/adapters/%63%2e%2E/versions/%2f HTTP/1.1\r\nHost: a\r\n\r\n",
+        "expect": b"PUT /v1/adapters/a/channels/b HTTP/1.1\r\nHost: a\r\n"
+                  b"Expect: 100-continue\r\nContent-Length: 1\r\n\r\nx",
+        "old": b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+        "absolute": b"GET https://a:1/b?c HTTP/1.1\r\nHost: a\r\n\r\n",
+        "two-lengths": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\nx",
+        "both": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "bare": b"GET / HTTP/1.1\nHost: a\n\n", "nul": b"GET / HTTP/1.1\r\nHost: a\0\r\n\r\n",
+        "fold": b"GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n",
+        "chunk-size": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff1\r\n",
+    },
     "http_fields": {
         "epoch": b'"18446744073709551615"', "epoch-over": b'"18446744073709551616"', "bearer": b"Bearer lor_abc==",
-        "query": b"limit=20&after=a%20b&limit=3", "segment": b"caf%C3%A9", "dots": b"%2e%2e", "slash": b"a%2fb", "backslash": b"a%5Cb",
+        "query": b"limit=20&after=a%20b&limit=3", "segment": b"caf%C3%A9", "dots": b"%2e%2e", "slash": b"a%2fb",
+        "backslash": b"a%5Cb",
         "broken": b"limit=%", "nul": b"limit=%00", "overlong": b"limit=%c0%af", "long": b"limit=" + b"x" * 64,
+    },
+    "adapter": {
+        "q": adapter(adapter_config(), [(0, 0), (1, 0)]), "one-layer": adapter(adapter_config()),
+        "layers": adapter(adapter_config(layers_to_transform=[0])),
+        "f16": adapter(adapter_config(), [(0, 0), (1, 0)], dtype="F16"),
+        "all": adapter(adapter_config(target_modules="all-linear", r=1),
+                       [(i, m) for i in range(2) for m in range(7)], 1, "BF16"),
+        "rank": adapter(adapter_config(r=3), [(0, 0), (1, 0)]),
+        "nan": adapter(adapter_config(), [(0, 0), (1, 0)], value=b"\0\0\xc0\x7f"),
+        "huge": adapter(adapter_config(lora_alpha=1e30), [(0, 0), (1, 0)], value=b"\xff\xff\x7f\x7f"),
+        "large": adapter(adapter_config(), [(0, 0), (1, 0)], value=b"\xff\xff\x7f\x7f"),
+        "int": adapter(adapter_config(), [(0, 0), (1, 0)], dtype="U8"),
+        "layer2": adapter(adapter_config(), [(0, 0), (1, 0), (2, 0)]),
+        "other": adapter(adapter_config(), [(0, 0), (1, 0), (0, 2)]),
+        "zero": adapter(adapter_config(), [(0, 0), (1, 0)], rank=0),
+        "pattern": adapter(adapter_config(r=4, rank_pattern={"q_proj": 2}), [(0, 0), (1, 0)]),
+        "none": parts(adapter_config(), b""),
     },
     "base": {
         "dense": base_file(), "mixed": base_file(32, 64, 2, "q8 nf4 nf4 nf4 nf4 f16 bf16 nf4"),
