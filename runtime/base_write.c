@@ -97,6 +97,20 @@ static int check_finite(struct writer *w, const struct plan *p, const float *x, 
     return 0;
 }
 
+/* What is finite in the source may be too large for the 16 bits it gets here. */
+static int check_halves(struct writer *w, const struct plan *p, enum lorica_format format,
+                        const uint16_t *halves, size_t count) {
+    const uint16_t exponent = format == LORICA_FORMAT_BF16 ? 0x7f80 : 0x7c00;
+    for (size_t i = 0; i < count; i++)
+        if ((halves[i] & exponent) == exponent)
+            return lorica_fail(w->err, LORICA_EFORMAT,
+                               "%s holds a value that is too large for the format %s; choose "
+                               "another with --format",
+                               p->entry.name,
+                               lorica_format_name((enum lorica_format)p->entry.format));
+    return 0;
+}
+
 static size_t nf4_blocks(const struct plan *p) {
     return ((size_t)p->entry.n * p->entry.k + LORICA_NF4_BLOCK - 1) / LORICA_NF4_BLOCK;
 }
@@ -112,6 +126,20 @@ static void bnb_finish(struct bnb *b) {
     free(b->codes);
     free(b->scales);
     free(b->nested);
+}
+
+static struct lorica_matrix bnb_matrix(const struct plan *p, const struct bnb *b) {
+    struct lorica_matrix m = {
+        .format = LORICA_FORMAT_NF4, .n = p->source.n, .k = p->source.k, .data = b->codes};
+    if (p->source.nested_absmax) {
+        m.absmax_codes = (const uint8_t *)b->scales;
+        m.nested_absmax = b->nested;
+        m.nested_map = b->map;
+        m.nested_offset = p->source.nested_offset;
+    } else {
+        m.absmax = b->scales;
+    }
+    return m;
 }
 
 static int bnb_load(struct writer *w, const struct plan *p, struct bnb *b) {
@@ -133,25 +161,13 @@ static int bnb_load(struct writer *w, const struct plan *p, struct bnb *b) {
         lorica_nf4_tile(b->codes, t->data, t->n, t->k);
     else
         memcpy(b->codes, t->data, flat);
-    int rc = t->nested_absmax ? check_finite(w, p, b->nested, nested)
-                              : check_finite(w, p, b->scales, blocks);
-    if (!rc && t->nested_absmax)
-        rc = check_finite(w, p, b->map, 256);
-    return rc ? rc : check_finite(w, p, &t->nested_offset, 1);
-}
-
-static struct lorica_matrix bnb_matrix(const struct plan *p, const struct bnb *b) {
-    struct lorica_matrix m = {
-        .format = LORICA_FORMAT_NF4, .n = p->source.n, .k = p->source.k, .data = b->codes};
-    if (p->source.nested_absmax) {
-        m.absmax_codes = (const uint8_t *)b->scales;
-        m.nested_absmax = b->nested;
-        m.nested_map = b->map;
-        m.nested_offset = p->source.nested_offset;
-    } else {
-        m.absmax = b->scales;
+    const struct lorica_matrix m = bnb_matrix(p, b);
+    int rc = 0;
+    for (size_t i = 0; i < blocks && !rc; i++) {
+        const float absmax = lorica_nf4_absmax(&m, i);
+        rc = check_finite(w, p, &absmax, 1);
     }
-    return m;
+    return rc;
 }
 
 static int put_nested(struct writer *w, struct plan *p, const uint8_t *codes, size_t blocks,
@@ -237,7 +253,10 @@ static int write_dense(struct writer *w, struct plan *p, struct reader *r, float
         if (rc)
             break;
         to_format(format, x, rows * k, out);
-        rc = put(w, out, rows * k * (format == LORICA_FORMAT_F32 ? 4 : 2));
+        if (format != LORICA_FORMAT_F32)
+            rc = check_halves(w, p, format, out, rows * k);
+        if (!rc)
+            rc = put(w, out, rows * k * (format == LORICA_FORMAT_F32 ? 4 : 2));
     }
     if (!rc)
         end_part(w, p, LORICA_PART_DATA);
@@ -333,7 +352,10 @@ static int write_q8(struct writer *w, struct plan *p, struct reader *r, float *x
             retile(t, row, rows, tiled, chunk_scales);
         else
             lorica_q8_quantise(x, rows, (uint32_t)k, tiled, chunk_scales);
-        rc = put(w, tiled, lorica_matrix_data_nbytes(LORICA_FORMAT_Q8, rows, (uint32_t)k));
+        rc = check_halves(w, p, LORICA_FORMAT_F16, chunk_scales,
+                          (size_t)(rows + 15) / 16 * 16 * (k / LORICA_Q8_BLOCK));
+        if (!rc)
+            rc = put(w, tiled, lorica_matrix_data_nbytes(LORICA_FORMAT_Q8, rows, (uint32_t)k));
     }
     if (!rc) {
         end_part(w, p, LORICA_PART_DATA);

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT
  * A model from any bytes: "GGUF..." is a GGUF file, anything else the files of a Hugging Face
  * directory with the byte 0x1e between them (an empty one is absent, the last has the rest). What
- * can be imported must give a base file that opens and has the digest of its content. */
+ * can be imported must give a base file that opens, has the digest of its content, and holds finite
+ * values. */
 #include "base_input.h"
 
 #include <fcntl.h>
+#include <math.h>
 #include <stdio.h>
 #include <sys/stat.h>
 
@@ -77,6 +79,23 @@ static int open_source(const uint8_t *data, size_t len, struct lorica_source *re
     return rc;
 }
 
+static void expect_finite(const struct lorica_base *base) {
+    uint64_t count;
+    (void)lorica_base_table(base, &count);
+    for (uint64_t i = 0; i < count; i++) {
+        struct lorica_matrix scratch;
+        const struct lorica_matrix *m = lorica_base_matrix(base, i, &scratch);
+        float *row = malloc(m->k * sizeof(*row));
+        for (uint32_t r = 0; row && r < m->n; r++) {
+            lorica_matrix_rows_f32(m, r, 1, row);
+            for (uint32_t c = 0; c < m->k; c++)
+                if (!isfinite(row[c]))
+                    abort();
+        }
+        free(row);
+    }
+}
+
 static void write_base(const struct lorica_source *source, enum lorica_format format, bool keep) {
     const struct lorica_import_options options = {
         .format = format, .keep_source_precision = keep, .hasher = &fnv_hasher};
@@ -89,6 +108,8 @@ static void write_base(const struct lorica_source *source, enum lorica_format fo
     else if (lorica_base_open_fd(fd, "written", &base, &err) != 0 ||
              lorica_base_verify(base, &fnv_hasher, &err) != 0)
         abort();
+    if (base)
+        expect_finite(base);
     lorica_base_close(base);
     (void)close(fd);
 }
@@ -104,6 +125,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len) {
     write_base(&source, LORICA_FORMAT_NF4, true);
     write_base(&source, LORICA_FORMAT_NF4, false);
     write_base(&source, LORICA_FORMAT_Q8, false);
+    write_base(&source, LORICA_FORMAT_BF16, false);
     source.close(&source);
     return 0;
 }

@@ -112,15 +112,15 @@ def hf_tensors(hidden=4, inner=4, head=4, skip=()):
     return out
 
 
-def hf_nf4(out, path, n, k, nested):
+def hf_nf4(out, path, n, k, nested, scale=1):
     name, blocks = f"model.layers.0.{path}.weight", (n * k + 63) // 64
     state = {"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16", "shape": [n, k]}
     if nested:
-        state.update(nested_blocksize=256, nested_dtype="float32", nested_offset=0.5)
-        out[name + ".nested_absmax"] = ("F32", [1], struct.pack("<f", 1))
+        state.update(nested_blocksize=256, nested_dtype="float32", nested_offset=0.5 * scale)
+        out[name + ".nested_absmax"] = ("F32", [1], struct.pack("<f", scale))
         out[name + ".nested_quant_map"] = ("F32", [256], struct.pack("<256f", *(i / 255 for i in range(256))))
     out[name] = ("U8", [(n * k + 1) // 2, 1], bytes(range(256)) * (n * k // 512) + bytes((n * k + 1) // 2 % 256))
-    out[name + ".absmax"] = ("U8", [blocks], bytes(blocks)) if nested else ("F32", [blocks], bytes(4 * blocks))
+    out[name + ".absmax"] = ("U8", [blocks], bytes([255] * blocks)) if nested else ("F32", [blocks], bytes(4 * blocks))
     out[name + ".quant_map"] = ("F32", [16], NF4_TABLE)
     text = dump(state)
     out[name + ".quant_state.bitsandbytes__nf4"] = ("U8", [len(text)], text)
@@ -135,12 +135,12 @@ def hf_weights(tensors):
     return struct.pack("<Q", len(text)) + text + data
 
 
-def hf_model(nested=None, **more):
+def hf_model(nested=None, scale=1, **more):
     if nested is None:
         return parts(config_json(**more), tokenizer_json(), {"chat_template": CHATML, "eos_token": "<|im_end|>"},
                      {"eos_token_id": [2]}, b"", b"", hf_weights(hf_tensors()))
     tensors = hf_tensors(skip=("self_attn.q_proj",))
-    hf_nf4(tensors, "self_attn.q_proj", 4, 4, nested)
+    hf_nf4(tensors, "self_attn.q_proj", 4, 4, nested, scale)
     quantisation = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
     return parts(config_json(quantization_config=quantisation), b"", b"", b"", b"", b"", hf_weights(tensors))
 
@@ -175,7 +175,7 @@ def gguf_tokenizer(pre=b"smollm", merges=("a b",), tokens=tuple(VOCAB), types=(3
             pair(b"tokenizer.ggml.eos_token_id", U32, struct.pack("<I", 2))]
 
 
-def gguf_model(kind=F32_TYPE, hidden=4, inner=4, head=4, extra=(), more=(), template=CHATML.encode()):
+def gguf_model(kind=F32_TYPE, hidden=4, inner=4, head=4, extra=(), more=(), template=CHATML.encode(), data=None):
     def number(key, value):
         return pair(b"llama." + key, U32, struct.pack("<I", value))
 
@@ -195,7 +195,7 @@ def gguf_model(kind=F32_TYPE, hidden=4, inner=4, head=4, extra=(), more=(), temp
         count = dims[0] * (dims[1] if len(dims) > 1 else 1)
         size = {F32_TYPE: 4 * count, F16_TYPE: 2 * count, BF16_TYPE: 2 * count, Q8_0: count // 32 * 34}.get(type_, 0)
         at += size + -size % 32
-    return gguf(pairs, placed, at)
+    return gguf(pairs, placed, at) if data is None else gguf(pairs, placed) + data * (at // len(data))
 
 
 def base_entry(name, format_, n, k, at, nested=False):
@@ -403,6 +403,9 @@ SEEDS = {
         "gguf-rope": gguf_model(extra=[(b"rope_freqs.weight", [2, 0], 0)]),
         "gguf-rope-one": gguf_model(extra=[(b"rope_freqs.weight", [2], 0)]),
         "gguf-template": gguf_model(template=b"{{ messages[0].content }}"),
+        "gguf-large": gguf_model(hidden=32, inner=2, head=2, data=struct.pack("<f", 1e38)),
+        "gguf-largest": gguf_model(data=b"\xff\xff\x7f\x7f"), "gguf-nan": gguf_model(data=b"\xff\xff\xff\x7f"),
+        "hf-nf4-large": hf_model(nested=True, scale=3e38),
         "gguf-experts": gguf_model(more=[pair(b"llama.expert_count", U32, struct.pack("<I", 8))]),
         "gguf-odd-head": gguf_model(head=3), "gguf-linear": gguf_model(more=[
             pair(b"llama.rope.scaling.type", STRING, string(b"linear")),
