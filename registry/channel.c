@@ -73,6 +73,8 @@ static int channel_move(struct lorica_txn *txn, enum lorica_audit_kind kind,
     lorica_record_key_channel(version->name, channel, &key);
     rc = lorica_store_put(txn, LORICA_TABLE_CHANNEL, lorica_slice_key(&key),
                           lorica_slice_record(&record), err);
+    if (!rc && strcmp(channel, LORICA_CHANNEL_STABLE) == 0)
+        rc = lorica_split_moved(txn, version->name, kind, version->version, actor, err);
     if (!rc)
         fill_channel(channel, &moved, &audit, ret);
     return rc;

@@ -112,6 +112,22 @@ int lorica_channel_promote(struct lorica_txn *txn, const struct lorica_version *
 /** The `before` that a promote to `version` gets when the channel's last move is `last`. */
 uint64_t lorica_channel_before(const struct lorica_audit *last, uint64_t version);
 
+/* split.c */
+
+/** The split of a name as it stands; all zero when it never had one. */
+int lorica_split_read(struct lorica_txn *txn, const char *name, struct lorica_split_record *ret,
+                      struct lorica_error *err) LORICA_MUSTCHECK;
+/** Ends the split, if there is one, because `stable` of `name` moved to version `target` by a
+ * record of `kind`. Called behind that record. */
+int lorica_split_moved(struct lorica_txn *txn, const char *name, enum lorica_audit_kind kind,
+                       uint64_t target, const struct lorica_actor *actor,
+                       struct lorica_error *err) LORICA_MUSTCHECK;
+/** Checks the record of one split against the adapter's history and versions. Each thing that
+ * cannot be right is told to `say`; only failures are returned. */
+int lorica_split_check(struct lorica_txn *txn, struct lorica_slice key, struct lorica_slice value,
+                       void (*say)(void *arg, const char *text), void *arg,
+                       struct lorica_error *err) LORICA_MUSTCHECK;
+
 /* key.c */
 
 /** SHA-256 of a key's record as it was made, before any revocation: the chain holds it, so that

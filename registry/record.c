@@ -312,6 +312,41 @@ int lorica_record_decode_key(const void *bytes, size_t len, struct lorica_key_re
     return end_read(&r);
 }
 
+int lorica_record_encode_split(const struct lorica_split_record *split, struct lorica_record *ret) {
+    struct writer w = begin_write(ret);
+    put_uint(&w, split->terms.version, 8);
+    put_uint(&w, split->terms.share, 4);
+    put_uint(&w, split->terms.window_s, 4);
+    put_uint(&w, split->terms.min_requests, 4);
+    put_uint(&w, split->terms.max_error_excess, 4);
+    put_uint(&w, split->terms.max_latency_ratio, 4);
+    put_uint(&w, split->epoch, 8);
+    put_uint(&w, split->seq, 8);
+    put_uint(&w, split->first, 8);
+    return end_write(&w);
+}
+
+int lorica_record_decode_split(const void *bytes, size_t len, struct lorica_split_record *ret) {
+    struct reader r = begin_read(bytes, len);
+    memset(ret, 0, sizeof(*ret));
+    ret->terms.version = get_uint(&r, 8);
+    ret->terms.share = (uint32_t)get_uint(&r, 4);
+    ret->terms.window_s = (uint32_t)get_uint(&r, 4);
+    ret->terms.min_requests = (uint32_t)get_uint(&r, 4);
+    ret->terms.max_error_excess = (uint32_t)get_uint(&r, 4);
+    ret->terms.max_latency_ratio = (uint32_t)get_uint(&r, 4);
+    ret->epoch = get_uint(&r, 8);
+    ret->seq = get_uint(&r, 8);
+    ret->first = get_uint(&r, 8);
+    const struct lorica_split_terms *t = &ret->terms;
+    const bool ended = t->version == 0;
+    const bool rule = t->window_s || t->min_requests || t->max_error_excess || t->max_latency_ratio;
+    if (ended != (ret->first == 0) || ended != (t->share == 0) || t->share > LORICA_SPLIT_WHOLE ||
+        (ended && rule))
+        read_fault(&r, LORICA_EFORMAT);
+    return end_read(&r);
+}
+
 /* Keys. Names are checked before they come here; a longer text is cut, which only makes a key that
  * no record has. */
 

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "registry/registry.h"
+#include "registry/split.h"
 
 /** No record is longer than this. */
 #define LORICA_RECORD_MAX 4096
@@ -36,6 +37,14 @@ struct lorica_channel_record {
 struct lorica_key_record {
     struct lorica_digest secret; /**< HMAC-SHA-256(pepper, text) */
     struct lorica_key key;
+};
+
+/** The split of an adapter as it stands, ended ones (all terms 0) included. */
+struct lorica_split_record {
+    struct lorica_split_terms terms;
+    uint64_t epoch;
+    uint64_t seq;   /**< audit record of its last change */
+    uint64_t first; /**< audit record since which the canary has a share; 0: it has none */
 };
 
 /* Encoding: the caller guarantees the limits of registry.h (texts within their arrays); LORICA_EBUG
@@ -74,6 +83,11 @@ int lorica_record_encode_key(const struct lorica_key_record *key,
                              struct lorica_record *ret) LORICA_MUSTCHECK;
 int lorica_record_decode_key(const void *bytes, size_t len,
                              struct lorica_key_record *ret) LORICA_MUSTCHECK;
+
+int lorica_record_encode_split(const struct lorica_split_record *split,
+                               struct lorica_record *ret) LORICA_MUSTCHECK;
+int lorica_record_decode_split(const void *bytes, size_t len,
+                               struct lorica_split_record *ret) LORICA_MUSTCHECK;
 
 /* Keys. A part that others follow ends with NUL, which no name holds; numbers are big-endian, so
  * that the store's order is the order of names and numbers. */

@@ -24,7 +24,7 @@ struct walk {
     struct content *contents; /* owned; in order of digests */
     size_t content_count;
     /* what the chain says there should be */
-    uint64_t publishes, key_creates, first_moves, adapter_records;
+    uint64_t publishes, key_creates, first_moves, first_splits, adapter_records;
     struct lorica_error *err;
 };
 
@@ -195,6 +195,7 @@ static int check_subject(struct walk *w, const struct lorica_audit *audit) {
         return 0;
     w->adapter_records++;
     w->first_moves += lorica_audit_is_move(audit->kind) && audit->epoch == 1;
+    w->first_splits += audit->kind == LORICA_AUDIT_SPLIT && audit->epoch == 1;
     lorica_record_key_numbered(audit->name, audit->seq, &key);
     int rc = lorica_store_get(w->txn, LORICA_TABLE_HISTORY, lorica_slice_key(&key), &value, w->err);
     if (rc == LORICA_ENOTFOUND) {
@@ -416,6 +417,16 @@ static int check_channel(struct walk *w, struct lorica_slice key, struct lorica_
     return rc;
 }
 
+/* Splits: split.c knows them. */
+
+static void say_finding(void *arg, const char *text) { finding(arg, "%s", text); }
+
+static int check_split(struct walk *w, struct lorica_slice key, struct lorica_slice value,
+                       void *state) {
+    struct lorica_error inner = {0};
+    return note(w, lorica_split_check(w->txn, key, value, say_finding, w, &inner), &inner);
+}
+
 /* Keys: each is found by its secret. */
 
 static int check_secret(struct walk *w, struct lorica_slice key, struct lorica_slice value,
@@ -518,6 +529,10 @@ static int walk_records(struct walk *w) {
         rc = walk_table(w, LORICA_TABLE_CHANNEL, check_channel, NULL);
     if (!rc)
         rc = expect_count(w, LORICA_TABLE_CHANNEL, w->first_moves, "channels");
+    if (!rc)
+        rc = walk_table(w, LORICA_TABLE_SPLIT, check_split, NULL);
+    if (!rc)
+        rc = expect_count(w, LORICA_TABLE_SPLIT, w->first_splits, "splits");
     if (!rc)
         rc = walk_table(w, LORICA_TABLE_KEY, check_secret, NULL);
     if (!rc)

@@ -176,10 +176,41 @@ static int resolve_channel(struct lorica_txn *txn, const struct reference *refer
     return rc;
 }
 
-int lorica_registry_resolve(struct lorica_registry *registry, const char *reference,
-                            struct lorica_version *ret, struct lorica_error *err) {
+/* Lets a split decide; *version, where stable points to, becomes the canary or stays. */
+static int resolve_split(struct lorica_txn *txn, const void *sticky, size_t sticky_len,
+                         struct lorica_version *version, struct lorica_split_choice *ret,
+                         struct lorica_error *err) {
+    struct lorica_split_record split;
+    uint32_t place = 0;
+    int rc = lorica_split_read(txn, version->name, &split, err);
+    if (rc || split.terms.version == 0)
+        return rc;
+    if (lorica_split_place(version->name, split.terms.version, sticky, sticky_len, &place))
+        return lorica_fail(err, LORICA_ENOMEM, "out of memory");
+    *ret = (struct lorica_split_choice){.arm = LORICA_SPLIT_STABLE,
+                                        .terms = split.terms,
+                                        .stable = version->version,
+                                        .epoch = split.epoch};
+    if (place >= split.terms.share)
+        return 0;
+    char name[LORICA_NAME_MAX + 1];
+    memcpy(name, version->name, sizeof(name));
+    ret->arm = LORICA_SPLIT_CANARY;
+    rc = lorica_version_get(txn, name, split.terms.version, version, err);
+    if (rc == LORICA_ENOTFOUND)
+        rc = lorica_damaged(err, LORICA_EFORMAT,
+                            "the split of %s names version %" PRIu64 ", which is not there", name,
+                            split.terms.version);
+    return rc;
+}
+
+/* `obey`: a split counts. */
+static int resolve(struct lorica_registry *registry, const char *reference, bool obey,
+                   const void *sticky, size_t sticky_len, struct lorica_version *ret,
+                   struct lorica_split_choice *ret_choice, struct lorica_error *err) {
     struct lorica_txn *txn = NULL;
     struct lorica_version found;
+    struct lorica_split_choice choice = {.arm = LORICA_SPLIT_NONE};
     struct reference parts;
     int rc = parse_reference(reference, &parts, err);
     if (!rc)
@@ -188,10 +219,26 @@ int lorica_registry_resolve(struct lorica_registry *registry, const char *refere
         rc = resolve_channel(txn, &parts, &found, err);
     else if (!rc)
         rc = lorica_version_find(txn, parts.name, parts.version, &found, err);
+    if (!rc && obey && strcmp(parts.channel, LORICA_CHANNEL_STABLE) == 0)
+        rc = resolve_split(txn, sticky, sticky_len, &found, &choice, err);
     lorica_store_abort(txn);
-    if (!rc)
-        *ret = found;
-    return rc;
+    if (rc)
+        return rc;
+    *ret = found;
+    if (ret_choice)
+        *ret_choice = choice;
+    return 0;
+}
+
+int lorica_registry_resolve(struct lorica_registry *registry, const char *reference,
+                            struct lorica_version *ret, struct lorica_error *err) {
+    return resolve(registry, reference, false, NULL, 0, ret, NULL, err);
+}
+
+int lorica_registry_resolve_for(struct lorica_registry *registry, const char *reference,
+                                const void *sticky, size_t sticky_len, struct lorica_version *ret,
+                                struct lorica_split_choice *ret_choice, struct lorica_error *err) {
+    return resolve(registry, reference, true, sticky, sticky_len, ret, ret_choice, err);
 }
 
 int lorica_registry_latest(struct lorica_registry *registry, const char *name, uint64_t *ret,

@@ -43,7 +43,10 @@ static void fuzz_small(const uint8_t *data, size_t len) {
     struct lorica_channel_record channel;
     struct lorica_record record;
     char name[LORICA_NAME_MAX + 1];
+    struct lorica_split_record split;
     uint64_t number;
+    if (lorica_record_decode_split(data, len, &split) == 0)
+        expect_same(lorica_record_encode_split(&split, &record), &record, data, len);
     if (lorica_record_decode_channel(data, len, &channel) == 0)
         expect_same(lorica_record_encode_channel(&channel, &record), &record, data, len);
     if (lorica_record_decode_number(data, len, &number) == 0)

@@ -12,6 +12,7 @@
 #include <sys/uio.h>
 
 #include "registry/internal.h"
+#include "registry/split.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SANITIZED 1
@@ -161,6 +162,16 @@ static int change_key(struct fixture *f, uint64_t step, struct lorica_error *err
     return lorica_registry_key_create(f->registry, &key, &actor, text, err);
 }
 
+static int change_split(struct fixture *f, uint64_t step, struct lorica_error *err) {
+    const struct lorica_split_terms terms = lorica_split_defaults(2, 1 + step % 9000);
+    struct lorica_split split;
+    int rc = lorica_registry_split_get(f->registry, "cardiology", &split, err);
+    if (!rc)
+        rc = lorica_registry_split_set(f->registry, "cardiology", &terms, split.epoch, &actor,
+                                       &split, err);
+    return rc;
+}
+
 static int change_reopen(struct fixture *f, uint64_t step, struct lorica_error *err) {
     const struct lorica_registry_options options = {.map_bytes = MAP_BYTES};
     lorica_registry_close(f->registry);
@@ -244,6 +255,26 @@ static void test_key_any_call_fails_all_or_nothing(void **state) {
     torture_all(*state, change_key, 1u << MALLOC | 1u << WRITE | 1u << SYNC);
 }
 
+static void test_split_any_call_fails_all_or_nothing(void **state) {
+    torture_all(*state, change_split, 1u << MALLOC | 1u << WRITE | 1u << SYNC);
+}
+
+/* A promote that ends a split: both, or neither. */
+static void test_promote_with_split_any_call_fails_all_or_nothing(void **state) {
+    struct fixture *f = *state;
+    struct lorica_split split;
+    for (int i = 0; i < 2 * FAMILIES; i++) {
+        promote(f, "cardiology", 1);
+        const struct lorica_split_terms terms = lorica_split_defaults(2, 500);
+        ok(lorica_registry_split_get(f->registry, "cardiology", &split, &err));
+        ok(lorica_registry_split_set(f->registry, "cardiology", &terms, split.epoch, &actor, &split,
+                                     &err));
+        (void)torture(f, change_promote, (enum family)(i / 2), i % 2);
+        ok(lorica_registry_split_get(f->registry, "cardiology", &split, &err));
+        assert_int_equal(split.terms.version, 0);
+    }
+}
+
 static void test_open_any_call_fails_nothing_changed(void **state) {
     torture_all(*state, change_reopen, 1u << MALLOC | 1u << OPEN);
 }
@@ -255,6 +286,8 @@ int main(void) {
         with_two(test_publish_any_call_fails_all_or_nothing),
         with_two(test_promote_any_call_fails_all_or_nothing),
         with_two(test_key_any_call_fails_all_or_nothing),
+        with_two(test_split_any_call_fails_all_or_nothing),
+        with_two(test_promote_with_split_any_call_fails_all_or_nothing),
         with_two(test_open_any_call_fails_nothing_changed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MIT
- * A random history of publishes, promotes and rollbacks, held against a model in memory that knows
- * only the rules of registry.h. LORICA_MODEL_OPS and LORICA_MODEL_SEED vary it. */
+ * A random history of publishes, promotes, rollbacks and splits, held against a model in memory
+ * that knows only the rules of registry.h and split.h. LORICA_MODEL_OPS and LORICA_MODEL_SEED vary
+ * it. */
 #include "fixture.h"
+
+#include "registry/split.h"
 
 #define NAMES 4
 #define CONTENTS 40
@@ -20,7 +23,10 @@ struct model_adapter {
     uint64_t latest;
     uint64_t by_content[CONTENTS]; /* version; 0: not published */
     struct model_channel channels[CHANNELS];
+    uint64_t canary, split_epoch; /* 0: no split */
 };
+
+#define STABLE 1 /* its place among the channels */
 
 struct model {
     struct model_adapter adapters[NAMES];
@@ -33,6 +39,15 @@ static uint64_t draw(struct model *model, uint64_t bound) {
     model->random ^= model->random >> 7;
     model->random ^= model->random << 17;
     return model->random % bound;
+}
+
+/* A move of stable ends a split, in a record of its own. */
+static void model_end_split(struct model *model, struct model_adapter *adapter, size_t channel) {
+    if (channel != STABLE || !adapter->canary)
+        return;
+    adapter->canary = 0;
+    adapter->split_epoch++;
+    model->records++;
 }
 
 static void model_move(struct model *model, struct model_channel *channel, uint64_t version) {
@@ -66,8 +81,10 @@ static void do_publish(struct fixture *f, struct model *model) {
     assert_int_equal(version.version, adapter->by_content[content]);
     if (channel < CHANNELS) {
         struct model_channel *moved = &adapter->channels[channel];
-        if (!moved->depth || moved->stack[moved->depth - 1] != version.version)
+        if (!moved->depth || moved->stack[moved->depth - 1] != version.version) {
             model_move(model, moved, version.version);
+            model_end_split(model, adapter, channel);
+        }
     }
 }
 
@@ -88,6 +105,7 @@ static void do_promote(struct fixture *f, struct model *model) {
     } else {
         assert_int_equal(rc, 0);
         model_move(model, expected, version);
+        model_end_split(model, adapter, channel);
         check_channel(expected, &got);
     }
 }
@@ -108,7 +126,60 @@ static void do_rollback(struct fixture *f, struct model *model) {
         expected->depth--;
         expected->epoch++;
         model->records++;
+        model_end_split(model, &model->adapters[name], channel);
         check_channel(expected, &got);
+    }
+}
+
+static void check_split(const struct model_adapter *adapter, const struct lorica_split *got) {
+    assert_int_equal(got->terms.version, adapter->canary);
+    assert_int_equal(got->epoch, adapter->split_epoch);
+}
+
+static void do_split(struct fixture *f, struct model *model) {
+    size_t name = draw(model, NAMES);
+    struct model_adapter *adapter = &model->adapters[name];
+    const struct model_channel *stable = &adapter->channels[STABLE];
+    const uint64_t live = stable->depth ? stable->stack[stable->depth - 1] : 0;
+    const uint64_t version = 1 + draw(model, adapter->latest + 1);
+    const uint64_t epoch = adapter->split_epoch + (draw(model, 4) == 0);
+    const struct lorica_split_terms terms =
+        lorica_split_defaults(version, 1 + (uint32_t)draw(model, LORICA_SPLIT_WHOLE));
+    struct lorica_split got;
+    struct lorica_error err = {0};
+    const int rc =
+        lorica_registry_split_set(f->registry, names[name], &terms, epoch, &actor, &got, &err);
+    if (version > adapter->latest) {
+        assert_int_equal(rc, LORICA_ENOTFOUND);
+    } else if (live == 0 || live == version) {
+        assert_int_equal(rc, LORICA_ECONFLICT);
+    } else if (epoch != adapter->split_epoch) {
+        assert_int_equal(rc, LORICA_EPRECOND);
+    } else {
+        assert_int_equal(rc, 0);
+        adapter->canary = version;
+        adapter->split_epoch++;
+        model->records++;
+        check_split(adapter, &got);
+    }
+}
+
+static void do_split_end(struct fixture *f, struct model *model) {
+    size_t name = draw(model, NAMES);
+    struct model_adapter *adapter = &model->adapters[name];
+    struct lorica_split got;
+    struct lorica_error err = {0};
+    const int rc = lorica_registry_split_end(f->registry, names[name], NULL, &actor, &got, &err);
+    if (adapter->latest == 0) {
+        assert_int_equal(rc, LORICA_ENOTFOUND);
+    } else if (adapter->canary == 0) {
+        assert_int_equal(rc, LORICA_ECONFLICT);
+    } else {
+        assert_int_equal(rc, 0);
+        adapter->canary = 0;
+        adapter->split_epoch++;
+        model->records++;
+        check_split(adapter, &got);
     }
 }
 
@@ -128,6 +199,11 @@ static void check_all(struct fixture *f, const struct model *model) {
             struct lorica_channel got;
             ok(lorica_registry_channel(f->registry, names[name], channels[channel], &got, &err));
             check_channel(&adapter->channels[channel], &got);
+        }
+        if (latest) {
+            struct lorica_split split;
+            ok(lorica_registry_split_get(f->registry, names[name], &split, &err));
+            check_split(adapter, &split);
         }
     }
     ok(lorica_registry_audit(f->registry, NULL, 0, SIZE_MAX, last_seq, &seq, &err));
@@ -150,13 +226,17 @@ static void test_random_history_equals_model(void **state) {
                   (unsigned long long)ops);
     model->random = seed | 1;
     for (uint64_t i = 0; i < ops; i++) {
-        uint64_t kind = draw(model, 10);
+        uint64_t kind = draw(model, 13);
         if (kind < 3)
             do_publish(f, model);
         else if (kind < 7)
             do_promote(f, model);
-        else
+        else if (kind < 10)
             do_rollback(f, model);
+        else if (kind < 12)
+            do_split(f, model);
+        else
+            do_split_end(f, model);
         if (i % 500 == 499) {
             check_all(f, model);
             fixture_reopen(f);

@@ -216,6 +216,38 @@ static void test_decode_bad_values_refused(void **state) {
     assert_int_equal(decode_name(record.bytes, record.len), LORICA_EFORMAT);
 }
 
+static int decode_split(const void *bytes, size_t len) {
+    struct lorica_split_record split;
+    return lorica_record_decode_split(bytes, len, &split);
+}
+
+static void test_split_records_hold(void **state) {
+    (void)state;
+    struct lorica_split_record split, back;
+    struct lorica_record record;
+    memset(&split, 0, sizeof(split));
+    split.epoch = 4;
+    split.seq = 5;
+    assert_int_equal(lorica_record_encode_split(&split, &record), 0);
+    check_bounds(&record, decode_split); /* one that ended */
+    split.terms = lorica_split_defaults(3, LORICA_SPLIT_WHOLE);
+    split.first = 2;
+    assert_int_equal(lorica_record_encode_split(&split, &record), 0);
+    check_bounds(&record, decode_split);
+    assert_int_equal(lorica_record_decode_split(record.bytes, record.len, &back), 0);
+    assert_true(lorica_split_terms_equal(&back.terms, &split.terms));
+    assert_true(back.epoch == 4 && back.seq == 5 && back.first == 2);
+    record.bytes[12]++; /* a share above the whole */
+    assert_int_equal(decode_split(record.bytes, record.len), LORICA_EFORMAT);
+    split.terms.share = 0;
+    assert_int_equal(lorica_record_encode_split(&split, &record), 0);
+    assert_int_equal(decode_split(record.bytes, record.len), LORICA_EFORMAT);
+    split.terms = (struct lorica_split_terms){.window_s = 5};
+    split.first = 0;
+    assert_int_equal(lorica_record_encode_split(&split, &record), 0);
+    assert_int_equal(decode_split(record.bytes, record.len), LORICA_EFORMAT);
+}
+
 static void test_audit_detail_makes_another_format(void **state) {
     (void)state;
     struct lorica_record plain, detailed;
@@ -301,7 +333,8 @@ static size_t mutate(uint8_t *bytes, size_t len, size_t max, uint64_t *random) {
 
 static void test_fuzz_target_mutated_records_hold(void **state) {
     (void)state;
-    struct lorica_record records[4];
+    struct lorica_record records[5];
+    struct lorica_split_record split;
     struct lorica_version version;
     struct lorica_audit audit;
     struct lorica_key_record key;
@@ -315,10 +348,13 @@ static void test_fuzz_target_mutated_records_hold(void **state) {
     assert_int_equal(lorica_record_encode_version(&version, &records[1]), 0);
     assert_int_equal(lorica_record_encode_key(&key, &records[2]), 0);
     assert_int_equal(lorica_record_encode_name("cardiology", &records[3]), 0);
+    split = (struct lorica_split_record){
+        .terms = lorica_split_defaults(2, 500), .epoch = 3, .seq = 9, .first = 8};
+    assert_int_equal(lorica_record_encode_split(&split, &records[4]), 0);
     for (unsigned i = 0; i < 40000; i++) {
         uint8_t bytes[1 + LORICA_RECORD_MAX];
-        const struct lorica_record *record = &records[i % 4];
-        bytes[0] = (uint8_t)(i % 4);
+        const struct lorica_record *record = &records[i % 5];
+        bytes[0] = (uint8_t)(i % 5 < 4 ? i % 5 : 3); /* the last two are of one kind */
         memcpy(bytes + 1, record->bytes, record->len);
         size_t len = mutate(bytes + 1, record->len, LORICA_RECORD_MAX, &random);
         assert_int_equal(LLVMFuzzerTestOneInput(bytes, len + 1), 0); /* it aborts at a fault */
@@ -331,6 +367,7 @@ int main(void) {
         cmocka_unit_test(test_round_trip_gives_the_same),
         cmocka_unit_test(test_audit_bytes_as_documented),
         cmocka_unit_test(test_decode_bad_values_refused),
+        cmocka_unit_test(test_split_records_hold),
         cmocka_unit_test(test_audit_detail_makes_another_format),
         cmocka_unit_test(test_largest_records_fit),
         cmocka_unit_test(test_keys_sort_by_name_then_number),
