@@ -312,6 +312,23 @@ void lorica_store_close(struct lorica_store *store) {
     free(store);
 }
 
+/* A reader notes the number of the newest commit and then copies the roots of the tables from that
+ * commit's page. The two commits' pages take turns: if the reader is held up in between while one
+ * commit ends and the next begins to write its page, the copy is of a state that is not durable
+ * yet, or half of each, and a later read may see an older one. Then the read begins anew. */
+static int settle(struct lorica_store *store, MDB_txn *txn) {
+    MDB_envinfo info;
+    for (;;) {
+        int rc = mdb_env_info(store->env, &info);
+        if (rc || info.me_last_txnid < mdb_txn_id(txn) + 2)
+            return rc;
+        mdb_txn_reset(txn);
+        rc = mdb_txn_renew(txn);
+        if (rc)
+            return rc;
+    }
+}
+
 int lorica_store_begin(struct lorica_store *store, bool write, struct lorica_txn **ret,
                        struct lorica_error *err) {
     if (write && store->read_only)
@@ -321,6 +338,8 @@ int lorica_store_begin(struct lorica_store *store, bool write, struct lorica_txn
         return lorica_fail(err, LORICA_ENOMEM, "%s: out of memory", store->dir);
     txn->store = store;
     int rc = mdb_txn_begin(store->env, NULL, write ? 0 : MDB_RDONLY, &txn->txn);
+    if (!rc && !write && (rc = settle(store, txn->txn)))
+        mdb_txn_abort(txn->txn);
     if (rc) {
         free(txn);
         return store_fail(store, rc, err);
