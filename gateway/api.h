@@ -14,6 +14,12 @@
  * audit record
  *   {"object":"audit","seq","kind","time","actor","name","channel","version","previous","digest",
  *    "message","hash"}
+ * policy of a channel
+ *   {"object":"adapter.policy","name","channel","epoch","changed","changed_by",
+ *    "policy":{"approvals","min_role","max_rank","max_bytes","eval_set","max_worse"}}
+ *   epoch 0: never set; 0, "infer" and null demand nothing
+ * approval
+ *   {"object":"adapter.approval","name","channel","version","epoch","given","given_by","message"}
  * key
  *   {"object":"key","name","role","adapters":[glob...],"created","revoked":seconds or null}
  *   and "key":"lk_..." in the answer to its creation, never again
@@ -35,11 +41,22 @@
  * PUT    /v1/adapters/{name}/channels/{channel}        {"version":3,"message"?} with
  *                                                      If-Match: "<epoch>" -> channel
  * POST   /v1/adapters/{name}/channels/{channel}/rollback   {"reason"?} -> channel
+ * GET    /v1/adapters/{name}/channels/{channel}/policy     policy. ETag: "<epoch of the policy>"
+ * PUT    /v1/adapters/{name}/channels/{channel}/policy     {"approvals"?,"min_role"?,"max_rank"?,
+ *                                                      "max_bytes"?,"eval_set"?,"max_worse"?,
+ *                                                      "message"?} with If-Match -> policy; what
+ *                                                      is left out is not demanded any more
+ * GET    /v1/adapters/{name}/channels/{channel}/approvals  list of approval
+ * POST   /v1/adapters/{name}/channels/{channel}/approvals  {"version":3,"reason"?} -> approval
  * GET    /v1/adapters/{name}/history                   list of audit    ?after=SEQ&limit=N
  * GET    /v1/audit                                     list of audit    ?after=SEQ&limit=N
  * POST   /v1/keys                                      {"name","role","adapters":[...]?} -> 201 key
  * GET    /v1/keys                                      list of key
  * DELETE /v1/keys/{name}                               key, revoked
+ *
+ * A promote, or a publish that names a channel, which the channel's policy does not let pass is a
+ * 409 with the code "policy_not_met" and the figures (403 where the key's role does not suffice). A
+ * rollback asks for no approval and passes no gate.
  *
  * A list without `limit` holds up to 1000 items; has_more says that there are more behind the last.
  */

@@ -8,6 +8,7 @@
 
 #include "gateway/client.h"
 #include "gateway/table.h"
+#include "registry/registry.h"
 
 /** Opens the client; false: printed why. */
 bool lorica_client_open(const struct lorica_client_options *options, struct lorica_client **ret);
@@ -27,5 +28,15 @@ typedef void (*lorica_row_fn)(struct lorica_table *table, const struct lorica_js
  * table. Returns an enum lorica_exit; what went wrong is printed. */
 int lorica_client_print_list(struct lorica_client *client, const char *path, const char *cursor,
                              bool json, const char *const *headings, lorica_row_fn row);
+
+/* Words of a command; each prints what is wrong with one and returns false (cmd_adapter.c). */
+
+struct lorica_cmd;
+bool lorica_cmd_adapter_name(const struct lorica_cmd *cmd, const char *name);
+/** NULL is accepted. */
+bool lorica_cmd_channel_name(const struct lorica_cmd *cmd, const char *channel);
+/** Takes NAME@VERSION apart. */
+bool lorica_cmd_adapter_version(const struct lorica_cmd *cmd, const char *word,
+                                char name[LORICA_NAME_MAX + 1], long long *ret_version);
 
 #endif

@@ -16,14 +16,14 @@ enum { PUBLISH, LIST, SHOW, HISTORY, PROMOTE, ROLLBACK, EXPORT };
 #define PATH_BYTES 512 /* a name, a channel and a number fit */
 #define BODY_MAX 65536
 
-static bool check_name(const struct lorica_cmd *cmd, const char *name) {
+bool lorica_cmd_adapter_name(const struct lorica_cmd *cmd, const char *name) {
     if (lorica_name_valid(name))
         return true;
     (void)lorica_cmd_usage(cmd, "\"%.150s\" is no adapter name", name);
     return false;
 }
 
-static bool check_channel(const struct lorica_cmd *cmd, const char *channel) {
+bool lorica_cmd_channel_name(const struct lorica_cmd *cmd, const char *channel) {
     if (!channel || lorica_channel_valid(channel))
         return true;
     (void)lorica_cmd_usage(cmd, "\"%.150s\" is no channel name", channel);
@@ -42,7 +42,8 @@ static int publish(int argc, char **argv) {
     struct lorica_json *version = NULL;
     struct lorica_error err = {0};
     if (lorica_cmd_options(COMMAND(PUBLISH), argc, argv, options, COUNT(options), 2, 2) < 0 ||
-        !check_name(COMMAND(PUBLISH), argv[0]) || !check_channel(COMMAND(PUBLISH), channel))
+        !lorica_cmd_adapter_name(COMMAND(PUBLISH), argv[0]) ||
+        !lorica_cmd_channel_name(COMMAND(PUBLISH), channel))
         return LORICA_EXIT_USAGE;
     if (!lorica_client_open(&where, &client))
         return LORICA_EXIT_FAILED;
@@ -165,7 +166,7 @@ static int show(int argc, char **argv) {
     if (lorica_cmd_options(COMMAND(SHOW), argc, argv, options, COUNT(options), 1, 1) < 0)
         return LORICA_EXIT_USAGE;
     const bool whole = !strpbrk(argv[0], "@:");
-    if (whole && !check_name(COMMAND(SHOW), argv[0]))
+    if (whole && !lorica_cmd_adapter_name(COMMAND(SHOW), argv[0]))
         return LORICA_EXIT_USAGE;
     if (!lorica_client_open(&where, &client))
         return LORICA_EXIT_FAILED;
@@ -215,7 +216,7 @@ static int history(int argc, char **argv) {
     struct lorica_client *client = NULL;
     char path[PATH_BYTES];
     if (lorica_cmd_options(COMMAND(HISTORY), argc, argv, options, COUNT(options), 1, 1) < 0 ||
-        !check_name(COMMAND(HISTORY), argv[0]))
+        !lorica_cmd_adapter_name(COMMAND(HISTORY), argv[0]))
         return LORICA_EXIT_USAGE;
     if (!lorica_client_open(&where, &client))
         return LORICA_EXIT_FAILED;
@@ -225,9 +226,8 @@ static int history(int argc, char **argv) {
     return rc;
 }
 
-/* Takes NAME@VERSION apart; false: printed why. */
-static bool take_version(const struct lorica_cmd *cmd, const char *word,
-                         char name[LORICA_NAME_MAX + 1], long long *ret_version) {
+bool lorica_cmd_adapter_version(const struct lorica_cmd *cmd, const char *word,
+                                char name[LORICA_NAME_MAX + 1], long long *ret_version) {
     const char *at = strchr(word, '@');
     const size_t len = at ? (size_t)(at - word) : 0;
     char *end = NULL;
@@ -330,8 +330,8 @@ static int promote(int argc, char **argv) {
     char name[LORICA_NAME_MAX + 1], path[PATH_BYTES], present[32];
     long long version = 0, number = 0;
     if (lorica_cmd_options(COMMAND(PROMOTE), argc, argv, options, COUNT(options), 1, 1) < 0 ||
-        !take_version(COMMAND(PROMOTE), argv[0], name, &version) ||
-        !check_channel(COMMAND(PROMOTE), channel) ||
+        !lorica_cmd_adapter_version(COMMAND(PROMOTE), argv[0], name, &version) ||
+        !lorica_cmd_channel_name(COMMAND(PROMOTE), channel) ||
         (epoch && !lorica_cmd_integer("epoch", epoch, 0, LLONG_MAX, &number)))
         return LORICA_EXIT_USAGE;
     if (!lorica_client_open(&where, &client))
@@ -364,7 +364,8 @@ static int rollback(int argc, char **argv) {
     struct lorica_error err = {0};
     char path[PATH_BYTES];
     if (lorica_cmd_options(COMMAND(ROLLBACK), argc, argv, options, COUNT(options), 1, 1) < 0 ||
-        !check_name(COMMAND(ROLLBACK), argv[0]) || !check_channel(COMMAND(ROLLBACK), channel))
+        !lorica_cmd_adapter_name(COMMAND(ROLLBACK), argv[0]) ||
+        !lorica_cmd_channel_name(COMMAND(ROLLBACK), channel))
         return LORICA_EXIT_USAGE;
     if (!lorica_client_open(&where, &client))
         return LORICA_EXIT_FAILED;

@@ -16,6 +16,8 @@ static struct lorica_registry *registry_of(struct lorica_request *request) {
 }
 
 static int fail_err(struct lorica_request *request, int rc, const struct lorica_error *err) {
+    if (rc == LORICA_EGATE)
+        return lorica_request_fail(request, rc, NULL, "policy_not_met", "%s", err->text);
     return lorica_request_fail(request, rc, NULL, NULL, "%s", err->text);
 }
 
@@ -173,8 +175,7 @@ int lorica_handle_version_weights(struct lorica_request *request) {
     return 0;
 }
 
-/* The name of the path is that of an adapter. */
-static int known_adapter(struct lorica_request *request) {
+int lorica_handler_known_adapter(struct lorica_request *request) {
     struct lorica_error err = {0};
     uint64_t latest = 0;
     const char *name = request->match.params[0];
@@ -192,7 +193,7 @@ static int known_adapter(struct lorica_request *request) {
 int lorica_handle_channels(struct lorica_request *request) {
     struct lorica_channels channels = {0};
     struct lorica_error err = {0};
-    int rc = known_adapter(request);
+    int rc = lorica_handler_known_adapter(request);
     if (rc != 0)
         return rc;
     rc = lorica_channels_read(registry_of(request), request->match.params[0], &channels, &err);
@@ -215,8 +216,8 @@ static int say_channel(struct lorica_request *request, const struct lorica_chann
     return 0;
 }
 
-static int known_channel(struct lorica_request *request) {
-    const int rc = known_adapter(request);
+int lorica_handler_known_channel(struct lorica_request *request) {
+    const int rc = lorica_handler_known_adapter(request);
     if (rc != 0)
         return rc;
     if (!lorica_channel_valid(request->match.params[1]))
@@ -230,7 +231,7 @@ static int known_channel(struct lorica_request *request) {
 int lorica_handle_channel(struct lorica_request *request) {
     struct lorica_channel channel;
     struct lorica_error err = {0};
-    int rc = known_channel(request);
+    int rc = lorica_handler_known_channel(request);
     if (rc != 0)
         return rc;
     rc = lorica_registry_channel(registry_of(request), request->match.params[0],
@@ -238,20 +239,18 @@ int lorica_handle_channel(struct lorica_request *request) {
     return rc == 0 ? say_channel(request, &channel) : fail_err(request, rc, &err);
 }
 
-/* The epoch in If-Match: one strong entity tag. */
-static int expected_epoch(struct lorica_request *request, uint64_t *ret) {
+int lorica_handler_epoch(struct lorica_request *request, uint64_t *ret) {
     if (!request->has_if_match)
         return lorica_request_fail(request, LORICA_EPRECONDREQ, NULL, "if_match_required",
-                                   "send If-Match with the channel's epoch, as its ETag says it");
+                                   "send If-Match with the present epoch, as the ETag says it");
     if (lorica_http_if_match(request->if_match, ret) != 0)
         return lorica_request_fail(request, LORICA_EPRECOND, NULL, "bad_if_match",
                                    "If-Match must be one epoch in quotes, such as \"3\"");
     return 0;
 }
 
-/* An optional text member of a body. The text is borrowed from the JSON. */
-static int optional_text(struct lorica_request *request, const struct lorica_json *root,
-                         const char *name, const char **ret) {
+int lorica_handler_text(struct lorica_request *request, const struct lorica_json *root,
+                        const char *name, const char **ret) {
     const struct lorica_json *value = lorica_json_get(root, name);
     const char *text = lorica_json_string(value);
     if (lorica_json_type(value) == LORICA_JSON_NULL)
@@ -265,20 +264,20 @@ static int optional_text(struct lorica_request *request, const struct lorica_jso
 
 static int promote(struct lorica_request *request, const struct lorica_json *root) {
     static const char *const members[] = {"version", "message", NULL};
-    struct lorica_actor actor = {.key_name = request->key.name};
+    struct lorica_actor actor = {.key_name = request->key.name, .role = request->key.role};
     struct lorica_channel channel;
     struct lorica_error err = {0};
     int64_t version = 0;
     uint64_t epoch = 0;
     int rc = lorica_request_only(request, root, members);
     if (rc == 0)
-        rc = optional_text(request, root, "message", &actor.message);
+        rc = lorica_handler_text(request, root, "message", &actor.message);
     if (rc != 0)
         return rc;
     if (lorica_json_integer(lorica_json_get(root, "version"), 1, (int64_t)1 << 53, &version) != 0)
         return lorica_request_fail(request, LORICA_EINVAL, "version", NULL,
                                    "version must be a version number");
-    rc = expected_epoch(request, &epoch);
+    rc = lorica_handler_epoch(request, &epoch);
     if (rc != 0)
         return rc;
     rc = lorica_registry_promote(registry_of(request), request->match.params[0],
@@ -289,7 +288,7 @@ static int promote(struct lorica_request *request, const struct lorica_json *roo
 
 int lorica_handle_promote(struct lorica_request *request) {
     struct lorica_json *root = NULL;
-    int rc = known_channel(request);
+    int rc = lorica_handler_known_channel(request);
     if (rc == 0)
         rc = lorica_request_parse(request, &root);
     if (rc != 0)
@@ -305,13 +304,13 @@ int lorica_handle_rollback(struct lorica_request *request) {
     struct lorica_json *root = NULL;
     struct lorica_channel channel;
     struct lorica_error err = {0};
-    int rc = known_channel(request);
+    int rc = lorica_handler_known_channel(request);
     if (rc == 0 && request->body.len > 0)
         rc = lorica_request_parse(request, &root);
     if (rc == 0)
         rc = lorica_request_only(request, root, members);
     if (rc == 0)
-        rc = optional_text(request, root, "reason", &actor.message);
+        rc = lorica_handler_text(request, root, "reason", &actor.message);
     if (rc == 0) {
         rc = lorica_registry_rollback(registry_of(request), request->match.params[0],
                                       request->match.params[1], &actor, &channel, &err);

@@ -32,7 +32,8 @@ static void finish(struct lorica_request *request) {
 
 static int fail_err(struct lorica_request *request, int rc, const char *param,
                     const struct lorica_error *err) {
-    return lorica_request_fail(request, rc, param, NULL, "%s", err->text);
+    return lorica_request_fail(request, rc, param, rc == LORICA_EGATE ? "policy_not_met" : NULL,
+                               "%s", err->text);
 }
 
 /* Name, channel, message: what can be judged without the adapter. */
@@ -162,7 +163,8 @@ int lorica_handle_publish_check(struct lorica_request *request) {
 
 int lorica_handle_publish_write(struct lorica_request *request) {
     const struct publish *publish = request->state;
-    const struct lorica_actor actor = {request->key.name, publish->message};
+    const struct lorica_actor actor = {
+        .key_name = request->key.name, .message = publish->message, .role = request->key.role};
     struct lorica_publish order = {
         .name = request->match.params[0],
         .canonical = publish->canonical.data,

@@ -31,11 +31,30 @@ int lorica_handle_publish_write(struct lorica_request *request);
 int lorica_handle_promote(struct lorica_request *request);
 int lorica_handle_rollback(struct lorica_request *request);
 
+/* What a channel demands of a promote, and who approved of one. */
+int lorica_handle_policy(struct lorica_request *request);
+int lorica_handle_policy_set(struct lorica_request *request);
+int lorica_handle_approvals(struct lorica_request *request);
+int lorica_handle_approve(struct lorica_request *request);
+
 int lorica_handle_history(struct lorica_request *request);
 int lorica_handle_audit(struct lorica_request *request);
 
 int lorica_handle_keys(struct lorica_request *request);
 int lorica_handle_key_create(struct lorica_request *request);
 int lorica_handle_key_revoke(struct lorica_request *request);
+
+/* What handlers share (handler_adapters.c). Each fails the request when it returns an error. */
+
+/** The first name of the path is that of an adapter. */
+int lorica_handler_known_adapter(struct lorica_request *request) LORICA_MUSTCHECK;
+/** And the second may be that of a channel. */
+int lorica_handler_known_channel(struct lorica_request *request) LORICA_MUSTCHECK;
+/** The epoch in If-Match: one strong entity tag. */
+int lorica_handler_epoch(struct lorica_request *request, uint64_t *ret) LORICA_MUSTCHECK;
+/** An optional text member of a body, at most LORICA_MESSAGE_MAX bytes; *ret, borrowed from the
+ * JSON, stays as it is where there is none. */
+int lorica_handler_text(struct lorica_request *request, const struct lorica_json *root,
+                        const char *name, const char **ret) LORICA_MUSTCHECK;
 
 #endif

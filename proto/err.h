@@ -12,6 +12,7 @@
     XX(EPERM, 403, "not allowed for this key")                                                     \
     XX(ENOTFOUND, 404, "not found")                                                                \
     XX(ECONFLICT, 409, "conflicts with the present state")                                         \
+    XX(EGATE, 409, "a channel's policy is not met")                                                \
     XX(EPRECOND, 412, "the state changed in between")                                              \
     XX(ELIMIT, 413, "over a limit")                                                                \
     XX(EPRECONDREQ, 428, "a precondition is required")                                             \

@@ -403,6 +403,40 @@ static int read_batch(struct lorica_store *store, const struct lorica_digest *di
     return rc;
 }
 
+int lorica_blob_load(struct lorica_txn *txn, const struct lorica_digest *digest, uint64_t nbytes,
+                     char **ret, struct lorica_error *err) {
+    struct lorica_digest found;
+    size_t at = 0;
+    int rc = 0;
+    if (nbytes > LORICA_TEXT_BYTES_MAX)
+        return lorica_damaged(err, LORICA_EFORMAT, "a text of %" PRIu64 " bytes", nbytes);
+    char *text = malloc((size_t)nbytes + 1);
+    if (!text)
+        return lorica_fail(err, LORICA_ENOMEM, "out of memory");
+    for (uint32_t i = 0; !rc && i < lorica_blob_chunks(nbytes); i++) {
+        struct lorica_record_key key;
+        struct lorica_slice piece;
+        lorica_record_key_chunk(digest, i, &key);
+        rc = lorica_store_get(txn, LORICA_TABLE_CHUNK, lorica_slice_key(&key), &piece, err);
+        if (rc == LORICA_ENOTFOUND || (!rc && piece.len > nbytes - at)) {
+            rc = lorica_damaged(err, LORICA_EFORMAT, "piece %" PRIu32 " of content is wrong", i);
+        } else if (!rc) {
+            memcpy(text + at, piece.data, piece.len);
+            at += piece.len;
+        }
+    }
+    text[at] = '\0';
+    if (!rc && lorica_sha256(text, at, &found))
+        rc = lorica_fail(err, LORICA_ENOMEM, "out of memory");
+    if (!rc && (at != nbytes || !lorica_digest_equal(&found, digest)))
+        rc = lorica_damaged(err, LORICA_EFORMAT, "content does not have its digest");
+    if (rc)
+        free(text);
+    else
+        *ret = text;
+    return rc;
+}
+
 int lorica_blob_read(struct lorica_store *store, const struct lorica_digest *digest,
                      uint64_t nbytes, lorica_piece_fn fn, void *arg, struct lorica_error *err) {
     struct lorica_digest found;

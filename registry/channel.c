@@ -76,6 +76,8 @@ static int channel_move(struct lorica_txn *txn, enum lorica_audit_kind kind,
     if (!rc && strcmp(channel, LORICA_CHANNEL_STABLE) == 0)
         rc = lorica_split_moved(txn, version->name, kind, version->version, actor, err);
     if (!rc)
+        rc = lorica_approvals_void(txn, version->name, channel, err);
+    if (!rc)
         fill_channel(channel, &moved, &audit, ret);
     return rc;
 }
@@ -90,13 +92,15 @@ int lorica_channel_promote(struct lorica_txn *txn, const struct lorica_version *
                            struct lorica_error *err) {
     struct lorica_audit last = {0};
     int rc = now->epoch ? last_move(txn, version->name, channel, now->seq, &last, err) : 0;
+    if (!rc)
+        rc = lorica_policy_judge(txn, version, channel, now, actor, err);
     if (rc)
         return rc;
     return channel_move(txn, LORICA_AUDIT_PROMOTE, version, channel, now,
                         lorica_channel_before(&last, version->version), actor, ret, err);
 }
 
-static int check_names(const char *name, const char *channel, struct lorica_error *err) {
+int lorica_channel_check_names(const char *name, const char *channel, struct lorica_error *err) {
     if (!lorica_name_valid(name))
         return lorica_fail(err, LORICA_ENOTFOUND,
                            "no adapter has such a name: names are [a-z0-9][a-z0-9._-]*, up to %d",
@@ -131,7 +135,7 @@ int lorica_registry_promote(struct lorica_registry *registry, const char *name, 
     struct lorica_txn *txn = NULL;
     struct lorica_version target;
     struct lorica_channel moved;
-    int rc = check_names(name, channel, err);
+    int rc = lorica_channel_check_names(name, channel, err);
     if (!rc)
         rc = lorica_actor_check(actor, err);
     if (!rc)
@@ -190,7 +194,7 @@ int lorica_registry_rollback(struct lorica_registry *registry, const char *name,
                              struct lorica_channel *ret, struct lorica_error *err) {
     struct lorica_txn *txn = NULL;
     struct lorica_channel moved;
-    int rc = check_names(name, channel, err);
+    int rc = lorica_channel_check_names(name, channel, err);
     if (!rc)
         rc = lorica_actor_check(actor, err);
     if (!rc)
@@ -224,7 +228,7 @@ int lorica_registry_channel(struct lorica_registry *registry, const char *name, 
     struct lorica_txn *txn = NULL;
     struct lorica_channel found;
     uint64_t latest;
-    int rc = check_names(name, channel, err);
+    int rc = lorica_channel_check_names(name, channel, err);
     if (!rc)
         rc = lorica_store_begin(registry->store, false, &txn, err);
     if (!rc) {
@@ -269,7 +273,7 @@ int lorica_registry_channels(struct lorica_registry *registry, const char *name,
     struct lorica_txn *txn = NULL;
     struct lorica_cursor *cursor = NULL;
     uint64_t latest;
-    int rc = check_names(name, LORICA_CHANNEL_STABLE, err);
+    int rc = lorica_channel_check_names(name, LORICA_CHANNEL_STABLE, err);
     if (!rc)
         rc = lorica_store_begin(registry->store, false, &txn, err);
     if (!rc) {

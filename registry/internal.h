@@ -104,13 +104,32 @@ bool lorica_audit_is_move(enum lorica_audit_kind kind);
 int lorica_channel_get(struct lorica_txn *txn, const char *name, const char *channel,
                        struct lorica_channel_record *ret,
                        struct lorica_error *err) LORICA_MUSTCHECK;
-/** Points a channel, standing at `now`, to a version as a promote does. */
+/** Points a channel, standing at `now`, to a version as a promote does, if its policy is met. */
 int lorica_channel_promote(struct lorica_txn *txn, const struct lorica_version *version,
                            const char *channel, const struct lorica_channel_record *now,
                            const struct lorica_actor *actor, struct lorica_channel *ret,
                            struct lorica_error *err) LORICA_MUSTCHECK;
 /** The `before` that a promote to `version` gets when the channel's last move is `last`. */
 uint64_t lorica_channel_before(const struct lorica_audit *last, uint64_t version);
+
+/** Refuses what can be no adapter's or channel's name. */
+int lorica_channel_check_names(const char *name, const char *channel,
+                               struct lorica_error *err) LORICA_MUSTCHECK;
+
+/* policy.c */
+
+/** Judges whether `actor` may point a channel, standing at `now`, to a version: LORICA_EGATE, or
+ * LORICA_EPERM where the role does not suffice, with every gate that failed. */
+int lorica_policy_judge(struct lorica_txn *txn, const struct lorica_version *version,
+                        const char *channel, const struct lorica_channel_record *now,
+                        const struct lorica_actor *actor,
+                        struct lorica_error *err) LORICA_MUSTCHECK;
+/** Removes the approvals of a channel that moves. */
+int lorica_approvals_void(struct lorica_txn *txn, const char *name, const char *channel,
+                          struct lorica_error *err) LORICA_MUSTCHECK;
+/** SHA-256 of a policy's record without the audit record's number: the chain holds it. */
+int lorica_policy_fingerprint(const struct lorica_policy_record *policy,
+                              struct lorica_digest *ret) LORICA_MUSTCHECK;
 
 /* split.c */
 
@@ -129,6 +148,10 @@ int lorica_split_check(struct lorica_txn *txn, struct lorica_slice key, struct l
                        struct lorica_error *err) LORICA_MUSTCHECK;
 
 /* key.c */
+
+/** A key; LORICA_ENOTFOUND without a sentence. */
+int lorica_key_get(struct lorica_txn *txn, const char *name, struct lorica_key_record *ret,
+                   struct lorica_error *err) LORICA_MUSTCHECK;
 
 /** SHA-256 of a key's record as it was made, before any revocation: the chain holds it, so that
  * rights cannot be changed behind it. */
@@ -172,6 +195,10 @@ typedef int (*lorica_piece_fn)(void *arg, const void *bytes, size_t len);
 int lorica_blob_read(struct lorica_store *store, const struct lorica_digest *digest,
                      uint64_t nbytes, lorica_piece_fn fn, void *arg,
                      struct lorica_error *err) LORICA_MUSTCHECK;
+/** Reads content of at most LORICA_TEXT_BYTES_MAX bytes inside a transaction; caller frees *ret,
+ * which has a NUL behind it. */
+int lorica_blob_load(struct lorica_txn *txn, const struct lorica_digest *digest, uint64_t nbytes,
+                     char **ret, struct lorica_error *err) LORICA_MUSTCHECK;
 /** Number of pieces of content of a size. */
 uint32_t lorica_blob_chunks(uint64_t nbytes);
 /** Removes what unfinished publishes left behind. */

@@ -97,7 +97,7 @@ static void key_text(const uint8_t random[KEY_RANDOM], char out[LORICA_KEY_TEXT]
     out[len] = '\0';
 }
 
-static int key_get(struct lorica_txn *txn, const char *name, struct lorica_key_record *ret,
+int lorica_key_get(struct lorica_txn *txn, const char *name, struct lorica_key_record *ret,
                    struct lorica_error *err) {
     struct lorica_record_key key;
     struct lorica_slice value;
@@ -145,7 +145,7 @@ static int create_inside(struct lorica_txn *txn, struct lorica_key_record *recor
                          const struct lorica_actor *actor, struct lorica_error *err) {
     struct lorica_audit audit = {.kind = LORICA_AUDIT_KEY_CREATE};
     struct lorica_key_record there;
-    int rc = key_get(txn, record->key.name, &there, err);
+    int rc = lorica_key_get(txn, record->key.name, &there, err);
     if (rc == 0)
         return lorica_fail(err, LORICA_ECONFLICT, "a key named %s exists%s; choose another name",
                            record->key.name, there.key.revoked_ms ? " (revoked)" : "");
@@ -210,7 +210,7 @@ static int revoke_inside(struct lorica_txn *txn, const char *name, const struct 
                          bool *ret_changed, struct lorica_error *err) {
     struct lorica_audit audit = {.kind = LORICA_AUDIT_KEY_REVOKE};
     struct lorica_key_record record;
-    int rc = lorica_name_valid(name) ? key_get(txn, name, &record, err) : LORICA_ENOTFOUND;
+    int rc = lorica_name_valid(name) ? lorica_key_get(txn, name, &record, err) : LORICA_ENOTFOUND;
     if (rc == LORICA_ENOTFOUND)
         return lorica_fail(err, rc,
                            "no key has the name \"%.*s\"; `lorica key list` shows those there are",
@@ -290,7 +290,7 @@ static int find_secret(struct lorica_txn *txn, const struct lorica_digest *secre
     rc = lorica_record_decode_name(value.data, value.len, name);
     if (rc)
         return lorica_damaged(err, rc, "the index of keys");
-    rc = key_get(txn, name, ret, err);
+    rc = lorica_key_get(txn, name, ret, err);
     if (!rc && !lorica_equal_secret(ret->secret.bytes, secret->bytes, sizeof(secret->bytes)))
         rc = LORICA_ENOTFOUND;
     return rc;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "registry/record.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "proto/utf8.h"
@@ -347,6 +348,71 @@ int lorica_record_decode_split(const void *bytes, size_t len, struct lorica_spli
     return end_read(&r);
 }
 
+static void put_double(struct writer *w, double number) {
+    uint64_t bits;
+    memcpy(&bits, &number, sizeof(bits));
+    put_uint(w, bits, 8);
+}
+
+static double get_double(struct reader *r) {
+    uint64_t bits = get_uint(r, 8);
+    double number;
+    memcpy(&number, &bits, sizeof(number));
+    return number;
+}
+
+int lorica_record_encode_policy(const struct lorica_policy_record *policy,
+                                struct lorica_record *ret) {
+    const struct lorica_policy *p = &policy->policy;
+    struct writer w = begin_write(ret);
+    put_uint(&w, p->epoch, 8);
+    put_uint(&w, policy->seq, 8);
+    put_uint(&w, p->approvals, 4);
+    put_uint(&w, p->min_role, 1);
+    put_uint(&w, p->max_rank, 4);
+    put_uint(&w, p->max_nbytes, 8);
+    put_text(&w, p->eval_set, LORICA_EVAL_SET_MAX);
+    put_double(&w, p->max_worse);
+    return end_write(&w);
+}
+
+int lorica_record_decode_policy(const void *bytes, size_t len, struct lorica_policy_record *ret) {
+    struct reader r = begin_read(bytes, len);
+    struct lorica_policy *p = &ret->policy;
+    memset(ret, 0, sizeof(*ret));
+    p->epoch = get_uint(&r, 8);
+    ret->seq = get_uint(&r, 8);
+    p->approvals = (uint32_t)get_uint(&r, 4);
+    uint64_t role = get_uint(&r, 1);
+    if (role > LORICA_ROLE_ADMIN)
+        read_fault(&r, LORICA_EFORMAT);
+    else
+        p->min_role = (enum lorica_role)role;
+    p->max_rank = (uint32_t)get_uint(&r, 4);
+    p->max_nbytes = get_uint(&r, 8);
+    get_text(&r, p->eval_set, LORICA_EVAL_SET_MAX);
+    p->max_worse = get_double(&r);
+    if (!r.failure && !isfinite(p->max_worse))
+        read_fault(&r, LORICA_EFORMAT);
+    return end_read(&r);
+}
+
+int lorica_record_encode_approval(const struct lorica_approval_record *approval,
+                                  struct lorica_record *ret) {
+    struct writer w = begin_write(ret);
+    put_uint(&w, approval->epoch, 8);
+    put_uint(&w, approval->seq, 8);
+    return end_write(&w);
+}
+
+int lorica_record_decode_approval(const void *bytes, size_t len,
+                                  struct lorica_approval_record *ret) {
+    struct reader r = begin_read(bytes, len);
+    ret->epoch = get_uint(&r, 8);
+    ret->seq = get_uint(&r, 8);
+    return end_read(&r);
+}
+
 /* Keys. Names are checked before they come here; a longer text is cut, which only makes a key that
  * no record has. */
 
@@ -382,6 +448,48 @@ void lorica_record_key_channel(const char *name, const char *channel,
     ret->len = 0;
     key_bytes(ret, name, strlen(name) + 1);
     key_bytes(ret, channel, strlen(channel));
+}
+
+void lorica_record_key_approval(const char *name, const char *channel, uint64_t number,
+                                const char *key_name, struct lorica_record_key *ret) {
+    ret->len = 0;
+    key_bytes(ret, name, strlen(name) + 1);
+    key_bytes(ret, channel, strlen(channel) + 1);
+    if (number)
+        key_number(ret, number, 8);
+    if (key_name)
+        key_bytes(ret, key_name, strlen(key_name));
+}
+
+/* Takes text of 1 to `max` bytes off the front of a key, up to its NUL or (`last`) its end. */
+static bool key_text(const char **at, size_t *left, bool last, size_t max, char *out) {
+    const size_t len = strnlen(*at, *left);
+    if (len == 0 || len > max || (len == *left) != last)
+        return false;
+    memcpy(out, *at, len);
+    out[len] = '\0';
+    *at += len + !last;
+    *left -= len + !last;
+    return true;
+}
+
+bool lorica_record_key_split(const void *bytes, size_t len, char name[LORICA_NAME_MAX + 1],
+                             char channel[LORICA_CHANNEL_MAX + 1], uint64_t *ret_number,
+                             char key_name[LORICA_NAME_MAX + 1]) {
+    const char *at = bytes;
+    if (!key_text(&at, &len, false, LORICA_NAME_MAX, name) ||
+        !key_text(&at, &len, !key_name, LORICA_CHANNEL_MAX, channel))
+        return false;
+    if (!key_name)
+        return true;
+    if (len < 8)
+        return false;
+    *ret_number = 0;
+    for (size_t i = 0; i < 8; i++)
+        *ret_number = *ret_number << 8 | (uint8_t)at[i];
+    at += 8;
+    len -= 8;
+    return key_text(&at, &len, true, LORICA_NAME_MAX, key_name);
 }
 
 void lorica_record_key_identity(const char *name, const struct lorica_digest *digest,

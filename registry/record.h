@@ -8,13 +8,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "registry/policy.h"
 #include "registry/registry.h"
 #include "registry/split.h"
 
 /** No record is longer than this. */
 #define LORICA_RECORD_MAX 4096
 /** No key is longer than this (LMDB's own limit is 511). */
-#define LORICA_RECORD_KEY_MAX 256
+#define LORICA_RECORD_KEY_MAX 384
 
 /** An encoded record or key: a value, no allocation. */
 struct lorica_record {
@@ -45,6 +46,18 @@ struct lorica_split_record {
     uint64_t epoch;
     uint64_t seq;   /**< audit record of its last change */
     uint64_t first; /**< audit record since which the canary has a share; 0: it has none */
+};
+
+/** A policy as stored: without who set it and when, which its audit record says. */
+struct lorica_policy_record {
+    struct lorica_policy policy;
+    uint64_t seq; /**< audit record of its last change */
+};
+
+/** An approval as stored; its key and its audit record say the rest. */
+struct lorica_approval_record {
+    uint64_t epoch; /**< where the channel stood when it was given */
+    uint64_t seq;   /**< its audit record */
 };
 
 /* Encoding: the caller guarantees the limits of registry.h (texts within their arrays); LORICA_EBUG
@@ -89,6 +102,16 @@ int lorica_record_encode_split(const struct lorica_split_record *split,
 int lorica_record_decode_split(const void *bytes, size_t len,
                                struct lorica_split_record *ret) LORICA_MUSTCHECK;
 
+int lorica_record_encode_policy(const struct lorica_policy_record *policy,
+                                struct lorica_record *ret) LORICA_MUSTCHECK;
+int lorica_record_decode_policy(const void *bytes, size_t len,
+                                struct lorica_policy_record *ret) LORICA_MUSTCHECK;
+
+int lorica_record_encode_approval(const struct lorica_approval_record *approval,
+                                  struct lorica_record *ret) LORICA_MUSTCHECK;
+int lorica_record_decode_approval(const void *bytes, size_t len,
+                                  struct lorica_approval_record *ret) LORICA_MUSTCHECK;
+
 /* Keys. A part that others follow ends with NUL, which no name holds; numbers are big-endian, so
  * that the store's order is the order of names and numbers. */
 
@@ -99,6 +122,15 @@ void lorica_record_key_numbered(const char *name, uint64_t number, struct lorica
 /** name NUL channel. */
 void lorica_record_key_channel(const char *name, const char *channel,
                                struct lorica_record_key *ret);
+/** name NUL channel NUL number key_name: an approval. Cut off behind the second NUL or the number
+ * it begins those of a channel (key_name NULL, number 0) or of a version (key_name NULL). */
+void lorica_record_key_approval(const char *name, const char *channel, uint64_t number,
+                                const char *key_name, struct lorica_record_key *ret);
+/** Takes the key of an approval, or of a channel's record (`ret_number` and `key_name` NULL),
+ * apart; false for a malformed one. */
+bool lorica_record_key_split(const void *bytes, size_t len, char name[LORICA_NAME_MAX + 1],
+                             char channel[LORICA_CHANNEL_MAX + 1], uint64_t *ret_number,
+                             char key_name[LORICA_NAME_MAX + 1]);
 /** name NUL digest base: the version that holds this content for this base. */
 void lorica_record_key_identity(const char *name, const struct lorica_digest *digest,
                                 const struct lorica_digest *base, struct lorica_record_key *ret);

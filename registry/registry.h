@@ -48,10 +48,17 @@ bool lorica_name_valid(const char *name);
 /** [a-z0-9][a-z0-9._-]{0,63}. */
 bool lorica_channel_valid(const char *channel);
 
+/** What an API key may do; each role may do what those before it may. */
+enum lorica_role { LORICA_ROLE_INFER, LORICA_ROLE_PUBLISH, LORICA_ROLE_OPS, LORICA_ROLE_ADMIN };
+const char *lorica_role_name(enum lorica_role role);
+/** -1 for an unknown word. */
+int lorica_role_parse(const char *word);
+
 /** Who makes a change, and why: into the audit record. */
 struct lorica_actor {
-    const char *key_name; /**< name of the API key, or "cli" */
-    const char *message;  /**< NULL or up to LORICA_MESSAGE_MAX bytes of UTF-8 */
+    const char *key_name;  /**< name of the API key, or "cli" */
+    const char *message;   /**< NULL or up to LORICA_MESSAGE_MAX bytes of UTF-8 */
+    enum lorica_role role; /**< of the key: a channel's policy may ask for one */
 };
 
 /** One version as stored. Strings are inline so that it can be copied out of a transaction. */
@@ -95,7 +102,8 @@ struct lorica_publish {
 /** Publishes. *ret gets the version; *ret_existing is true when the same content for the same base
  * was already there under this name: nothing new is made, the first config and manifest stay, and
  * `channel`, if given, is moved unless it points there already. So a publish may be repeated
- * safely when its answer got lost. LORICA_ENOSPC when it would not fit: nothing has changed. */
+ * safely when its answer got lost. A move must meet the channel's policy as a promote must, or the
+ * whole is refused. LORICA_ENOSPC when it would not fit: nothing has changed. */
 int lorica_registry_publish(struct lorica_registry *registry, const struct lorica_publish *publish,
                             const struct lorica_actor *actor, struct lorica_version *ret,
                             bool *ret_existing, struct lorica_error *err) LORICA_MUSTCHECK;
@@ -144,8 +152,10 @@ int lorica_registry_channel(struct lorica_registry *registry, const char *name, 
                             struct lorica_channel *ret, struct lorica_error *err) LORICA_MUSTCHECK;
 
 /** Points a channel to a version if its epoch still is `expected_epoch`; else LORICA_EPRECOND with
- * the present epoch in the sentence. `any_epoch` skips the comparison (the CLI on files). Pointing
- * it to where it points already is a move too: it is counted and recorded. */
+ * the present epoch in the sentence. What the channel's policy (policy.h) demands is judged in the
+ * same transaction: LORICA_EGATE or LORICA_EPERM, with what failed and the figures. `any_epoch`
+ * skips the comparison (the CLI on files). Pointing it to where it points already is a move too: it
+ * is counted and recorded. */
 int lorica_registry_promote(struct lorica_registry *registry, const char *name, const char *channel,
                             uint64_t version, uint64_t expected_epoch, bool any_epoch,
                             const struct lorica_actor *actor, struct lorica_channel *ret,
@@ -156,7 +166,9 @@ int lorica_registry_promote(struct lorica_registry *registry, const char *name, 
  *
  * The rule: a channel's moves form a stack. A promote puts its version on top (unless that version
  * is on top already); a rollback takes the top off and what is below becomes live. So promotes of
- * 1, 2, 3 and rollbacks give 2, then 1, then LORICA_ECONFLICT; a promote of 3 then stands on 1. */
+ * 1, 2, 3 and rollbacks give 2, then 1, then LORICA_ECONFLICT; a promote of 3 then stands on 1.
+ * No policy is asked: what was live before has passed it, and at three in the morning one call must
+ * do. */
 int lorica_registry_rollback(struct lorica_registry *registry, const char *name,
                              const char *channel, const struct lorica_actor *actor,
                              struct lorica_channel *ret, struct lorica_error *err) LORICA_MUSTCHECK;
@@ -194,7 +206,7 @@ struct lorica_audit {
     char channel[LORICA_CHANNEL_MAX + 1];
     uint64_t version;            /**< version published, or pointed to after */
     uint64_t previous;           /**< version pointed to before; 0: none */
-    uint64_t epoch;              /**< of the channel after a move; else 0 */
+    uint64_t epoch;              /**< of the channel after a move, or when approved; of a policy */
     uint64_t before;             /**< seq of the move that a rollback returns to; 0: none */
     struct lorica_digest digest; /**< of the version; zero for keys */
     char message[LORICA_MESSAGE_MAX + 1];
@@ -228,11 +240,6 @@ int lorica_registry_verify(struct lorica_registry *registry, struct lorica_buf *
                            uint64_t *ret_findings, struct lorica_error *err) LORICA_MUSTCHECK;
 
 /* API keys. Only HMAC-SHA-256(pepper, secret) is stored. */
-
-enum lorica_role { LORICA_ROLE_INFER, LORICA_ROLE_PUBLISH, LORICA_ROLE_OPS, LORICA_ROLE_ADMIN };
-const char *lorica_role_name(enum lorica_role role);
-/** -1 for an unknown word. */
-int lorica_role_parse(const char *word);
 
 #define LORICA_KEY_GLOBS 16
 /** Text of a key: "lk_" + 43 characters of base64url + NUL. */

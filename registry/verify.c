@@ -24,7 +24,7 @@ struct walk {
     struct content *contents; /* owned; in order of digests */
     size_t content_count;
     /* what the chain says there should be */
-    uint64_t publishes, key_creates, first_moves, first_splits, adapter_records;
+    uint64_t publishes, key_creates, first_moves, first_splits, first_policies, adapter_records;
     struct lorica_error *err;
 };
 
@@ -186,6 +186,42 @@ static int check_key_event(struct walk *w, const struct lorica_audit *audit) {
     return 0;
 }
 
+/* The policy that a record set has not been set back behind the chain. */
+static int check_policy_event(struct walk *w, const struct lorica_audit *audit) {
+    struct lorica_record_key key;
+    struct lorica_slice value;
+    struct lorica_policy_record record;
+    lorica_record_key_channel(audit->name, audit->channel, &key);
+    w->first_policies += audit->epoch == 1;
+    int rc = lorica_store_get(w->txn, LORICA_TABLE_POLICY, lorica_slice_key(&key), &value, w->err);
+    if (rc && rc != LORICA_ENOTFOUND)
+        return rc;
+    if (rc || lorica_record_decode_policy(value.data, value.len, &record) ||
+        record.seq < audit->seq)
+        finding(w, "the policy of channel %s of %s is not as audit record %" PRIu64 " set it",
+                audit->channel, audit->name, audit->seq);
+    return 0;
+}
+
+/* An approval that no move has voided is there. */
+static int check_approve_event(struct walk *w, const struct lorica_audit *audit) {
+    struct lorica_error inner = {0};
+    struct lorica_channel_record now;
+    struct lorica_record_key key;
+    struct lorica_slice value;
+    int rc = lorica_channel_get(w->txn, audit->name, audit->channel, &now, &inner);
+    if (rc)
+        return note(w, rc, &inner);
+    if (now.epoch != audit->epoch)
+        return 0;
+    lorica_record_key_approval(audit->name, audit->channel, audit->version, audit->actor, &key);
+    rc = lorica_store_get(w->txn, LORICA_TABLE_APPROVAL, lorica_slice_key(&key), &value, w->err);
+    if (rc != LORICA_ENOTFOUND)
+        return rc;
+    finding(w, "the approval of audit record %" PRIu64 " is gone", audit->seq);
+    return 0;
+}
+
 static int check_subject(struct walk *w, const struct lorica_audit *audit) {
     struct lorica_record_key key;
     struct lorica_slice value;
@@ -205,6 +241,10 @@ static int check_subject(struct walk *w, const struct lorica_audit *audit) {
     }
     if (!rc && audit->kind == LORICA_AUDIT_PUBLISH)
         rc = check_published(w, audit);
+    if (!rc && audit->kind == LORICA_AUDIT_POLICY)
+        rc = check_policy_event(w, audit);
+    if (!rc && audit->kind == LORICA_AUDIT_APPROVE)
+        rc = check_approve_event(w, audit);
     return rc;
 }
 
@@ -385,15 +425,10 @@ static int check_channel(struct walk *w, struct lorica_slice key, struct lorica_
     struct lorica_channel_record record;
     struct lorica_record_key version;
     struct lorica_slice found;
-    size_t len = strnlen(key.data, key.len);
-    if (len > LORICA_NAME_MAX || key.len < len + 2 || key.len - len - 1 > LORICA_CHANNEL_MAX) {
+    if (!lorica_record_key_split(key.data, key.len, name, channel, NULL, NULL)) {
         finding(w, "a channel has a malformed key");
         return 0;
     }
-    memcpy(name, key.data, len);
-    name[len] = '\0';
-    memcpy(channel, (const char *)key.data + len + 1, key.len - len - 1);
-    channel[key.len - len - 1] = '\0';
     if (lorica_record_decode_channel(value.data, value.len, &record)) {
         finding(w, "channel %s of %s cannot be read", channel, name);
         return 0;
@@ -425,6 +460,62 @@ static int check_split(struct walk *w, struct lorica_slice key, struct lorica_sl
                        void *state) {
     struct lorica_error inner = {0};
     return note(w, lorica_split_check(w->txn, key, value, say_finding, w, &inner), &inner);
+}
+
+/* Policies and approvals: each is as its audit record made it. */
+
+static int check_policy(struct walk *w, struct lorica_slice key, struct lorica_slice value,
+                        void *state) {
+    char name[LORICA_NAME_MAX + 1], channel[LORICA_CHANNEL_MAX + 1];
+    struct lorica_policy_record record;
+    struct lorica_digest fingerprint;
+    struct lorica_error inner = {0};
+    struct lorica_audit audit;
+    if (!lorica_record_key_split(key.data, key.len, name, channel, NULL, NULL)) {
+        finding(w, "a policy has a malformed key");
+        return 0;
+    }
+    if (lorica_record_decode_policy(value.data, value.len, &record)) {
+        finding(w, "the policy of channel %s of %s cannot be read", channel, name);
+        return 0;
+    }
+    if (lorica_policy_fingerprint(&record, &fingerprint))
+        return lorica_fail(w->err, LORICA_ENOMEM, "out of memory");
+    int rc = lorica_audit_get(w->txn, record.seq, &audit, &inner);
+    if (rc)
+        return note(w, rc, &inner);
+    if (audit.kind != LORICA_AUDIT_POLICY || strcmp(audit.name, name) != 0 ||
+        strcmp(audit.channel, channel) != 0 || audit.epoch != record.policy.epoch ||
+        !lorica_digest_equal(&audit.digest, &fingerprint))
+        finding(w, "the policy of channel %s of %s is not as audit record %" PRIu64 " set it",
+                channel, name, record.seq);
+    return 0;
+}
+
+static int check_approval(struct walk *w, struct lorica_slice key, struct lorica_slice value,
+                          void *state) {
+    char name[LORICA_NAME_MAX + 1], channel[LORICA_CHANNEL_MAX + 1], by[LORICA_NAME_MAX + 1];
+    struct lorica_approval_record record;
+    struct lorica_channel_record now = {0};
+    struct lorica_error inner = {0};
+    struct lorica_audit audit;
+    uint64_t version;
+    if (!lorica_record_key_split(key.data, key.len, name, channel, &version, by) ||
+        lorica_record_decode_approval(value.data, value.len, &record)) {
+        finding(w, "an approval cannot be read");
+        return 0;
+    }
+    int rc = lorica_audit_get(w->txn, record.seq, &audit, &inner);
+    if (!rc)
+        rc = lorica_channel_get(w->txn, name, channel, &now, &inner);
+    if (rc)
+        return note(w, rc, &inner);
+    if (audit.kind != LORICA_AUDIT_APPROVE || strcmp(audit.name, name) != 0 ||
+        strcmp(audit.channel, channel) != 0 || strcmp(audit.actor, by) != 0 ||
+        audit.version != version || audit.epoch != record.epoch || now.epoch != record.epoch)
+        finding(w, "the approval of %s@%" PRIu64 " for channel %s by %s was never given", name,
+                version, channel, by);
+    return 0;
 }
 
 /* Keys: each is found by its secret. */
@@ -533,6 +624,12 @@ static int walk_records(struct walk *w) {
         rc = walk_table(w, LORICA_TABLE_SPLIT, check_split, NULL);
     if (!rc)
         rc = expect_count(w, LORICA_TABLE_SPLIT, w->first_splits, "splits");
+    if (!rc)
+        rc = walk_table(w, LORICA_TABLE_POLICY, check_policy, NULL);
+    if (!rc)
+        rc = expect_count(w, LORICA_TABLE_POLICY, w->first_policies, "policies");
+    if (!rc)
+        rc = walk_table(w, LORICA_TABLE_APPROVAL, check_approval, NULL);
     if (!rc)
         rc = walk_table(w, LORICA_TABLE_KEY, check_secret, NULL);
     if (!rc)

@@ -39,6 +39,33 @@ static void fuzz_key(const uint8_t *data, size_t len) {
         expect_same(lorica_record_encode_key(&key, &record), &record, data, len);
 }
 
+static void fuzz_policy(const uint8_t *data, size_t len) {
+    struct lorica_policy_record policy;
+    struct lorica_approval_record approval;
+    struct lorica_record record;
+    if (lorica_record_decode_policy(data, len, &policy) == 0)
+        expect_same(lorica_record_encode_policy(&policy, &record), &record, data, len);
+    if (lorica_record_decode_approval(data, len, &approval) == 0)
+        expect_same(lorica_record_encode_approval(&approval, &record), &record, data, len);
+}
+
+/* A key that comes apart goes together again. */
+static void fuzz_key_split(const uint8_t *data, size_t len) {
+    char name[LORICA_NAME_MAX + 1], channel[LORICA_CHANNEL_MAX + 1], by[LORICA_NAME_MAX + 1];
+    struct lorica_record_key key;
+    uint64_t number;
+    if (lorica_record_key_split(data, len, name, channel, NULL, NULL)) {
+        lorica_record_key_channel(name, channel, &key);
+        if (key.len != len || memcmp(key.bytes, data, len) != 0)
+            abort();
+    }
+    if (lorica_record_key_split(data, len, name, channel, &number, by) && number > 0) {
+        lorica_record_key_approval(name, channel, number, by, &key);
+        if (key.len != len || memcmp(key.bytes, data, len) != 0)
+            abort();
+    }
+}
+
 static void fuzz_small(const uint8_t *data, size_t len) {
     struct lorica_channel_record channel;
     struct lorica_record record;
@@ -58,9 +85,9 @@ static void fuzz_small(const uint8_t *data, size_t len) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len) {
-    static void (*const kinds[])(const uint8_t *, size_t) = {fuzz_audit, fuzz_version, fuzz_key,
-                                                             fuzz_small};
+    static void (*const kinds[])(const uint8_t *, size_t) = {
+        fuzz_audit, fuzz_version, fuzz_key, fuzz_small, fuzz_policy, fuzz_key_split};
     if (len > 0)
-        kinds[data[0] % 4](data + 1, len - 1);
+        kinds[data[0] % (sizeof(kinds) / sizeof(kinds[0]))](data + 1, len - 1);
     return 0;
 }

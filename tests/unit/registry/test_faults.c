@@ -12,6 +12,7 @@
 #include <sys/uio.h>
 
 #include "registry/internal.h"
+#include "registry/policy.h"
 #include "registry/split.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -172,6 +173,30 @@ static int change_split(struct fixture *f, uint64_t step, struct lorica_error *e
     return rc;
 }
 
+static int change_policy(struct fixture *f, uint64_t step, struct lorica_error *err) {
+    const struct lorica_policy policy = {.approvals = (uint32_t)(step % 2)};
+    struct lorica_policy ret;
+    int rc = lorica_registry_policy(f->registry, "cardiology", "stable", &ret, err);
+    return rc ? rc
+              : lorica_registry_policy_set(f->registry, "cardiology", "stable", &policy, ret.epoch,
+                                           &actor, &ret, err);
+}
+
+static int change_approve(struct fixture *f, uint64_t step, struct lorica_error *err) {
+    struct lorica_approval ret;
+    char name[32];
+    const struct lorica_actor who = {.key_name = name};
+    snprintf(name, sizeof(name), "k%llu", (unsigned long long)step);
+    return lorica_registry_approve(f->registry, "cardiology", "stable", 2, &who, &ret, err);
+}
+
+/* A promote that reads manifests, counts approvals and voids them. */
+static int change_gated(struct fixture *f, uint64_t step, struct lorica_error *err) {
+    struct lorica_channel channel;
+    return lorica_registry_promote(f->registry, "gated", "stable", 1 + step % 2, 0, true, &actor,
+                                   &channel, err);
+}
+
 static int change_reopen(struct fixture *f, uint64_t step, struct lorica_error *err) {
     const struct lorica_registry_options options = {.map_bytes = MAP_BYTES};
     lorica_registry_close(f->registry);
@@ -275,6 +300,32 @@ static void test_promote_with_split_any_call_fails_all_or_nothing(void **state) 
     }
 }
 
+static void test_policy_any_call_fails_all_or_nothing(void **state) {
+    torture_all(*state, change_policy, 1u << MALLOC | 1u << WRITE | 1u << SYNC);
+}
+
+static void test_approve_any_call_fails_all_or_nothing(void **state) {
+    torture_all(*state, change_approve, 1u << MALLOC | 1u << WRITE | 1u << SYNC);
+}
+
+static void test_gated_promote_any_call_fails_all_or_nothing(void **state) {
+    struct fixture *f = *state;
+    const struct lorica_policy policy = {.approvals = 1, .eval_set = "ward"};
+    struct lorica_policy set;
+    for (uint64_t seed = 1; seed <= 2; seed++) {
+        struct lorica_publish publish = publish_of("gated", f->weights);
+        struct lorica_version version;
+        bool existing;
+        publish.manifest = "{\"evals\":{\"ward\":1.5}}";
+        publish.manifest_len = strlen(publish.manifest);
+        publish.channel = "stable";
+        write_seeded(f->weights, 2000000 + seed, 1000);
+        ok(lorica_registry_publish(f->registry, &publish, &actor, &version, &existing, &err));
+    }
+    ok(lorica_registry_policy_set(f->registry, "gated", "stable", &policy, 0, &actor, &set, &err));
+    torture_all(f, change_gated, 1u << MALLOC | 1u << WRITE | 1u << SYNC);
+}
+
 static void test_open_any_call_fails_nothing_changed(void **state) {
     torture_all(*state, change_reopen, 1u << MALLOC | 1u << OPEN);
 }
@@ -288,6 +339,9 @@ int main(void) {
         with_two(test_key_any_call_fails_all_or_nothing),
         with_two(test_split_any_call_fails_all_or_nothing),
         with_two(test_promote_with_split_any_call_fails_all_or_nothing),
+        with_two(test_policy_any_call_fails_all_or_nothing),
+        with_two(test_approve_any_call_fails_all_or_nothing),
+        with_two(test_gated_promote_any_call_fails_all_or_nothing),
         with_two(test_open_any_call_fails_nothing_changed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -60,6 +61,18 @@ static void sample_key(struct lorica_key_record *key) {
     key->key.revoked_ms = -6;
 }
 
+static void sample_policy(struct lorica_policy_record *policy) {
+    memset(policy, 0, sizeof(*policy));
+    policy->seq = 11;
+    policy->policy.epoch = 3;
+    policy->policy.approvals = 2;
+    policy->policy.min_role = LORICA_ROLE_OPS;
+    policy->policy.max_rank = 64;
+    policy->policy.max_nbytes = UINT64_C(1) << 30;
+    memcpy(policy->policy.eval_set, "ward", 4);
+    policy->policy.max_worse = 0.25;
+}
+
 typedef int (*decode_fn)(const void *bytes, size_t len);
 
 static int decode_number(const void *bytes, size_t len) {
@@ -90,6 +103,16 @@ static int decode_audit(const void *bytes, size_t len) {
 static int decode_key(const void *bytes, size_t len) {
     struct lorica_key_record key;
     return lorica_record_decode_key(bytes, len, &key);
+}
+
+static int decode_policy(const void *bytes, size_t len) {
+    struct lorica_policy_record policy;
+    return lorica_record_decode_policy(bytes, len, &policy);
+}
+
+static int decode_approval(const void *bytes, size_t len) {
+    struct lorica_approval_record approval;
+    return lorica_record_decode_approval(bytes, len, &approval);
 }
 
 /* Whole: accepted. Every shorter one, one byte more, another format number: refused. The copies are
@@ -132,6 +155,13 @@ static void test_decode_cut_or_longer_refused(void **state) {
     check_bounds(&record, decode_channel);
     assert_int_equal(lorica_record_encode_key(&key, &record), 0);
     check_bounds(&record, decode_key);
+    struct lorica_policy_record policy;
+    sample_policy(&policy);
+    assert_int_equal(lorica_record_encode_policy(&policy, &record), 0);
+    check_bounds(&record, decode_policy);
+    const struct lorica_approval_record approval = {4, 5};
+    assert_int_equal(lorica_record_encode_approval(&approval, &record), 0);
+    check_bounds(&record, decode_approval);
     assert_int_equal(lorica_record_encode_audit(&audit, &record), 0);
     memset(record.bytes + record.len, 0xAA, 32);
     record.len += 32;
@@ -154,6 +184,12 @@ static void test_round_trip_gives_the_same(void **state) {
     assert_int_equal(lorica_record_encode_key(&key, &record), 0);
     assert_int_equal(lorica_record_decode_key(record.bytes, record.len, &key_back), 0);
     assert_memory_equal(&key, &key_back, sizeof(key));
+
+    struct lorica_policy_record policy, policy_back;
+    sample_policy(&policy);
+    assert_int_equal(lorica_record_encode_policy(&policy, &record), 0);
+    assert_int_equal(lorica_record_decode_policy(record.bytes, record.len, &policy_back), 0);
+    assert_memory_equal(&policy, &policy_back, sizeof(policy));
 
     struct lorica_audit audit, audit_back;
     sample_audit(&audit);
@@ -204,6 +240,15 @@ static void test_decode_bad_values_refused(void **state) {
     record.bytes[1 + 32 + 2 + 3] = LORICA_ROLE_ADMIN;
     record.bytes[1 + 32 + 2 + 3 + 17] = LORICA_KEY_GLOBS + 1;
     assert_int_equal(decode_key(record.bytes, record.len), LORICA_EFORMAT);
+    struct lorica_policy_record policy;
+    sample_policy(&policy);
+    policy.policy.max_worse = INFINITY;
+    assert_int_equal(lorica_record_encode_policy(&policy, &record), 0);
+    assert_int_equal(decode_policy(record.bytes, record.len), LORICA_EFORMAT);
+    policy.policy.max_worse = 0;
+    assert_int_equal(lorica_record_encode_policy(&policy, &record), 0);
+    record.bytes[1 + 8 + 8 + 4] = LORICA_ROLE_ADMIN + 1;
+    assert_int_equal(decode_policy(record.bytes, record.len), LORICA_EFORMAT);
     assert_int_equal(lorica_record_encode_audit(&audit, &record), 0);
     record.len += 32;
     assert_int_equal(decode_audit(record.bytes, record.len), 0);
@@ -310,6 +355,33 @@ static void test_keys_sort_by_name_then_number(void **state) {
     assert_false(lorica_record_key_of(a.bytes, a.len - 1, "a", &number));
 }
 
+static void test_keys_of_approvals_come_apart_or_are_refused(void **state) {
+    (void)state;
+    char name[LORICA_NAME_MAX + 1], channel[LORICA_CHANNEL_MAX + 1], by[LORICA_NAME_MAX + 1];
+    char longest[LORICA_NAME_MAX + 1] = {0}, widest[LORICA_CHANNEL_MAX + 1] = {0};
+    struct lorica_record_key key, prefix;
+    uint64_t number = 0;
+    memset(longest, 'n', LORICA_NAME_MAX);
+    memset(widest, 'c', LORICA_CHANNEL_MAX);
+    lorica_record_key_approval(longest, widest, UINT64_MAX, longest, &key);
+    assert_int_equal(key.len, 2 * LORICA_NAME_MAX + LORICA_CHANNEL_MAX + 10);
+    assert_true(lorica_record_key_split(key.bytes, key.len, name, channel, &number, by));
+    assert_string_equal(name, longest);
+    assert_string_equal(channel, widest);
+    assert_string_equal(by, longest);
+    assert_true(number == UINT64_MAX);
+    lorica_record_key_approval("a", "stable", 7, "x", &key);
+    lorica_record_key_approval("a", "stable", 0, NULL, &prefix);
+    assert_true(prefix.len == 9 && memcmp(key.bytes, prefix.bytes, 9) == 0);
+    for (size_t len = 0; len < key.len; len++)
+        assert_false(lorica_record_key_split(key.bytes, len, name, channel, &number, by));
+    key.bytes[key.len++] = '\0';
+    assert_false(lorica_record_key_split(key.bytes, key.len, name, channel, &number, by));
+    assert_false(lorica_record_key_split("\0stable\0", 8, name, channel, NULL, NULL));
+    assert_false(lorica_record_key_split("a\0stable\0", 9, name, channel, NULL, NULL));
+    assert_true(lorica_record_key_split("a\0stable", 8, name, channel, NULL, NULL));
+}
+
 static uint64_t draw(uint64_t *random, uint64_t bound) {
     *random ^= *random << 13;
     *random ^= *random >> 7;
@@ -333,7 +405,9 @@ static size_t mutate(uint8_t *bytes, size_t len, size_t max, uint64_t *random) {
 
 static void test_fuzz_target_mutated_records_hold(void **state) {
     (void)state;
-    struct lorica_record records[5];
+    struct lorica_record records[7];
+    struct lorica_record_key approval;
+    struct lorica_policy_record policy;
     struct lorica_split_record split;
     struct lorica_version version;
     struct lorica_audit audit;
@@ -350,11 +424,16 @@ static void test_fuzz_target_mutated_records_hold(void **state) {
     assert_int_equal(lorica_record_encode_name("cardiology", &records[3]), 0);
     split = (struct lorica_split_record){
         .terms = lorica_split_defaults(2, 500), .epoch = 3, .seq = 9, .first = 8};
-    assert_int_equal(lorica_record_encode_split(&split, &records[4]), 0);
-    for (unsigned i = 0; i < 40000; i++) {
+    assert_int_equal(lorica_record_encode_split(&split, &records[6]), 0);
+    sample_policy(&policy);
+    assert_int_equal(lorica_record_encode_policy(&policy, &records[4]), 0);
+    lorica_record_key_approval("cardiology", "stable", 3, "anna", &approval);
+    memcpy(records[5].bytes, approval.bytes, approval.len);
+    records[5].len = approval.len;
+    for (unsigned i = 0; i < 60000; i++) {
         uint8_t bytes[1 + LORICA_RECORD_MAX];
-        const struct lorica_record *record = &records[i % 5];
-        bytes[0] = (uint8_t)(i % 5 < 4 ? i % 5 : 3); /* the last two are of one kind */
+        const struct lorica_record *record = &records[i % 7];
+        bytes[0] = (uint8_t)(i % 7 < 6 ? i % 7 : 3); /* splits are of kind 3 */
         memcpy(bytes + 1, record->bytes, record->len);
         size_t len = mutate(bytes + 1, record->len, LORICA_RECORD_MAX, &random);
         assert_int_equal(LLVMFuzzerTestOneInput(bytes, len + 1), 0); /* it aborts at a fault */
@@ -371,6 +450,7 @@ int main(void) {
         cmocka_unit_test(test_audit_detail_makes_another_format),
         cmocka_unit_test(test_largest_records_fit),
         cmocka_unit_test(test_keys_sort_by_name_then_number),
+        cmocka_unit_test(test_keys_of_approvals_come_apart_or_are_refused),
         cmocka_unit_test(test_fuzz_target_mutated_records_hold),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
