@@ -224,6 +224,7 @@ static int set_inside(struct lorica_txn *txn, const char *name,
                       const struct lorica_actor *actor, struct lorica_split *ret,
                       struct lorica_error *err) {
     struct lorica_split_record now;
+    struct lorica_channel_record channel;
     struct lorica_version canary;
     uint64_t stable = 0;
     int rc = check_canary(txn, name, terms->version, &canary, &stable, err);
@@ -231,6 +232,10 @@ static int set_inside(struct lorica_txn *txn, const char *name,
         rc = lorica_split_read(txn, name, &now, err);
     if (!rc)
         rc = check_epoch(name, &now, &expected_epoch, err);
+    if (!rc) /* it will answer for stable: no way round what stable demands */
+        rc = lorica_channel_get(txn, name, LORICA_CHANNEL_STABLE, &channel, err);
+    if (!rc)
+        rc = lorica_policy_judge(txn, &canary, LORICA_CHANNEL_STABLE, &channel, actor, err);
     if (!rc)
         rc = split_change(txn, name, &now, terms, &canary, stable, actor, err);
     return rc ? rc : split_fill(txn, name, ret, err);

@@ -7,6 +7,7 @@
 
 #include "registry/internal.h"
 #include "registry/policy.h"
+#include "registry/split.h"
 
 static const struct lorica_actor anna = {.key_name = "anna", .role = LORICA_ROLE_OPS};
 static const struct lorica_actor ben = {.key_name = "ben", .role = LORICA_ROLE_OPS};
@@ -249,6 +250,18 @@ static void test_approval_of_two_others_suffices_for_three(void **state) {
     ok(move_as(f, &chief, 2, &err));
 }
 
+static void test_split_is_no_way_round_what_stable_demands(void **state) {
+    struct fixture *f = *state;
+    const struct lorica_split_terms terms = lorica_split_defaults(2, 5000);
+    struct lorica_split split;
+    set_policy(f, &(struct lorica_policy){.approvals = 2});
+    fails(LORICA_EGATE, "approvals: 1 of 2",
+          lorica_registry_split_set(f->registry, "cardiology", &terms, 0, &anna, &split, &err));
+    ok(approve_as(f, &ben, 2, &err));
+    ok(lorica_registry_split_set(f->registry, "cardiology", &terms, 0, &anna, &split, &err));
+    assert_int_equal(split.terms.version, 2);
+}
+
 static int count_approval(void *arg, const struct lorica_approval *approval) {
     ++*(int *)arg;
     return 0;
@@ -370,6 +383,7 @@ int main(void) {
         with_three(test_publish_with_a_channel_passes_the_gates_or_leaves_nothing),
         with_three(test_approvals_of_distinct_keys_let_it_pass),
         with_three(test_approval_of_two_others_suffices_for_three),
+        with_three(test_split_is_no_way_round_what_stable_demands),
         with_three(test_any_move_voids_the_approvals),
         with_three(test_approval_of_a_revoked_key_does_not_count),
         damaging(test_verify_policy_changed_behind_the_chain_named),
