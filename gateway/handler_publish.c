@@ -106,8 +106,13 @@ static int judge_weights(struct lorica_request *request, const char *config, siz
     (void)munmap(bytes, (size_t)st.st_size);
     if (rc != 0)
         return lorica_request_fail(request, rc, NULL, "invalid_adapter", "%s", err.text);
+    const bool effect = lorica_adapter_has_effect(&request->server->parts.base->arch, adapter);
     publish->rank = adapter->max_rank;
     (void)lorica_adapter_unref(adapter);
+    if (!effect)
+        return lorica_request_fail(request, LORICA_EFORMAT, "weights", "invalid_adapter",
+                                   "the adapter has no effect on the base: every product of its B "
+                                   "and A is 0, as before any training; publish it once trained");
     return 0;
 }
 

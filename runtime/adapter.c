@@ -384,6 +384,29 @@ error_config:
     return rc;
 }
 
+/* True when a bf16 value other than 0 and -0 is among them. */
+static bool any_value(const uint16_t *values, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++)
+        if (values[i] & 0x7FFF)
+            return true;
+    return false;
+}
+
+bool lorica_adapter_has_effect(const struct lorica_arch *arch,
+                               const struct lorica_adapter *adapter) {
+    const size_t count = (size_t)adapter->layer_count * LORICA_MODULE_COUNT;
+    for (size_t i = 0; i < count; i++) {
+        const struct lorica_adapter_pair *pair = &adapter->layers[i];
+        uint32_t n, k;
+        lorica_arch_module_shape(arch, (enum lorica_module)(i % LORICA_MODULE_COUNT), &n, &k);
+        for (uint32_t j = 0; j < pair->rank; j++)
+            if (any_value(pair->a16 + (size_t)j * k, k) &&
+                any_value(pair->bt16 + (size_t)j * padded(n), n))
+                return true;
+    }
+    return false;
+}
+
 /* Reads exactly `size` bytes. */
 static int read_whole(int fd, char *dst, size_t size) {
     size_t done = 0;

@@ -63,6 +63,11 @@ lorica_adapter_pair(const struct lorica_adapter *adapter, uint32_t layer, enum l
     return &adapter->layers[(size_t)layer * LORICA_MODULE_COUNT + m];
 }
 
+/** True when an adapter in fast form changes what the base computes: some row of an A and the
+ * column of its scaled B that it meets both hold a value other than 0. */
+bool lorica_adapter_has_effect(const struct lorica_arch *arch,
+                               const struct lorica_adapter *adapter);
+
 /** A cache of adapters in fast form, keyed by digest, capped in bytes, least recently used out
  * first (adapters in use elsewhere live on through their references). Thread-safe. */
 struct lorica_adapter_cache;

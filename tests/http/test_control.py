@@ -200,6 +200,21 @@ def drop_pair(t):
     del t[STEM + ".lora_A.weight"], t[STEM + ".lora_B.weight"]
 
 
+def zero_b(t):
+    for name in t:
+        if "lora_B" in name:
+            t[name][:] = 0
+
+
+def zero_where_they_meet(t):
+    """A holds values in its first row only, B in all columns but the first."""
+    for name in t:
+        if "lora_B" in name:
+            t[name][:, 0] = -0.0
+        else:
+            t[name][1:] = 0
+
+
 def add_unknown(t):
     t["base_model.model.frob.weight"] = np.zeros((2, 2), np.float32)
 
@@ -209,6 +224,7 @@ def add_layer(t):
 
 
 @pytest.mark.parametrize("tensors,config,status,says", [
+    (zero_b, {}, 400, "no effect"), (zero_where_they_meet, {}, 400, "no effect"),
     (set_nan, {}, 400, "q_proj"), (cut_shape, {}, 400, "q_proj"), (drop_b, {}, 400, "q_proj"),
     (drop_pair, {}, 400, "q_proj"), (add_unknown, {}, 400, "frob"), (add_layer, {}, 400, "layers.7"),
     (None, {"use_dora": True}, 400, "use_dora"), (None, {"bias": "all"}, 400, "bias"),
