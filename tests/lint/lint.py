@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 
 # Rules that hold for tests and deploy/ walk all folders.
 FOLDERS = ("proto", "kernels", "registry", "runtime", "gateway", "tests", "deploy")
@@ -150,6 +151,58 @@ def headers(source, build):
                 yield f"{name} does not compile alone:\n{done.stderr}"
 
 
+ARM64 = "aarch64-linux-gnu-gcc"
+
+
+def needed_for_arm64(rule):
+    if not shutil.which(ARM64):
+        print(f"skipped: {rule}: {ARM64} is not installed")
+        sys.exit(SKIPPED)
+
+
+def arm64(source, build):
+    """Every source of the program compiles for 64-bit ARM. Headers of libraries are this machine's:
+    none of those that are used differs."""
+    needed_for_arm64("arm64")
+    commands = json.loads((build / "compile_commands.json").read_text(encoding="utf-8"))
+    seen = 0
+    for entry in commands:
+        path = (build / entry["file"]).resolve()
+        name = path.relative_to(source).as_posix() if path.is_relative_to(source) else ""
+        if name.split("/")[0] not in MAY_INCLUDE or "/x86/" in name:
+            continue
+        seen += 1
+        words = [w.strip("'") for w in entry["command"].split()]
+        keep = [w for w in words if w.startswith(("-I", "-isystem", "-D", "-W", "-std"))]
+        done = subprocess.run(
+            [ARM64, *keep, "-O1", "-fsyntax-only", "-idirafter", "/usr/include", "-idirafter",
+             "/usr/include/x86_64-linux-gnu", str(path)],
+            cwd=build, capture_output=True, encoding="utf-8", check=False)
+        if done.returncode != 0:
+            yield f"{name} does not compile for arm64:\n{done.stderr}"
+    if seen < 50:
+        yield f"only {seen} sources were found in {build}/compile_commands.json"
+
+
+def arm64_kernels(source, build):
+    """The kernels' checks pass on 64-bit ARM, run by qemu."""
+    needed_for_arm64("arm64_kernels")
+    if not shutil.which("qemu-aarch64"):
+        print("skipped: arm64_kernels: qemu-aarch64 is not installed")
+        sys.exit(SKIPPED)
+    sources = [*(source / "kernels").glob("*.c"), *(source / "tests/kernels").glob("*.c"),
+               source / "proto/err.c"]
+    with tempfile.TemporaryDirectory() as directory:
+        program = f"{directory}/checkkern"
+        subprocess.run([ARM64, "-std=gnu11", "-D_GNU_SOURCE", "-O2", "-ffp-contract=off", "-static",
+                        f"-I{source}", "-o", program, *map(str, sources), "-lm", "-lpthread"],
+                       check=True, cwd=build)
+        done = subprocess.run(["qemu-aarch64", program], capture_output=True, encoding="utf-8",
+                              check=False)
+        if done.returncode not in (0, SKIPPED):
+            yield f"checkkern on arm64 ended with {done.returncode}:\n{done.stdout[-2000:]}"
+
+
 def layout(source, _build):
     """clang-format has nothing to change."""
     if not shutil.which("clang-format"):
@@ -225,8 +278,8 @@ def manual(source, build):
             yield f"groff complains about {page.relative_to(source)}: {done.stderr}"
 
 
-RULES = {f.__name__: f for f in (layers, banned, unfinished, sizes, licence, headers, layout,
-                                 symbols, options, manual)}
+RULES = {f.__name__: f for f in (layers, banned, unfinished, sizes, licence, headers, arm64,
+                                 arm64_kernels, layout, symbols, options, manual)}
 
 
 def main(argv):
