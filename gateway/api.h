@@ -20,6 +20,11 @@
  *   epoch 0: never set; 0, "infer" and null demand nothing
  * approval
  *   {"object":"adapter.approval","name","channel","version","epoch","given","given_by","message"}
+ * split of an adapter
+ *   {"object":"adapter.split","name","version","percent","stable","epoch","changed","changed_by",
+ *    "started"}
+ *   version 0: there is none (percent and started 0; epoch 0: never was one); `percent` of the
+ *   requests for what `stable` points to, the version "stable", go to the canary, "version"
  * key
  *   {"object":"key","name","role","adapters":[glob...],"created","revoked":seconds or null}
  *   and "key":"lk_..." in the answer to its creation, never again
@@ -48,6 +53,11 @@
  *                                                      is left out is not demanded any more
  * GET    /v1/adapters/{name}/channels/{channel}/approvals  list of approval
  * POST   /v1/adapters/{name}/channels/{channel}/approvals  {"version":3,"reason"?} -> approval
+ * GET    /v1/adapters/{name}/split                    split. ETag: "<epoch of the split>"
+ * PUT    /v1/adapters/{name}/split                     {"version":3,"percent":5,"message"?} with
+ *                                                      If-Match -> split; percent: 0.01 to 100 in
+ *                                                      steps of 0.01
+ * DELETE /v1/adapters/{name}/split                     {"reason"?} with If-Match -> split
  * GET    /v1/adapters/{name}/history                   list of audit    ?after=SEQ&limit=N
  * GET    /v1/audit                                     list of audit    ?after=SEQ&limit=N
  * POST   /v1/keys                                      {"name","role","adapters":[...]?} -> 201 key

@@ -18,6 +18,7 @@ static const struct {
     {lorica_cmd_key, &lorica_cmd_key_count},
     {lorica_cmd_adapter, &lorica_cmd_adapter_count},
     {lorica_cmd_policy, &lorica_cmd_policy_count},
+    {&lorica_cmd_split, &one},
     {&lorica_cmd_train, &one},
     {&lorica_cmd_serve, &one},
     {&lorica_cmd_chat, &one},

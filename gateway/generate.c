@@ -26,8 +26,23 @@ static void free_events(struct lorica_generation *g) {
     }
 }
 
+/* What a version is blamed for: neither what the client did wrong nor a lack of room. */
+static bool failed(const struct lorica_request *request) {
+    const int rc = request->error.code;
+    return request->adapter[0] && rc != 0 && rc != LORICA_EBUSY && rc != LORICA_ENOMEM &&
+           request->error_status == 0 && lorica_err_http_status(rc) >= 500;
+}
+
+/* Counts a request that failed before the engine had it. */
+static void count_unborn(const struct lorica_request *request) {
+    lorica_metrics_tokens(&request->server->metrics, request->adapter, 0, 0);
+    lorica_metrics_failed(&request->server->metrics, request->adapter);
+}
+
 static void finish(struct lorica_request *request) {
     struct lorica_generation *g = request->state;
+    if (!g->answered && failed(request))
+        count_unborn(request);
     for (size_t i = 0; i < LORICA_OPENAI_MAX_N; i++) {
         lorica_buf_finish(&g->choices[i].text);
         lorica_buf_finish(&g->choices[i].logs);
@@ -251,6 +266,8 @@ static void answer_failure(struct lorica_generation *g) {
     if (g->answered)
         return;
     g->answered = true;
+    if (failed(request))
+        lorica_metrics_failed(&request->server->metrics, request->adapter);
     cancel_all(g);
     if (request->conn->state != LORICA_CONN_STREAM) {
         lorica_request_error_response(request);

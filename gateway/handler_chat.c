@@ -50,7 +50,7 @@ static int load_adapter(struct lorica_request *request, const struct lorica_vers
 
 /* Which adapter answers is decided here, once; the reference holds to the end of the answer. */
 static int choose_adapter(struct lorica_request *request, struct lorica_generation *g) {
-    const int rc = lorica_model_resolve(request, g->options.model, &g->model);
+    const int rc = lorica_model_resolve(request, g->options.model, g->options.user, &g->model);
     if (rc != 0 || g->model.is_base)
         return rc;
     g->adapter =

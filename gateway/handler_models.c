@@ -100,7 +100,7 @@ int lorica_handle_models(struct lorica_request *request) {
 
 int lorica_handle_model(struct lorica_request *request) {
     struct lorica_model model;
-    const int rc = lorica_model_resolve(request, request->match.params[0], &model);
+    const int rc = lorica_model_resolve(request, request->match.params[0], NULL, &model);
     if (rc != 0)
         return rc;
     struct lorica_jsonw w = lorica_request_json(request, 200);

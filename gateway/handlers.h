@@ -37,6 +37,11 @@ int lorica_handle_policy_set(struct lorica_request *request);
 int lorica_handle_approvals(struct lorica_request *request);
 int lorica_handle_approve(struct lorica_request *request);
 
+/* The share of stable's traffic that goes to a canary. */
+int lorica_handle_split(struct lorica_request *request);
+int lorica_handle_split_set(struct lorica_request *request);
+int lorica_handle_split_end(struct lorica_request *request);
+
 int lorica_handle_history(struct lorica_request *request);
 int lorica_handle_audit(struct lorica_request *request);
 

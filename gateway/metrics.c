@@ -36,8 +36,8 @@ void lorica_metrics_first_token(struct lorica_metrics *metrics, double seconds) 
     observe(&metrics->first_token, seconds);
 }
 
-void lorica_metrics_tokens(struct lorica_metrics *metrics, const char *adapter, uint64_t prompt,
-                           uint64_t completion) {
+/* The line of what answered, made where it is missing. */
+static struct lorica_metrics_adapter *line_of(struct lorica_metrics *metrics, const char *adapter) {
     size_t i = 0;
     while (i < metrics->adapter_count && strcmp(metrics->adapters[i].name, adapter) != 0)
         i++;
@@ -48,9 +48,19 @@ void lorica_metrics_tokens(struct lorica_metrics *metrics, const char *adapter, 
         (void)snprintf(slot->name, sizeof(slot->name), "%s",
                        i < LORICA_METRICS_ADAPTERS ? adapter : "other");
     }
+    return slot;
+}
+
+void lorica_metrics_tokens(struct lorica_metrics *metrics, const char *adapter, uint64_t prompt,
+                           uint64_t completion) {
+    struct lorica_metrics_adapter *slot = line_of(metrics, adapter);
     slot->prompt_tokens += prompt;
     slot->completion_tokens += completion;
     slot->requests++;
+}
+
+void lorica_metrics_failed(struct lorica_metrics *metrics, const char *adapter) {
+    line_of(metrics, adapter)->errors++;
 }
 
 static void write_histogram(struct lorica_buf *out, const char *name, const char *help,
@@ -74,19 +84,22 @@ static void write_one(struct lorica_buf *out, const char *name, const char *type
 }
 
 static void write_adapters(const struct lorica_metrics *m, struct lorica_buf *out) {
-    static const char *const names[3] = {"lorica_requests_total", "lorica_prompt_tokens_total",
+    static const char *const names[4] = {"lorica_requests_total", "lorica_errors_total",
+                                         "lorica_prompt_tokens_total",
                                          "lorica_output_tokens_total"};
-    static const char *const helps[3] = {"Generations by what answered.", "Prompt tokens.",
-                                         "Generated tokens."};
+    static const char *const helps[4] = {"Generations by what answered.",
+                                         "Of these, failed by no fault of client or load.",
+                                         "Prompt tokens.", "Generated tokens."};
     const size_t count = m->adapters[LORICA_METRICS_ADAPTERS].requests ? LORICA_METRICS_ADAPTERS + 1
                                                                        : m->adapter_count;
-    for (int field = 0; field < 3; field++) {
+    for (int field = 0; field < 4; field++) {
         lorica_buf_printf(out, "# HELP %s %s\n# TYPE %s counter\n", names[field], helps[field],
                           names[field]);
         for (size_t i = 0; i < count; i++) {
             const struct lorica_metrics_adapter *a = &m->adapters[i];
             const uint64_t value = field == 0   ? a->requests
-                                   : field == 1 ? a->prompt_tokens
+                                   : field == 1 ? a->errors
+                                   : field == 2 ? a->prompt_tokens
                                                 : a->completion_tokens;
             lorica_buf_printf(out, "%s{adapter=\"%s\"} %llu\n", names[field], a->name,
                               (unsigned long long)value);

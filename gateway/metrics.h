@@ -32,7 +32,7 @@ struct lorica_metrics {
     struct lorica_histogram duration, first_token;
     struct lorica_metrics_adapter {
         char name[160];
-        uint64_t prompt_tokens, completion_tokens, requests;
+        uint64_t prompt_tokens, completion_tokens, requests, errors;
     } adapters[LORICA_METRICS_ADAPTERS + 1]; /**< the last: "other" */
     size_t adapter_count;
     uint64_t connections_total, handshake_failures, cancelled, slow_readers;
@@ -42,9 +42,11 @@ struct lorica_metrics {
 void lorica_metrics_request(struct lorica_metrics *metrics, const char *route, int status,
                             double seconds);
 void lorica_metrics_first_token(struct lorica_metrics *metrics, double seconds);
-/** Counts tokens for what answered ("cardiology@3" or "base"). */
+/** Counts one request and its tokens for what answered ("cardiology@3" or "base"). */
 void lorica_metrics_tokens(struct lorica_metrics *metrics, const char *adapter, uint64_t prompt,
                            uint64_t completion);
+/** Counts that one of these requests failed, and not for want of room or of the client. */
+void lorica_metrics_failed(struct lorica_metrics *metrics, const char *adapter);
 /** Writes the Prometheus text of a server. Loop thread. */
 void lorica_metrics_write(struct lorica_server *server, struct lorica_buf *out);
 

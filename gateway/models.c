@@ -16,11 +16,12 @@ static int resolve_base(struct lorica_request *request, struct lorica_model *ret
     return 0;
 }
 
-int lorica_model_resolve(struct lorica_request *request, const char *model,
+int lorica_model_resolve(struct lorica_request *request, const char *model, const char *user,
                          struct lorica_model *ret) {
     struct lorica_server *server = request->server;
     struct lorica_error err = {0};
     struct lorica_version version;
+    struct lorica_split_choice choice;
     char name[LORICA_NAME_MAX + 1];
     if (strcmp(model, "base") == 0 || strcmp(model, server->parts.base->name) == 0)
         return resolve_base(request, ret);
@@ -35,7 +36,9 @@ int lorica_model_resolve(struct lorica_request *request, const char *model,
     int rc = lorica_auth_adapter(request, name);
     if (rc != 0)
         return rc;
-    rc = lorica_registry_resolve(server->parts.registry, model, &version, &err);
+    const char *sticky = user && *user ? user : request->key.name;
+    rc = lorica_registry_resolve_for(server->parts.registry, model, sticky, strlen(sticky),
+                                     &version, &choice, &err);
     if (rc == LORICA_ENOTFOUND || rc == LORICA_EINVAL)
         return lorica_request_fail(request, LORICA_ENOTFOUND, "model", "model_not_found", "%s",
                                    err.text);
@@ -47,7 +50,7 @@ int lorica_model_resolve(struct lorica_request *request, const char *model,
                                    "is served here (%s)",
                                    version.name, (unsigned long long)version.version,
                                    server->parts.base->name);
-    *ret = (struct lorica_model){.version = version};
+    *ret = (struct lorica_model){.version = version, .choice = choice};
     (void)snprintf(request->adapter, sizeof(request->adapter), "%s@%llu", version.name,
                    (unsigned long long)version.version);
     return 0;
