@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "gateway/api.h"
 
+#include <string.h>
+
 static void write_digest(struct lorica_jsonw *w, const char *key,
                          const struct lorica_digest *digest) {
     char text[LORICA_DIGEST_TEXT];
@@ -54,6 +56,8 @@ void lorica_api_write_audit(struct lorica_jsonw *w, const char *key,
     lorica_jsonw_integer(w, "previous", (int64_t)record->previous);
     write_digest(w, "digest", &record->digest);
     lorica_jsonw_string(w, "message", record->message);
+    if (record->detail[0])
+        lorica_jsonw_raw(w, "detail", record->detail, strlen(record->detail));
     write_digest(w, "hash", &record->hash);
     lorica_jsonw_end_object(w);
 }

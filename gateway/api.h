@@ -13,7 +13,8 @@
  *   {"object":"adapter","name","latest","channels":[channel...]}
  * audit record
  *   {"object":"audit","seq","kind","time","actor","name","channel","version","previous","digest",
- *    "message","hash"}
+ *    "message","detail"?,"hash"}
+ *   detail: an object of what the kind needs besides; of a policy {"before","after"}
  * policy of a channel
  *   {"object":"adapter.policy","name","channel","epoch","changed","changed_by",
  *    "policy":{"approvals","min_role","max_rank","max_bytes","eval_set","max_worse"}}

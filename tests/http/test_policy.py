@@ -68,6 +68,8 @@ def test_a_policy_is_read_set_and_replaced_under_its_epoch(api, dirs):
     assert replaced.json["policy"] == {**nothing, "eval_set": "ward", "max_worse": 0.5}
     record = api.get(f"{ADAPTERS}/set/history").json["data"][-2]
     assert (record["kind"], record["message"], record["channel"]) == ("policy", "four eyes", "stable")
+    detail = record["detail"]
+    assert (detail["before"]["approvals"], detail["after"]) == (0, made.json["policy"])
     assert set_policy(api, "nobody", 0).status == 404
     assert set_policy(api, "set", 0, "Bad").status == 400
 
