@@ -10,6 +10,7 @@
 #include "gateway/cmd.h"
 #include "gateway/files.h"
 #include "proto/json.h"
+#include "registry/policy.h"
 
 /* The examples, and what turns text into them. */
 struct examples {
@@ -78,11 +79,26 @@ static void print_progress(void *arg, const struct lorica_trainer_progress *p) {
     (void)fflush(stderr);
 }
 
+/* What a set of examples is called in policies: its file's name without folders and ".jsonl". */
+static bool set_name(const char *path, char ret[LORICA_EVAL_SET_MAX + 1]) {
+    const char *slash = strrchr(path, '/');
+    const char *name = slash ? slash + 1 : path;
+    const size_t whole = strlen(name);
+    const bool jsonl = whole > 6 && strcmp(name + whole - 6, ".jsonl") == 0;
+    const size_t len = jsonl ? whole - 6 : whole;
+    if (len > LORICA_EVAL_SET_MAX)
+        return false;
+    memcpy(ret, name, len);
+    ret[len] = '\0';
+    return lorica_eval_set_valid(ret);
+}
+
 /* Facts for the registry: how the adapter came to be. */
 static int write_manifest(const char *dir, const struct lorica_train_job *job,
                           const struct lorica_trainer_result *r, double before, double after,
                           struct lorica_error *err) {
     struct lorica_buf out;
+    char set[LORICA_EVAL_SET_MAX + 1];
     lorica_buf_init(&out, LORICA_TRAIN_TEXT_MAX);
     struct lorica_jsonw w = {.out = &out};
     lorica_jsonw_object(&w, NULL);
@@ -98,6 +114,8 @@ static int write_manifest(const char *dir, const struct lorica_train_job *job,
     if (job->eval_path) {
         lorica_jsonw_number(&w, "eval_loss_base", before);
         lorica_jsonw_number(&w, "eval_loss", after);
+        if (set_name(job->eval_path, set))
+            lorica_jsonw_string(&w, "eval_set", set);
     }
     lorica_jsonw_end_object(&w);
     (void)lorica_buf_puts(&out, "\n");

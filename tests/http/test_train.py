@@ -42,6 +42,7 @@ def test_training_learns_and_leaves_what_peft_reads(data_dir, examples, tmp_path
                     "--lr", "0.01", "--rank", 4, "--targets", "q,v,down")
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["eval_loss"] < 0.8 * manifest["eval_loss_base"]
+    assert manifest["eval_set"] == examples().stem
     assert "7 examples" in done.stdout and str(out) in done.stdout
     config = json.loads((out / "adapter_config.json").read_text())
     assert config["peft_type"] == "LORA" and config["r"] == 4 and config["lora_alpha"] == 8
