@@ -12,8 +12,7 @@ static const char *const kind_names[LORICA_AUDIT_COUNT] = {
     [LORICA_AUDIT_KEY_REVOKE] = "key-revoke", [LORICA_AUDIT_DELETE] = "delete",
     [LORICA_AUDIT_UNDELETE] = "undelete",     [LORICA_AUDIT_SWEEP] = "sweep",
     [LORICA_AUDIT_SPLIT] = "split",           [LORICA_AUDIT_POLICY] = "policy",
-    [LORICA_AUDIT_APPROVE] = "approve",       [LORICA_AUDIT_TRUST] = "trust",
-    [LORICA_AUDIT_REFUSED] = "refused",
+    [LORICA_AUDIT_APPROVE] = "approve",       [LORICA_AUDIT_REFUSED] = "refused",
 };
 
 const char *lorica_audit_kind_name(enum lorica_audit_kind kind) {
@@ -29,7 +28,7 @@ static bool is_key_event(const struct lorica_audit *audit) {
 }
 
 bool lorica_audit_of_adapter(const struct lorica_audit *audit) {
-    return audit->name[0] && !is_key_event(audit) && audit->kind != LORICA_AUDIT_TRUST;
+    return audit->name[0] && !is_key_event(audit);
 }
 
 static bool printable(const char *text, size_t len, bool lines) {

@@ -185,7 +185,6 @@ enum lorica_audit_kind {
     LORICA_AUDIT_SPLIT,    /* a split begins, changes or ends */
     LORICA_AUDIT_POLICY,   /* what a channel demands of a promote */
     LORICA_AUDIT_APPROVE,  /* a key approves of a promote to come */
-    LORICA_AUDIT_TRUST,    /* a signing key is trusted, or no longer */
     LORICA_AUDIT_REFUSED,  /* a change that was asked for and not made */
     LORICA_AUDIT_COUNT
 };

@@ -31,9 +31,7 @@
     XX(TOMBSTONE, "tombstone") /* name, number: a deleted version */                               \
     XX(SPLIT, "split")         /* name: the share of a channel that goes to a canary */            \
     XX(POLICY, "policy")       /* name, channel: what it demands of a promote */                   \
-    XX(APPROVAL, "approval")   /* name, channel, number, key name: who approves of it */           \
-    XX(TRUST, "trust")         /* key id: a trusted signing key */                                 \
-    XX(SIGNATURE, "signature") /* name, number: the signature of a version's statement */
+    XX(APPROVAL, "approval")   /* name, channel, number, key name: who approves of it */
 
 enum lorica_table {
 #define XX(name, text) LORICA_TABLE_##name,
