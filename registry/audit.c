@@ -13,6 +13,7 @@ static const char *const kind_names[LORICA_AUDIT_COUNT] = {
     [LORICA_AUDIT_UNDELETE] = "undelete",     [LORICA_AUDIT_SWEEP] = "sweep",
     [LORICA_AUDIT_SPLIT] = "split",           [LORICA_AUDIT_POLICY] = "policy",
     [LORICA_AUDIT_APPROVE] = "approve",       [LORICA_AUDIT_REFUSED] = "refused",
+    [LORICA_AUDIT_RETENTION] = "retention",
 };
 
 const char *lorica_audit_kind_name(enum lorica_audit_kind kind) {

@@ -255,23 +255,26 @@ static int sweep_some(struct lorica_txn *txn, const struct lorica_digest *digest
     return rc == LORICA_ENOTFOUND ? 0 : rc;
 }
 
+static int sweep_once(struct lorica_store *store, const struct lorica_digest *digest,
+                      bool *ret_done, struct lorica_error *err) {
+    struct lorica_txn *txn = NULL;
+    int rc = lorica_store_begin(store, true, &txn, err);
+    if (!rc)
+        rc = sweep_some(txn, digest, ret_done, err);
+    if (rc) {
+        lorica_store_abort(txn);
+        return rc;
+    }
+    return lorica_store_commit(txn, err);
+}
+
 static int sweep_digest(struct lorica_store *store, const struct lorica_digest *digest,
                         struct lorica_error *err) {
     bool done = false;
-    while (!done) {
-        struct lorica_txn *txn = NULL;
-        int rc = lorica_store_begin(store, true, &txn, err);
-        if (!rc)
-            rc = sweep_some(txn, digest, &done, err);
-        if (rc) {
-            lorica_store_abort(txn);
-            return rc;
-        }
-        rc = lorica_store_commit(txn, err);
-        if (rc)
-            return rc;
-    }
-    return 0;
+    int rc = 0;
+    while (!rc && !done)
+        rc = sweep_once(store, digest, &done, err);
+    return rc;
 }
 
 static int first_staged(struct lorica_store *store, struct lorica_digest *ret,
@@ -293,15 +296,44 @@ static int first_staged(struct lorica_store *store, struct lorica_digest *ret,
     return rc;
 }
 
-int lorica_blob_sweep(struct lorica_store *store, struct lorica_error *err) {
+int lorica_blob_sweep_step(struct lorica_store *store, bool *ret_more, struct lorica_error *err) {
     struct lorica_digest digest;
-    int rc;
-    while ((rc = first_staged(store, &digest, err)) == 0) {
-        rc = sweep_digest(store, &digest, err);
-        if (rc)
-            return rc;
+    bool done = false;
+    int rc = first_staged(store, &digest, err);
+    if (rc && rc != LORICA_ENOTFOUND)
+        return rc;
+    *ret_more = rc == 0;
+    return *ret_more ? sweep_once(store, &digest, &done, err) : 0;
+}
+
+int lorica_blob_sweep(struct lorica_store *store, struct lorica_error *err) {
+    bool more = true;
+    int rc = 0;
+    while (!rc && more)
+        rc = lorica_blob_sweep_step(store, &more, err);
+    return rc;
+}
+
+int lorica_blob_remove(struct lorica_txn *txn, const struct lorica_digest *digest, bool *ret_found,
+                       struct lorica_error *err) {
+    struct lorica_record_key key;
+    uint64_t nbytes = 0;
+    int rc = lorica_blob_size(txn, digest, &nbytes, err);
+    *ret_found = rc == 0;
+    if (rc)
+        return rc == LORICA_ENOTFOUND ? 0 : rc;
+    uint32_t chunks = lorica_blob_chunks(nbytes);
+    lorica_record_key_digest(digest, &key);
+    rc = lorica_store_delete(txn, LORICA_TABLE_BLOB, lorica_slice_key(&key), err);
+    if (!rc && chunks > LORICA_BATCH_CHUNKS)
+        return put_number(txn, LORICA_TABLE_STAGED, digest, nbytes, err);
+    for (uint32_t i = 0; !rc && i < chunks; i++) {
+        lorica_record_key_chunk(digest, i, &key);
+        rc = lorica_store_delete(txn, LORICA_TABLE_CHUNK, lorica_slice_key(&key), err);
+        if (rc == LORICA_ENOTFOUND)
+            rc = 0; /* a piece that is lost already */
     }
-    return rc == LORICA_ENOTFOUND ? 0 : rc;
+    return rc;
 }
 
 static int stage_batches(struct lorica_store *store, struct file_writer *w,
@@ -454,4 +486,16 @@ int lorica_blob_read(struct lorica_store *store, const struct lorica_digest *dig
     if (!rc && !lorica_digest_equal(&found, digest))
         rc = lorica_damaged(err, LORICA_EFORMAT, "content does not have its digest");
     return rc;
+}
+
+bool lorica_blob_gone(struct lorica_store *store, const struct lorica_digest *digest) {
+    struct lorica_error ignored;
+    struct lorica_txn *txn = NULL;
+    uint64_t nbytes;
+    int rc = lorica_store_begin(store, false, &txn, &ignored);
+    const bool begun = rc == 0;
+    if (begun)
+        rc = lorica_blob_size(txn, digest, &nbytes, &ignored);
+    lorica_store_abort(txn);
+    return begun && rc == LORICA_ENOTFOUND;
 }

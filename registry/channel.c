@@ -155,6 +155,39 @@ int lorica_registry_promote(struct lorica_registry *registry, const char *name, 
     return rc;
 }
 
+/* The move that a rollback goes back to, and the version it brings back: down the stack, past what
+ * is deleted and past the version that is live now. LORICA_ECONFLICT when there is none. */
+static int rollback_target(struct lorica_txn *txn, const struct lorica_audit *last,
+                           struct lorica_audit *ret_below, struct lorica_version *ret_target,
+                           struct lorica_error *err) {
+    unsigned long long deleted = 0;
+    uint64_t above = last->seq, at = last->before;
+    while (at) {
+        int rc = at < above
+                     ? last_move(txn, last->name, last->channel, at, ret_below, err)
+                     : lorica_damaged(err, LORICA_EFORMAT, "the moves of channel %s of %s go round",
+                                      last->channel, last->name);
+        if (rc)
+            return rc;
+        above = at;
+        at = ret_below->before;
+        if (ret_below->version == last->version)
+            continue;
+        rc = lorica_version_get(txn, last->name, ret_below->version, ret_target, err);
+        if (rc == LORICA_ENOTFOUND)
+            return lorica_damaged(err, LORICA_EFORMAT, "%s@%" PRIu64 " is gone", last->name,
+                                  ret_below->version);
+        if (rc || !ret_target->deleted_ms)
+            return rc;
+        deleted++;
+    }
+    return lorica_fail(err, LORICA_ECONFLICT,
+                       "nothing%s was live in channel %s of %s before version %" PRIu64
+                       "; promote a version instead",
+                       deleted ? " that is not deleted" : "", last->channel, last->name,
+                       last->version);
+}
+
 static int rollback_inside(struct lorica_txn *txn, const char *name, const char *channel,
                            const struct lorica_actor *actor, struct lorica_channel *ret,
                            struct lorica_error *err) {
@@ -175,14 +208,7 @@ static int rollback_inside(struct lorica_txn *txn, const char *name, const char 
     rc = last_move(txn, name, channel, now.seq, &last, err);
     if (rc)
         return rc;
-    if (last.before == 0)
-        return lorica_fail(err, LORICA_ECONFLICT,
-                           "nothing was live in channel %s of %s before version %" PRIu64
-                           "; promote a version instead",
-                           channel, name, now.version);
-    rc = last_move(txn, name, channel, last.before, &below, err);
-    if (!rc)
-        rc = lorica_version_find(txn, name, below.version, &target, err);
+    rc = rollback_target(txn, &last, &below, &target, err);
     if (rc)
         return rc;
     return channel_move(txn, LORICA_AUDIT_ROLLBACK, &target, channel, &now, below.before, actor,

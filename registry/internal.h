@@ -68,10 +68,11 @@ int lorica_dir_sync(const char *dir, struct lorica_error *err) LORICA_MUSTCHECK;
 /** Newest version of a name; LORICA_ENOTFOUND without a sentence. */
 int lorica_latest_get(struct lorica_txn *txn, const char *name, uint64_t *ret,
                       struct lorica_error *err) LORICA_MUSTCHECK;
-/** A version; LORICA_ENOTFOUND without a sentence. */
+/** A version, live or deleted; LORICA_ENOTFOUND without a sentence. */
 int lorica_version_get(struct lorica_txn *txn, const char *name, uint64_t number,
                        struct lorica_version *ret, struct lorica_error *err) LORICA_MUSTCHECK;
-/** A version; LORICA_ENOTFOUND says what is unknown, the name or the number. */
+/** A live version; LORICA_ENOTFOUND says what is unknown, the name or the number, or that it was
+ * deleted. */
 int lorica_version_find(struct lorica_txn *txn, const char *name, uint64_t number,
                         struct lorica_version *ret, struct lorica_error *err) LORICA_MUSTCHECK;
 /** Identity of content. */
@@ -80,6 +81,23 @@ int lorica_version_digest(const struct lorica_digest *canonical,
                           struct lorica_digest *ret) LORICA_MUSTCHECK;
 /** Says that a name is unknown; LORICA_ENOTFOUND. */
 int lorica_unknown_name(struct lorica_error *err, const char *name);
+
+/* retire.c */
+
+/** The tombstone of a deleted version; LORICA_ENOTFOUND without a sentence. */
+int lorica_tombstone_get(struct lorica_txn *txn, const char *name, uint64_t number,
+                         struct lorica_tombstone_record *ret,
+                         struct lorica_error *err) LORICA_MUSTCHECK;
+/** Writes one. */
+int lorica_tombstone_put(struct lorica_txn *txn, const char *name, uint64_t number,
+                         const struct lorica_tombstone_record *tombstone,
+                         struct lorica_error *err) LORICA_MUSTCHECK;
+/** An adapter's own setting; LORICA_ENOTFOUND without a sentence when it has none. */
+int lorica_retention_get(struct lorica_txn *txn, const char *name,
+                         struct lorica_retention_record *ret,
+                         struct lorica_error *err) LORICA_MUSTCHECK;
+/** Says that a version was deleted, when and by whom; LORICA_ENOTFOUND. */
+int lorica_version_gone(struct lorica_error *err, const struct lorica_version *version);
 
 /* audit.c */
 
@@ -199,9 +217,20 @@ int lorica_blob_read(struct lorica_store *store, const struct lorica_digest *dig
  * which has a NUL behind it. */
 int lorica_blob_load(struct lorica_txn *txn, const struct lorica_digest *digest, uint64_t nbytes,
                      char **ret, struct lorica_error *err) LORICA_MUSTCHECK;
+/** True when content is not there at all. What a read found damaged may have been swept under it.
+ */
+bool lorica_blob_gone(struct lorica_store *store, const struct lorica_digest *digest);
 /** Number of pieces of content of a size. */
 uint32_t lorica_blob_chunks(uint64_t nbytes);
-/** Removes what unfinished publishes left behind. */
+/** Removes complete content: its size now; its pieces now if they are few, else its pieces are
+ * marked as staged and left to the sweep. *ret_found is false when there was none. */
+int lorica_blob_remove(struct lorica_txn *txn, const struct lorica_digest *digest, bool *ret_found,
+                       struct lorica_error *err) LORICA_MUSTCHECK;
+/** Removes what unfinished publishes left behind, and pieces of removed content. */
 int lorica_blob_sweep(struct lorica_store *store, struct lorica_error *err) LORICA_MUSTCHECK;
+/** One transaction of that; *ret_more is false when nothing was left to do. The caller holds
+ * `publishing`. */
+int lorica_blob_sweep_step(struct lorica_store *store, bool *ret_more,
+                           struct lorica_error *err) LORICA_MUSTCHECK;
 
 #endif

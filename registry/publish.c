@@ -249,6 +249,11 @@ static int read_content(struct lorica_registry *registry, const struct lorica_ve
     int rc = lorica_blob_read(registry->store, digest, nbytes, into_piece, &into, &inner);
     if (rc) {
         free(into.bytes);
+        if (rc == LORICA_EFORMAT && lorica_blob_gone(registry->store, digest))
+            return lorica_fail(err, LORICA_ENOTFOUND,
+                               "%s of %s@%" PRIu64 " is gone: the version was deleted and its "
+                               "content swept",
+                               what, version->name, version->version);
         return lorica_fail(err, rc, "%s of %s@%" PRIu64 ": %.300s", what, version->name,
                            version->version, inner.text);
     }

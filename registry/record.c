@@ -227,6 +227,38 @@ int lorica_record_decode_channel(const void *bytes, size_t len, struct lorica_ch
     return end_read(&r);
 }
 
+int lorica_record_encode_tombstone(const struct lorica_tombstone_record *tombstone,
+                                   struct lorica_record *ret) {
+    struct writer w = begin_write(ret);
+    put_uint(&w, tombstone->seq, 8);
+    put_uint(&w, tombstone->swept_seq, 8);
+    return end_write(&w);
+}
+
+int lorica_record_decode_tombstone(const void *bytes, size_t len,
+                                   struct lorica_tombstone_record *ret) {
+    struct reader r = begin_read(bytes, len);
+    ret->seq = get_uint(&r, 8);
+    ret->swept_seq = get_uint(&r, 8);
+    return end_read(&r);
+}
+
+int lorica_record_encode_retention(const struct lorica_retention_record *retention,
+                                   struct lorica_record *ret) {
+    struct writer w = begin_write(ret);
+    put_uint(&w, retention->days, 4);
+    put_uint(&w, retention->seq, 8);
+    return end_write(&w);
+}
+
+int lorica_record_decode_retention(const void *bytes, size_t len,
+                                   struct lorica_retention_record *ret) {
+    struct reader r = begin_read(bytes, len);
+    ret->days = (uint32_t)get_uint(&r, 4);
+    ret->seq = get_uint(&r, 8);
+    return end_read(&r);
+}
+
 int lorica_record_encode_audit(const struct lorica_audit *audit, struct lorica_record *ret) {
     struct writer w = begin_write_as(ret, audit->detail[0] ? FORMAT_DETAIL : FORMAT);
     put_uint(&w, audit->seq, 8);
@@ -526,4 +558,13 @@ bool lorica_record_key_of(const void *bytes, size_t len, const char *name, uint6
         number = number << 8 | at[i];
     *ret = number;
     return true;
+}
+
+bool lorica_record_key_split_numbered(const void *bytes, size_t len,
+                                      char ret_name[LORICA_NAME_MAX + 1], uint64_t *ret) {
+    size_t name_len = strnlen(bytes, len);
+    if (name_len > LORICA_NAME_MAX || len != name_len + 9)
+        return false;
+    memcpy(ret_name, bytes, name_len + 1);
+    return lorica_record_key_of(bytes, len, ret_name, ret);
 }

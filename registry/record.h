@@ -34,6 +34,18 @@ struct lorica_channel_record {
     uint64_t seq; /**< audit record of its last move */
 };
 
+/** A deleted version. */
+struct lorica_tombstone_record {
+    uint64_t seq;       /**< audit record of its deletion */
+    uint64_t swept_seq; /**< audit record of the sweep of its content; 0: not swept */
+};
+
+/** How long an adapter's tombstones keep their content. */
+struct lorica_retention_record {
+    uint32_t days;
+    uint64_t seq; /**< audit record of the setting */
+};
+
 /** A key as stored: without its text, with what recognises it. */
 struct lorica_key_record {
     struct lorica_digest secret; /**< HMAC-SHA-256(pepper, text) */
@@ -85,6 +97,15 @@ int lorica_record_encode_channel(const struct lorica_channel_record *channel,
 int lorica_record_decode_channel(const void *bytes, size_t len,
                                  struct lorica_channel_record *ret) LORICA_MUSTCHECK;
 
+int lorica_record_encode_tombstone(const struct lorica_tombstone_record *tombstone,
+                                   struct lorica_record *ret) LORICA_MUSTCHECK;
+int lorica_record_decode_tombstone(const void *bytes, size_t len,
+                                   struct lorica_tombstone_record *ret) LORICA_MUSTCHECK;
+int lorica_record_encode_retention(const struct lorica_retention_record *retention,
+                                   struct lorica_record *ret) LORICA_MUSTCHECK;
+int lorica_record_decode_retention(const void *bytes, size_t len,
+                                   struct lorica_retention_record *ret) LORICA_MUSTCHECK;
+
 /** The canonical audit record that is hashed (registry.h describes it), without its hash. */
 int lorica_record_encode_audit(const struct lorica_audit *audit,
                                struct lorica_record *ret) LORICA_MUSTCHECK;
@@ -117,7 +138,7 @@ int lorica_record_decode_approval(const void *bytes, size_t len,
 
 /** The bytes of one name alone. */
 void lorica_record_key_name(const char *name, struct lorica_record_key *ret);
-/** name NUL number: versions of an adapter, audit records of an adapter. */
+/** name NUL number: versions, tombstones and audit records of an adapter. */
 void lorica_record_key_numbered(const char *name, uint64_t number, struct lorica_record_key *ret);
 /** name NUL channel. */
 void lorica_record_key_channel(const char *name, const char *channel,
@@ -145,5 +166,8 @@ void lorica_record_key_chunk(const struct lorica_digest *digest, uint32_t chunk,
 /** Reads the number at the end of a numbered key that belongs to `name`; false for another name's
  * key, or a malformed one. */
 bool lorica_record_key_of(const void *bytes, size_t len, const char *name, uint64_t *ret);
+/** Takes any numbered key apart; false for a malformed one. */
+bool lorica_record_key_split_numbered(const void *bytes, size_t len,
+                                      char ret_name[LORICA_NAME_MAX + 1], uint64_t *ret);
 
 #endif

@@ -80,6 +80,10 @@ struct lorica_version {
     int64_t created_ms; /**< Unix time */
     char created_by[LORICA_NAME_MAX + 1];
     char message[LORICA_MESSAGE_MAX + 1];
+    /* Of a tombstone (retire.h): */
+    int64_t deleted_ms; /**< 0: it is live */
+    char deleted_by[LORICA_NAME_MAX + 1];
+    bool swept; /**< its content is given up: it cannot be taken back */
 };
 
 /** What to publish. The gateway has checked the adapter against the base before
@@ -108,12 +112,14 @@ int lorica_registry_publish(struct lorica_registry *registry, const struct loric
                             const struct lorica_actor *actor, struct lorica_version *ret,
                             bool *ret_existing, struct lorica_error *err) LORICA_MUSTCHECK;
 
-/** A version by number; LORICA_ENOTFOUND says whether the name or the number is unknown. */
+/** A version by number, deleted ones included (deleted_ms tells); LORICA_ENOTFOUND says whether the
+ * name or the number is unknown. */
 int lorica_registry_version(struct lorica_registry *registry, const char *name, uint64_t version,
                             struct lorica_version *ret, struct lorica_error *err) LORICA_MUSTCHECK;
 
 /** Resolves "name", "name:channel" or "name@3" as design says: the rule that must never break.
- * LORICA_ENOTFOUND says which part is unknown, or that `stable` points nowhere yet. */
+ * LORICA_ENOTFOUND says which part is unknown, that `stable` points nowhere yet, or that the
+ * version was deleted, when and by whom. */
 int lorica_registry_resolve(struct lorica_registry *registry, const char *reference,
                             struct lorica_version *ret, struct lorica_error *err) LORICA_MUSTCHECK;
 
@@ -129,7 +135,7 @@ typedef int (*lorica_version_fn)(void *arg, const struct lorica_version *version
 /** Names in order, after `after` (NULL: from the first), at most `limit`. */
 int lorica_registry_names(struct lorica_registry *registry, const char *after, size_t limit,
                           lorica_name_fn fn, void *arg, struct lorica_error *err) LORICA_MUSTCHECK;
-/** Versions of a name, ascending. LORICA_ENOTFOUND for an unknown name. */
+/** Versions of a name, deleted ones included, ascending. LORICA_ENOTFOUND for an unknown name. */
 int lorica_registry_versions(struct lorica_registry *registry, const char *name,
                              lorica_version_fn fn, void *arg,
                              struct lorica_error *err) LORICA_MUSTCHECK;
@@ -168,7 +174,11 @@ int lorica_registry_promote(struct lorica_registry *registry, const char *name, 
  * is on top already); a rollback takes the top off and what is below becomes live. So promotes of
  * 1, 2, 3 and rollbacks give 2, then 1, then LORICA_ECONFLICT; a promote of 3 then stands on 1.
  * No policy is asked: what was live before has passed it, and at three in the morning one call must
- * do. */
+ * do.
+ *
+ * A version that is deleted when the rollback comes is taken off like the top; so is what would put
+ * the version now live in its own place. After promotes of 1, 2, 1, 3 and the deletion of 2,
+ * rollbacks give 1, then LORICA_ECONFLICT. What was taken off does not come back by an undelete. */
 int lorica_registry_rollback(struct lorica_registry *registry, const char *name,
                              const char *channel, const struct lorica_actor *actor,
                              struct lorica_channel *ret, struct lorica_error *err) LORICA_MUSTCHECK;
@@ -179,13 +189,14 @@ enum lorica_audit_kind {
     LORICA_AUDIT_ROLLBACK,
     LORICA_AUDIT_KEY_CREATE,
     LORICA_AUDIT_KEY_REVOKE,
-    LORICA_AUDIT_DELETE,   /* a version becomes a tombstone */
-    LORICA_AUDIT_UNDELETE, /* and is taken back */
-    LORICA_AUDIT_SWEEP,    /* content of tombstones is gone for good */
-    LORICA_AUDIT_SPLIT,    /* a split begins, changes or ends */
-    LORICA_AUDIT_POLICY,   /* what a channel demands of a promote */
-    LORICA_AUDIT_APPROVE,  /* a key approves of a promote to come */
-    LORICA_AUDIT_REFUSED,  /* a change that was asked for and not made */
+    LORICA_AUDIT_DELETE,    /* a version becomes a tombstone */
+    LORICA_AUDIT_UNDELETE,  /* and is taken back */
+    LORICA_AUDIT_SWEEP,     /* content of tombstones is gone for good */
+    LORICA_AUDIT_SPLIT,     /* a split begins, changes or ends */
+    LORICA_AUDIT_POLICY,    /* what a channel demands of a promote */
+    LORICA_AUDIT_APPROVE,   /* a key approves of a promote to come */
+    LORICA_AUDIT_REFUSED,   /* a change that was asked for and not made */
+    LORICA_AUDIT_RETENTION, /* how long an adapter's deleted content stays */
     LORICA_AUDIT_COUNT
 };
 /** "publish", "promote", ... */
@@ -206,7 +217,8 @@ struct lorica_audit {
     uint64_t version;            /**< version published, or pointed to after */
     uint64_t previous;           /**< version pointed to before; 0: none */
     uint64_t epoch;              /**< of the channel after a move, or when approved; of a policy */
-    uint64_t before;             /**< seq of the move that a rollback returns to; 0: none */
+    uint64_t before;             /**< of a move: seq of the move that a rollback goes back to; of
+                                    an undelete: that of the delete; 0: none */
     struct lorica_digest digest; /**< of the version; zero for keys */
     char message[LORICA_MESSAGE_MAX + 1];
     char detail[LORICA_DETAIL_MAX + 1]; /**< JSON of what the kind needs besides, or empty */

@@ -451,6 +451,9 @@ static int check_arms(struct check *check, uint64_t canary, struct lorica_error 
                 check->name, check->stable, canary);
         return 0;
     }
+    if (!rc && version.deleted_ms)
+        finding(check, "the split of %s sends requests to version %" PRIu64 ", which is deleted",
+                check->name, canary);
     if (!rc && !lorica_digest_equal(&version.base_digest, &stable.base_digest))
         finding(check, "the split of %s is between versions for different base models",
                 check->name);

@@ -27,8 +27,8 @@
     XX(SECRET, "secret")       /* HMAC of its text: key name */                                    \
     XX(BLOB, "blob")           /* digest: size of complete content */                              \
     XX(CHUNK, "chunk")         /* digest, number: a piece of content */                            \
-    XX(STAGED, "staged")       /* digest: content being written, no version has it yet */          \
-    XX(TOMBSTONE, "tombstone") /* name, number: a deleted version */                               \
+    XX(STAGED, "staged")       /* digest: content being written or removed: no version has it */   \
+    XX(TOMBSTONE, "tombstone") /* name, number: a deleted version; number 0: retention */          \
     XX(SPLIT, "split")         /* name: the share of a channel that goes to a canary */            \
     XX(POLICY, "policy")       /* name, channel: what it demands of a promote */                   \
     XX(APPROVAL, "approval")   /* name, channel, number, key name: who approves of it */

@@ -2,86 +2,18 @@
  * The walk of everything. The records are walked in one read transaction, so that they fit together
  * while changes go on; content, which never changes, is then read piece by piece. */
 #include <inttypes.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "registry/digest.h"
 #include "registry/internal.h"
+#include "registry/verify.h"
 
 struct content {
     struct lorica_digest digest;
     uint64_t nbytes;
     bool used; /* a version has it */
 };
-
-struct walk {
-    struct lorica_registry *registry;
-    struct lorica_txn *txn;
-    struct lorica_buf *report;
-    uint64_t findings;
-    struct content *contents; /* owned; in order of digests */
-    size_t content_count;
-    /* what the chain says there should be */
-    uint64_t publishes, key_creates, first_moves, first_splits, first_policies, adapter_records;
-    struct lorica_error *err;
-};
-
-/* A step of the walk over one table: a finding is reported, only failures are returned. */
-typedef int (*step_fn)(struct walk *w, struct lorica_slice key, struct lorica_slice value,
-                       void *state);
-
-LORICA_PRINTF(2, 3) static void finding(struct walk *w, const char *fmt, ...) {
-    char text[600];
-    va_list args;
-    va_start(args, fmt);
-    vsnprintf(text, sizeof(text), fmt, args);
-    va_end(args);
-    w->findings++;
-    lorica_buf_printf(w->report, "%s\n", text); /* a full report still counts */
-}
-
-/* Turns damage that a lower function met into a finding. */
-static int note(struct walk *w, int rc, const struct lorica_error *inner) {
-    if (rc == LORICA_EFORMAT || rc == LORICA_EUNSUPPORTED) {
-        finding(w, "%s", inner->text);
-        return 0;
-    }
-    if (rc)
-        return lorica_fail(w->err, rc, "%s", inner->text);
-    return 0;
-}
-
-static int walk_table(struct walk *w, enum lorica_table table, step_fn step, void *state) {
-    struct lorica_cursor *cursor = NULL;
-    struct lorica_slice key, value;
-    int rc = lorica_store_walk(w->txn, table, &cursor, w->err);
-    if (!rc)
-        rc = lorica_cursor_seek(cursor, (struct lorica_slice){0}, &key, &value, w->err);
-    while (!rc) {
-        rc = step(w, key, value, state);
-        if (rc)
-            break;
-        rc = lorica_cursor_next(cursor, &key, &value, w->err);
-        if (rc == LORICA_ENOTFOUND) {
-            lorica_cursor_close(cursor);
-            return 0;
-        }
-    }
-    lorica_cursor_close(cursor);
-    return rc == LORICA_ENOTFOUND ? 0 : rc;
-}
-
-static int expect_count(struct walk *w, enum lorica_table table, uint64_t expected,
-                        const char *what) {
-    uint64_t count = 0;
-    int rc = lorica_store_count(w->txn, table, &count, w->err);
-    if (!rc && count != expected)
-        finding(w, "there are %" PRIu64 " %s, the other records say %" PRIu64, count, what,
-                expected);
-    return rc;
-}
 
 /* Content: the list of what is there. */
 
@@ -245,7 +177,7 @@ static int check_subject(struct walk *w, const struct lorica_audit *audit) {
         rc = check_policy_event(w, audit);
     if (!rc && audit->kind == LORICA_AUDIT_APPROVE)
         rc = check_approve_event(w, audit);
-    return rc;
+    return rc ? rc : lorica_verify_retired(w, audit);
 }
 
 static int check_link(struct walk *w, struct lorica_slice key, struct lorica_slice value,
@@ -286,7 +218,7 @@ static int check_link(struct walk *w, struct lorica_slice key, struct lorica_sli
 
 struct numbering {
     char name[LORICA_NAME_MAX + 1];
-    uint64_t last, versions, names;
+    uint64_t last, names, live;
 };
 
 static int end_name(struct walk *w, struct numbering *numbering) {
@@ -320,10 +252,23 @@ static int check_identity(struct walk *w, const struct lorica_version *version) 
         lorica_store_get(w->txn, LORICA_TABLE_IDENTITY, lorica_slice_key(&key), &value, w->err);
     if (rc && rc != LORICA_ENOTFOUND)
         return rc;
-    if (rc || lorica_record_decode_number(value.data, value.len, &number) ||
-        number != version->version)
+    const bool found = !rc && !lorica_record_decode_number(value.data, value.len, &number) &&
+                       number == version->version;
+    if (found && version->deleted_ms)
+        finding(w, "%s@%" PRIu64 " is deleted, and found by its content", version->name,
+                version->version);
+    if (!found && !version->deleted_ms)
         finding(w, "%s@%" PRIu64 " is not found by its content", version->name, version->version);
     return 0;
+}
+
+static void use_contents(struct walk *w, const struct lorica_version *version) {
+    use_content(w, version, "config", &version->config_digest, version->config_nbytes);
+    use_content(w, version, "canonical config", &version->canonical_digest,
+                version->canonical_nbytes);
+    use_content(w, version, "weights", &version->weights_digest, version->weights_nbytes);
+    if (version->manifest_nbytes)
+        use_content(w, version, "manifest", &version->manifest_digest, version->manifest_nbytes);
 }
 
 static int check_version(struct walk *w, struct lorica_slice key, struct lorica_slice value,
@@ -352,38 +297,58 @@ static int check_version(struct walk *w, struct lorica_slice key, struct lorica_
     if (number != numbering->last + 1)
         finding(w, "%s: version %" PRIu64 " follows %" PRIu64, name, number, numbering->last);
     numbering->last = number;
-    numbering->versions++;
     int rc = lorica_version_get(w->txn, name, number, &version, &inner);
     if (rc)
         return note(w, rc, &inner);
-    use_content(w, &version, "config", &version.config_digest, version.config_nbytes);
-    use_content(w, &version, "canonical config", &version.canonical_digest,
-                version.canonical_nbytes);
-    use_content(w, &version, "weights", &version.weights_digest, version.weights_nbytes);
-    if (version.manifest_nbytes)
-        use_content(w, &version, "manifest", &version.manifest_digest, version.manifest_nbytes);
+    numbering->live += version.deleted_ms == 0;
+    if (!version.swept)
+        use_contents(w, &version);
     return check_identity(w, &version);
 }
 
-/* Channels: their moves are played again from the chain. */
+/* Channels: their moves are played again from the chain, with what was deleted at the time. */
 
 struct replay {
     const char *name, *channel;
     struct lorica_audit top; /* last move; all zero before the first */
+    bool *deleted;           /* owned; by version */
+    uint64_t versions;       /* entries of it */
 };
+
+static void replay_deletion(struct replay *replay, const struct lorica_audit *audit) {
+    if (audit->version < replay->versions)
+        replay->deleted[audit->version] = audit->kind == LORICA_AUDIT_DELETE;
+}
+
+/* What a rollback from the top goes back to: version 0 when there is nothing. */
+static int replay_rollback(struct walk *w, const struct replay *replay, uint64_t *ret_version,
+                           uint64_t *ret_before) {
+    struct lorica_error inner = {0};
+    struct lorica_audit below;
+    uint64_t above = replay->top.seq;
+    *ret_version = *ret_before = 0;
+    for (uint64_t at = replay->top.before; at && at < above; at = below.before) {
+        int rc = lorica_audit_get(w->txn, at, &below, &inner);
+        if (rc)
+            return note(w, rc, &inner);
+        above = at;
+        if (below.version == replay->top.version ||
+            (below.version < replay->versions && replay->deleted[below.version]))
+            continue;
+        *ret_version = below.version;
+        *ret_before = below.before;
+        return 0;
+    }
+    return 0;
+}
 
 static int replay_move(struct walk *w, struct replay *replay, const struct lorica_audit *move) {
     uint64_t before = lorica_channel_before(&replay->top, move->version);
     uint64_t version = move->version;
     if (move->kind == LORICA_AUDIT_ROLLBACK) {
-        struct lorica_error inner = {0};
-        struct lorica_audit below = {0};
-        int rc =
-            replay->top.before ? lorica_audit_get(w->txn, replay->top.before, &below, &inner) : 0;
+        int rc = replay_rollback(w, replay, &version, &before);
         if (rc)
-            return note(w, rc, &inner);
-        version = below.version;
-        before = below.before;
+            return rc;
     }
     if (move->epoch != replay->top.epoch + 1 || move->previous != replay->top.version ||
         move->before != before || move->version != version)
@@ -393,7 +358,7 @@ static int replay_move(struct walk *w, struct replay *replay, const struct loric
     return 0;
 }
 
-static int replay_channel(struct walk *w, struct replay *replay) {
+static int replay_history(struct walk *w, struct replay *replay) {
     struct lorica_cursor *cursor = NULL;
     struct lorica_record_key from;
     struct lorica_slice key, value;
@@ -411,6 +376,8 @@ static int replay_channel(struct walk *w, struct replay *replay) {
         else if (lorica_audit_is_move(audit.kind) && strcmp(audit.name, replay->name) == 0 &&
                  strcmp(audit.channel, replay->channel) == 0)
             rc = replay_move(w, replay, &audit);
+        else if (audit.kind == LORICA_AUDIT_DELETE || audit.kind == LORICA_AUDIT_UNDELETE)
+            replay_deletion(replay, &audit);
         if (!rc)
             rc = lorica_cursor_next(cursor, &key, &value, w->err);
     }
@@ -418,13 +385,24 @@ static int replay_channel(struct walk *w, struct replay *replay) {
     return rc == LORICA_ENOTFOUND ? 0 : rc;
 }
 
+static int replay_channel(struct walk *w, struct replay *replay) {
+    int rc = lorica_store_count(w->txn, LORICA_TABLE_VERSION, &replay->versions, w->err);
+    if (rc)
+        return rc;
+    replay->deleted = calloc((size_t)++replay->versions, sizeof(*replay->deleted));
+    rc = replay->deleted ? replay_history(w, replay)
+                         : lorica_fail(w->err, LORICA_ENOMEM, "out of memory");
+    free(replay->deleted);
+    return rc;
+}
+
 static int check_channel(struct walk *w, struct lorica_slice key, struct lorica_slice value,
                          void *state) {
     char name[LORICA_NAME_MAX + 1], channel[LORICA_CHANNEL_MAX + 1];
     struct replay replay = {.name = name, .channel = channel};
     struct lorica_channel_record record;
-    struct lorica_record_key version;
-    struct lorica_slice found;
+    struct lorica_version version;
+    struct lorica_error inner = {0};
     if (!lorica_record_key_split(key.data, key.len, name, channel, NULL, NULL)) {
         finding(w, "a channel has a malformed key");
         return 0;
@@ -442,14 +420,14 @@ static int check_channel(struct walk *w, struct lorica_slice key, struct lorica_
                 "channel %s of %s: stands on version %" PRIu64 " at epoch %" PRIu64
                 ", its history says version %" PRIu64 " at epoch %" PRIu64,
                 channel, name, record.version, record.epoch, replay.top.version, replay.top.epoch);
-    lorica_record_key_numbered(name, record.version, &version);
-    rc = lorica_store_get(w->txn, LORICA_TABLE_VERSION, lorica_slice_key(&version), &found, w->err);
-    if (rc == LORICA_ENOTFOUND) {
+    rc = lorica_version_get(w->txn, name, record.version, &version, &inner);
+    if (rc == LORICA_ENOTFOUND)
         finding(w, "channel %s of %s points to version %" PRIu64 ", which is gone", channel, name,
                 record.version);
-        rc = 0;
-    }
-    return rc;
+    else if (!rc && version.deleted_ms)
+        finding(w, "channel %s of %s points to version %" PRIu64 ", which is deleted", channel,
+                name, record.version);
+    return rc == LORICA_ENOTFOUND ? 0 : note(w, rc, &inner);
 }
 
 /* Splits: split.c knows them. */
@@ -613,9 +591,11 @@ static int walk_records(struct walk *w) {
     if (!rc)
         rc = expect_count(w, LORICA_TABLE_VERSION, w->publishes, "versions");
     if (!rc)
-        rc = expect_count(w, LORICA_TABLE_IDENTITY, numbering.versions, "identities");
+        rc = expect_count(w, LORICA_TABLE_IDENTITY, numbering.live, "identities");
     if (!rc)
         rc = expect_count(w, LORICA_TABLE_ADAPTER, numbering.names, "adapters");
+    if (!rc)
+        rc = lorica_verify_tombstones(w);
     if (!rc)
         rc = walk_table(w, LORICA_TABLE_CHANNEL, check_channel, NULL);
     if (!rc)
@@ -648,6 +628,8 @@ static int walk_content(struct walk *w) {
         char text[LORICA_DIGEST_TEXT];
         int rc = lorica_blob_read(w->registry->store, &content->digest, content->nbytes, NULL, NULL,
                                   &inner);
+        if (rc == LORICA_EFORMAT && lorica_blob_gone(w->registry->store, &content->digest))
+            continue; /* swept since the records were walked */
         if (rc == LORICA_EFORMAT)
             finding(w, "content %s is damaged", lorica_digest_format(&content->digest, text));
         else if (rc)

@@ -32,7 +32,30 @@ int lorica_latest_get(struct lorica_txn *txn, const char *name, uint64_t *ret,
     return rc ? lorica_damaged(err, rc, "the record of adapter %s", name) : 0;
 }
 
-/* Adds what the stored record leaves to its key and its audit record. */
+/* Adds what its tombstone says of a deleted version. */
+static int version_bury(struct lorica_txn *txn, struct lorica_version *version,
+                        struct lorica_error *err) {
+    struct lorica_tombstone_record tombstone;
+    struct lorica_audit audit;
+    int rc = lorica_tombstone_get(txn, version->name, version->version, &tombstone, err);
+    if (rc)
+        return rc == LORICA_ENOTFOUND ? 0 : rc;
+    rc = lorica_audit_get(txn, tombstone.seq, &audit, err);
+    if (rc)
+        return rc;
+    if (audit.kind != LORICA_AUDIT_DELETE || strcmp(audit.name, version->name) != 0 ||
+        audit.version != version->version)
+        return lorica_damaged(err, LORICA_EFORMAT,
+                              "the tombstone of %s@%" PRIu64 " names audit record %" PRIu64
+                              ", which is not its deletion",
+                              version->name, version->version, tombstone.seq);
+    version->deleted_ms = audit.time_ms;
+    memcpy(version->deleted_by, audit.actor, sizeof(version->deleted_by));
+    version->swept = tombstone.swept_seq != 0;
+    return 0;
+}
+
+/* Adds what the stored record leaves to its key and its audit records. */
 static int version_complete(struct lorica_txn *txn, const char *name, uint64_t number,
                             struct lorica_version *version, struct lorica_error *err) {
     struct lorica_audit audit;
@@ -50,7 +73,7 @@ static int version_complete(struct lorica_txn *txn, const char *name, uint64_t n
     version->created_ms = audit.time_ms;
     memcpy(version->created_by, audit.actor, sizeof(version->created_by));
     memcpy(version->message, audit.message, sizeof(version->message));
-    return 0;
+    return version_bury(txn, version, err);
 }
 
 int lorica_version_get(struct lorica_txn *txn, const char *name, uint64_t number,
@@ -67,7 +90,8 @@ int lorica_version_get(struct lorica_txn *txn, const char *name, uint64_t number
     return version_complete(txn, name, number, ret, err);
 }
 
-int lorica_version_find(struct lorica_txn *txn, const char *name, uint64_t number,
+/* A version, live or deleted; its absence gets its sentence. */
+static int version_look(struct lorica_txn *txn, const char *name, uint64_t number,
                         struct lorica_version *ret, struct lorica_error *err) {
     uint64_t latest = 0;
     int rc = lorica_version_get(txn, name, number, ret, err);
@@ -81,6 +105,12 @@ int lorica_version_find(struct lorica_txn *txn, const char *name, uint64_t numbe
     return lorica_fail(err, LORICA_ENOTFOUND,
                        "%s has no version %" PRIu64 "; the newest is %" PRIu64, name, number,
                        latest);
+}
+
+int lorica_version_find(struct lorica_txn *txn, const char *name, uint64_t number,
+                        struct lorica_version *ret, struct lorica_error *err) {
+    int rc = version_look(txn, name, number, ret, err);
+    return !rc && ret->deleted_ms ? lorica_version_gone(err, ret) : rc;
 }
 
 static int check_name(const char *name, struct lorica_error *err) {
@@ -99,7 +129,7 @@ int lorica_registry_version(struct lorica_registry *registry, const char *name, 
     if (!rc)
         rc = lorica_store_begin(registry->store, false, &txn, err);
     if (!rc)
-        rc = lorica_version_find(txn, name, version, &found, err);
+        rc = version_look(txn, name, version, &found, err);
     lorica_store_abort(txn);
     if (!rc)
         *ret = found;
@@ -173,7 +203,7 @@ static int resolve_channel(struct lorica_txn *txn, const struct reference *refer
         return lorica_damaged(err, LORICA_EFORMAT,
                               "channel %s of %s points to version %" PRIu64 ", which is not there",
                               reference->channel, reference->name, now.version);
-    return rc;
+    return !rc && ret->deleted_ms ? lorica_version_gone(err, ret) : rc;
 }
 
 /* Lets a split decide; *version, where stable points to, becomes the canary or stays. */

@@ -68,6 +68,8 @@ static void fuzz_key_split(const uint8_t *data, size_t len) {
 
 static void fuzz_small(const uint8_t *data, size_t len) {
     struct lorica_channel_record channel;
+    struct lorica_tombstone_record tombstone;
+    struct lorica_retention_record retention;
     struct lorica_record record;
     char name[LORICA_NAME_MAX + 1];
     struct lorica_split_record split;
@@ -76,12 +78,22 @@ static void fuzz_small(const uint8_t *data, size_t len) {
         expect_same(lorica_record_encode_split(&split, &record), &record, data, len);
     if (lorica_record_decode_channel(data, len, &channel) == 0)
         expect_same(lorica_record_encode_channel(&channel, &record), &record, data, len);
+    if (lorica_record_decode_tombstone(data, len, &tombstone) == 0)
+        expect_same(lorica_record_encode_tombstone(&tombstone, &record), &record, data, len);
+    if (lorica_record_decode_retention(data, len, &retention) == 0)
+        expect_same(lorica_record_encode_retention(&retention, &record), &record, data, len);
     if (lorica_record_decode_number(data, len, &number) == 0)
         expect_same(lorica_record_encode_number(number, &record), &record, data, len);
     if (lorica_record_decode_name(data, len, name) == 0)
         expect_same(lorica_record_encode_name(name, &record), &record, data, len);
     if (lorica_record_key_of(data, len, "cardiology", &number) && len != 19)
         abort();
+    if (lorica_record_key_split_numbered(data, len, name, &number)) {
+        struct lorica_record_key key;
+        lorica_record_key_numbered(name, number, &key);
+        if (key.len != len || memcmp(key.bytes, data, len) != 0)
+            abort();
+    }
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len) {

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: MIT
- * A random history of publishes, promotes, rollbacks and splits, held against a model in memory
- * that knows only the rules of registry.h and split.h. LORICA_MODEL_OPS and LORICA_MODEL_SEED vary
- * it. */
+ * A random history of publishes, promotes, rollbacks, splits, deletes, undeletes and sweeps, held
+ * against a model in memory that knows only the rules of registry.h, split.h and retire.h.
+ * LORICA_MODEL_OPS and LORICA_MODEL_SEED vary it. */
 #include "fixture.h"
 
+#include "registry/retire.h"
 #include "registry/split.h"
 
 #define NAMES 4
 #define CONTENTS 40
 #define CHANNELS 2
+#define VERSIONS 4096 /* of one name, at most */
 
 static const char *const names[NAMES] = {"cardiology", "cardiology-2", "emergency", "paediatrics"};
 static const char *const channels[CHANNELS] = {"canary", "stable"};
@@ -21,7 +23,11 @@ struct model_channel {
 
 struct model_adapter {
     uint64_t latest;
-    uint64_t by_content[CONTENTS]; /* version; 0: not published */
+    uint64_t by_content[CONTENTS]; /* live version; 0: none */
+    struct {
+        size_t content;
+        bool deleted, swept;
+    } versions[VERSIONS];
     struct model_channel channels[CHANNELS];
     uint64_t canary, split_epoch; /* 0: no split */
 };
@@ -76,6 +82,8 @@ static void do_publish(struct fixture *f, struct model *model) {
     assert_int_equal(existing, expected);
     if (!expected) {
         adapter->by_content[content] = ++adapter->latest;
+        assert_true(adapter->latest < VERSIONS);
+        adapter->versions[adapter->latest].content = content;
         model->records++;
     }
     assert_int_equal(version.version, adapter->by_content[content]);
@@ -98,7 +106,7 @@ static void do_promote(struct fixture *f, struct model *model) {
     struct lorica_error err = {0};
     int rc = lorica_registry_promote(f->registry, names[name], channels[channel], version, epoch,
                                      false, &actor, &got, &err);
-    if (version > adapter->latest) {
+    if (version > adapter->latest || adapter->versions[version].deleted) {
         assert_int_equal(rc, LORICA_ENOTFOUND);
     } else if (epoch != expected->epoch) {
         assert_int_equal(rc, LORICA_EPRECOND);
@@ -110,20 +118,34 @@ static void do_promote(struct fixture *f, struct model *model) {
     }
 }
 
+/* 0: there is nothing to go back to. */
+static size_t depth_after_rollback(const struct model_adapter *adapter,
+                                   const struct model_channel *channel) {
+    if (!channel->depth)
+        return 0;
+    for (size_t depth = channel->depth - 1; depth > 0; depth--) {
+        const uint64_t version = channel->stack[depth - 1];
+        if (version != channel->stack[channel->depth - 1] && !adapter->versions[version].deleted)
+            return depth;
+    }
+    return 0;
+}
+
 static void do_rollback(struct fixture *f, struct model *model) {
     size_t name = draw(model, NAMES), channel = draw(model, CHANNELS);
     struct model_channel *expected = &model->adapters[name].channels[channel];
     struct lorica_channel got;
     struct lorica_error err = {0};
+    size_t depth = depth_after_rollback(&model->adapters[name], expected);
     int rc =
         lorica_registry_rollback(f->registry, names[name], channels[channel], &actor, &got, &err);
     if (model->adapters[name].latest == 0) {
         assert_int_equal(rc, LORICA_ENOTFOUND);
-    } else if (expected->depth < 2) {
+    } else if (depth == 0) {
         assert_int_equal(rc, LORICA_ECONFLICT);
     } else {
         assert_int_equal(rc, 0);
-        expected->depth--;
+        expected->depth = depth;
         expected->epoch++;
         model->records++;
         model_end_split(model, &model->adapters[name], channel);
@@ -149,7 +171,7 @@ static void do_split(struct fixture *f, struct model *model) {
     struct lorica_error err = {0};
     const int rc =
         lorica_registry_split_set(f->registry, names[name], &terms, epoch, &actor, &got, &err);
-    if (version > adapter->latest) {
+    if (version > adapter->latest || adapter->versions[version].deleted) {
         assert_int_equal(rc, LORICA_ENOTFOUND);
     } else if (live == 0 || live == version) {
         assert_int_equal(rc, LORICA_ECONFLICT);
@@ -183,6 +205,82 @@ static void do_split_end(struct fixture *f, struct model *model) {
     }
 }
 
+static bool is_held(const struct model_adapter *adapter, uint64_t version) {
+    for (size_t i = 0; i < CHANNELS; i++)
+        if (adapter->channels[i].depth &&
+            adapter->channels[i].stack[adapter->channels[i].depth - 1] == version)
+            return true;
+    return adapter->canary == version;
+}
+
+static void do_delete(struct fixture *f, struct model *model) {
+    size_t name = draw(model, NAMES);
+    struct model_adapter *adapter = &model->adapters[name];
+    uint64_t version = 1 + draw(model, adapter->latest + 1);
+    struct lorica_version got;
+    struct lorica_error err = {0};
+    int rc = lorica_registry_delete(f->registry, names[name], version, &actor, &got, &err);
+    if (version > adapter->latest || adapter->versions[version].deleted) {
+        assert_int_equal(rc, LORICA_ENOTFOUND);
+    } else if (is_held(adapter, version)) {
+        assert_int_equal(rc, LORICA_ECONFLICT);
+    } else {
+        assert_int_equal(rc, 0);
+        adapter->versions[version].deleted = true;
+        adapter->by_content[adapter->versions[version].content] = 0;
+        model->records++;
+    }
+}
+
+static void do_undelete(struct fixture *f, struct model *model) {
+    size_t name = draw(model, NAMES);
+    struct model_adapter *adapter = &model->adapters[name];
+    uint64_t version = 1 + draw(model, adapter->latest + 1);
+    uint64_t *holder = &adapter->by_content[adapter->versions[version].content];
+    struct lorica_version got;
+    struct lorica_error err = {0};
+    int rc = lorica_registry_undelete(f->registry, names[name], version, &actor, &got, &err);
+    if (version > adapter->latest) {
+        assert_int_equal(rc, LORICA_ENOTFOUND);
+    } else if (!adapter->versions[version].deleted || adapter->versions[version].swept || *holder) {
+        assert_int_equal(rc, LORICA_ECONFLICT);
+    } else {
+        assert_int_equal(rc, 0);
+        adapter->versions[version].deleted = false;
+        *holder = version;
+        model->records++;
+    }
+}
+
+/* All tombstones at once: one record for each name that has some, as these are few. */
+static void do_sweep(struct fixture *f, struct model *model) {
+    struct lorica_sweep stats = {0};
+    uint64_t expected = 0;
+    bool more;
+    for (size_t name = 0; name < NAMES; name++) {
+        struct model_adapter *adapter = &model->adapters[name];
+        bool any = false;
+        for (uint64_t version = 1; version <= adapter->latest; version++) {
+            if (!adapter->versions[version].deleted || adapter->versions[version].swept)
+                continue;
+            adapter->versions[version].swept = any = true;
+            expected++;
+        }
+        model->records += any;
+    }
+    assert_true(expected <= 64);
+    ok(lorica_registry_sweep_step(f->registry, INT64_MAX, &actor, &stats, &more, &err));
+    assert_int_equal(stats.versions, expected);
+    assert_int_equal(more, expected > 0);
+}
+
+static int check_version(void *arg, const struct lorica_version *version) {
+    const struct model_adapter *adapter = arg;
+    assert_int_equal(version->deleted_ms != 0, adapter->versions[version->version].deleted);
+    assert_int_equal(version->swept, adapter->versions[version->version].swept);
+    return 0;
+}
+
 static int last_seq(void *arg, const struct lorica_audit *audit) {
     *(uint64_t *)arg = audit->seq;
     return 0;
@@ -195,6 +293,9 @@ static void check_all(struct fixture *f, const struct model *model) {
         uint64_t latest;
         ok(lorica_registry_latest(f->registry, names[name], &latest, &err));
         assert_int_equal(latest, adapter->latest);
+        if (latest)
+            ok(lorica_registry_versions(f->registry, names[name], check_version, (void *)adapter,
+                                        &err));
         for (size_t channel = 0; latest && channel < CHANNELS; channel++) {
             struct lorica_channel got;
             ok(lorica_registry_channel(f->registry, names[name], channels[channel], &got, &err));
@@ -226,17 +327,23 @@ static void test_random_history_equals_model(void **state) {
                   (unsigned long long)ops);
     model->random = seed | 1;
     for (uint64_t i = 0; i < ops; i++) {
-        uint64_t kind = draw(model, 13);
-        if (kind < 3)
+        uint64_t kind = draw(model, 52);
+        if (kind < 12)
             do_publish(f, model);
-        else if (kind < 7)
+        else if (kind < 24)
             do_promote(f, model);
-        else if (kind < 10)
+        else if (kind < 32)
             do_rollback(f, model);
-        else if (kind < 12)
+        else if (kind < 40)
             do_split(f, model);
-        else
+        else if (kind < 44)
             do_split_end(f, model);
+        else if (kind < 48)
+            do_delete(f, model);
+        else if (kind < 51)
+            do_undelete(f, model);
+        else
+            do_sweep(f, model);
         if (i % 500 == 499) {
             check_all(f, model);
             fixture_reopen(f);
