@@ -8,6 +8,8 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include "registry/retire.h"
+
 #define DEFAULT_CYCLES 25
 #define REOPEN_LIMIT_MS 1000
 
@@ -15,7 +17,31 @@
 struct known {
     uint64_t latest;
     uint64_t version, epoch; /* of the channel, after its last acknowledged move */
+    uint64_t retired;        /* how often a version was deleted or taken back */
+    uint64_t subject;        /* which one was last; 0: none */
+    bool deleted;            /* and whether it was deleted */
 };
+
+/* Deletes the newest version, takes it back or sweeps what is deleted. Writes into `line` what is
+ * acknowledged; LORICA_ECONFLICT or LORICA_ENOTFOUND when there was nothing to do. */
+static int retire(struct fixture *f, uint64_t i, char line[64], struct lorica_error *err) {
+    struct lorica_version version;
+    struct lorica_sweep stats;
+    uint64_t latest = 0;
+    int rc = lorica_registry_latest(f->registry, "cardiology", &latest, err);
+    if (rc)
+        return rc;
+    if (i % 5 == 4 && i / 5 % 2) {
+        snprintf(line, 64, "s\n");
+        return lorica_registry_sweep(f->registry, INT64_MAX, &actor, &stats, err);
+    }
+    snprintf(line, 64, "%s %llu\n", i % 5 == 3 ? "d" : "u", (unsigned long long)latest);
+    if (latest <= 2) /* the channel moves between these */
+        return LORICA_ENOTFOUND;
+    return i % 5 == 3
+               ? lorica_registry_delete(f->registry, "cardiology", latest, &actor, &version, err)
+               : lorica_registry_undelete(f->registry, "cardiology", latest, &actor, &version, err);
+}
 
 /* The worker: changes without end; the first argument is the root, the second a seed. */
 static int work(const char *root, uint64_t seed) {
@@ -35,19 +61,24 @@ static int work(const char *root, uint64_t seed) {
         bool existing;
         char line[64];
         int len = 0, rc = 0;
-        if (i % 3 == 0) {
+        if (i % 5 == 0) {
             /* now and then large enough for several transactions */
-            write_seeded(f.weights, i, i % 21 == 0 ? 17000000 : 3000 + i % 1000);
+            write_seeded(f.weights, i, i % 35 == 0 ? 17000000 : 3000 + i % 1000);
             rc = lorica_registry_publish(f.registry, &publish, &actor, &version, &existing, &err);
             len = snprintf(line, sizeof(line), "p %llu\n", (unsigned long long)version.version);
-        } else if (i % 3 == 1) {
+        } else if (i % 5 == 1) {
             rc = lorica_registry_promote(f.registry, "cardiology", "stable", 1 + i % 2, 0, true,
                                          &actor, &channel, &err);
-        } else {
+        } else if (i % 5 == 2) {
             rc = lorica_registry_rollback(f.registry, "cardiology", "stable", &actor, &channel,
                                           &err);
             if (rc == LORICA_ECONFLICT)
                 continue;
+        } else {
+            rc = retire(&f, i, line, &err);
+            if (rc == LORICA_ECONFLICT || rc == LORICA_ENOTFOUND)
+                continue;
+            len = (int)strlen(line);
         }
         if (rc) {
             fprintf(stderr, "worker: %s\n", err.text);
@@ -93,7 +124,11 @@ static unsigned read_lines(FILE *lines, struct known *known) {
             assert_true(b > known->epoch);
             known->version = a;
             known->epoch = b;
-        } else {
+        } else if (sscanf(line, "d %llu", &a) == 1 || sscanf(line, "u %llu", &a) == 1) {
+            known->retired++;
+            known->subject = a;
+            known->deleted = line[0] == 'd';
+        } else if (strcmp(line, "s\n") != 0) {
             fail_msg("strange line: %s", line);
         }
         count++;
@@ -108,17 +143,36 @@ static int64_t now_us(void) {
     return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
+static int note_retired(void *arg, const struct lorica_audit *audit) {
+    struct known *known = arg;
+    if (audit->kind == LORICA_AUDIT_DELETE || audit->kind == LORICA_AUDIT_UNDELETE) {
+        known->retired++;
+        known->subject = audit->version;
+        known->deleted = audit->kind == LORICA_AUDIT_DELETE;
+    }
+    return 0;
+}
+
 /* The worker may have made one change more than it could tell. */
 static void check_known(struct fixture *f, struct known *known) {
     struct lorica_channel channel;
     uint64_t latest;
     ok(lorica_registry_latest(f->registry, "cardiology", &latest, &err));
     ok(lorica_registry_channel(f->registry, "cardiology", "stable", &channel, &err));
-    uint64_t untold = (latest - known->latest) + (channel.epoch - known->epoch);
-    assert_true(latest >= known->latest && channel.epoch >= known->epoch && untold <= 1);
+    struct known found = {.latest = latest, .version = channel.version, .epoch = channel.epoch};
+    ok(lorica_registry_audit(f->registry, "cardiology", 0, SIZE_MAX, note_retired, &found, &err));
+    uint64_t untold = (latest - known->latest) + (channel.epoch - known->epoch) +
+                      (found.retired - known->retired);
+    assert_true(latest >= known->latest && channel.epoch >= known->epoch &&
+                found.retired >= known->retired && untold <= 1);
+    if (found.retired == known->retired && known->subject) {
+        struct lorica_version subject;
+        ok(lorica_registry_version(f->registry, "cardiology", known->subject, &subject, &err));
+        assert_int_equal(subject.deleted_ms != 0, known->deleted);
+    }
     if (channel.epoch == known->epoch)
         assert_int_equal(channel.version, known->version);
-    *known = (struct known){latest, channel.version, channel.epoch};
+    *known = found;
     assert_clean(f->registry);
 }
 
@@ -134,8 +188,8 @@ static void test_kill_at_random_moments_nothing_lost(void **state) {
     srandom(seed);
     publish_seed(f, "cardiology", 1000001, "stable");
     publish_seed(f, "cardiology", 1000002, NULL);
-    check_known(f, &(struct known){2, 1, 1});
-    known = (struct known){2, 1, 1};
+    known = (struct known){.latest = 2, .version = 1, .epoch = 1};
+    check_known(f, &known);
     for (long cycle = 0; cycle < cycles; cycle++) {
         FILE *lines;
         lorica_registry_close(f->registry);

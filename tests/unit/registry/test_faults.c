@@ -13,6 +13,7 @@
 
 #include "registry/internal.h"
 #include "registry/policy.h"
+#include "registry/retire.h"
 #include "registry/split.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -197,6 +198,32 @@ static int change_gated(struct fixture *f, uint64_t step, struct lorica_error *e
                                    &channel, err);
 }
 
+/* Deletes what is there, and takes back what is deleted. */
+static int change_retire(struct fixture *f, uint64_t step, struct lorica_error *err) {
+    struct lorica_version version;
+    int rc = lorica_registry_delete(f->registry, "cardiology", 2, &actor, &version, err);
+    return rc == LORICA_ENOTFOUND
+               ? lorica_registry_undelete(f->registry, "cardiology", 2, &actor, &version, err)
+               : rc;
+}
+
+static int change_retention(struct fixture *f, uint64_t step, struct lorica_error *err) {
+    return lorica_registry_retention_set(f->registry, "cardiology", (uint32_t)step, &actor, err);
+}
+
+/* Sweeps what bury() left. */
+static int change_sweep(struct fixture *f, uint64_t step, struct lorica_error *err) {
+    struct lorica_sweep stats = {0};
+    bool more;
+    return lorica_registry_sweep_step(f->registry, INT64_MAX, &actor, &stats, &more, err);
+}
+
+static void bury(struct fixture *f, uint64_t seed) {
+    struct lorica_version version;
+    const uint64_t number = publish_seed(f, "swept", seed, NULL);
+    ok(lorica_registry_delete(f->registry, "swept", number, &actor, &version, &err));
+}
+
 static int change_reopen(struct fixture *f, uint64_t step, struct lorica_error *err) {
     const struct lorica_registry_options options = {.map_bytes = MAP_BYTES};
     lorica_registry_close(f->registry);
@@ -225,6 +252,8 @@ static unsigned long torture(struct fixture *f, change_fn change, enum family fa
                              bool persistent) {
     for (unsigned long call = 1;; call++) {
         struct lorica_error err = {0};
+        if (change == change_sweep)
+            bury(f, 3000000 + steps);
         struct lorica_digest before = state_of(f);
         write_seeded(f->weights, ++steps, 300000);
         triggered = false;
@@ -326,6 +355,18 @@ static void test_gated_promote_any_call_fails_all_or_nothing(void **state) {
     torture_all(f, change_gated, 1u << MALLOC | 1u << WRITE | 1u << SYNC);
 }
 
+static void test_retire_any_call_fails_all_or_nothing(void **state) {
+    torture_all(*state, change_retire, 1u << MALLOC | 1u << WRITE | 1u << SYNC);
+}
+
+static void test_retention_any_call_fails_all_or_nothing(void **state) {
+    torture_all(*state, change_retention, 1u << MALLOC | 1u << WRITE | 1u << SYNC);
+}
+
+static void test_sweep_any_call_fails_all_or_nothing(void **state) {
+    torture_all(*state, change_sweep, 1u << MALLOC | 1u << WRITE | 1u << SYNC);
+}
+
 static void test_open_any_call_fails_nothing_changed(void **state) {
     torture_all(*state, change_reopen, 1u << MALLOC | 1u << OPEN);
 }
@@ -342,6 +383,9 @@ int main(void) {
         with_two(test_policy_any_call_fails_all_or_nothing),
         with_two(test_approve_any_call_fails_all_or_nothing),
         with_two(test_gated_promote_any_call_fails_all_or_nothing),
+        with_two(test_retire_any_call_fails_all_or_nothing),
+        with_two(test_retention_any_call_fails_all_or_nothing),
+        with_two(test_sweep_any_call_fails_all_or_nothing),
         with_two(test_open_any_call_fails_nothing_changed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

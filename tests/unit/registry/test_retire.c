@@ -9,6 +9,7 @@
 
 #include "registry/internal.h"
 #include "registry/retire.h"
+#include "registry/split.h"
 
 #define DAY_MS INT64_C(86400000)
 #define LARGE_BYTES (70 * 262128) /* over what one transaction takes */
@@ -115,6 +116,27 @@ static void test_delete_refused_while_a_channel_points_to_it(void **state) {
           lorica_registry_delete(f->registry, "cardiology-2", 1, &actor, &seen, &err));
     assert_int_equal(records_of(f, NULL, LORICA_AUDIT_DELETE).count, records);
     tomb(f, "cardiology", 1); /* only its past holds it */
+    assert_clean(f->registry);
+}
+
+static void test_delete_refused_while_a_split_sends_requests_to_it(void **state) {
+    struct fixture *f = *state;
+    const struct lorica_split_terms terms = lorica_split_defaults(2, 500);
+    struct lorica_version seen;
+    struct lorica_split split;
+    for (uint64_t seed = 1; seed <= 3; seed++)
+        publish_seed(f, "cardiology", seed, seed == 1 ? "stable" : NULL);
+    ok(lorica_registry_split_set(f->registry, "cardiology", &terms, 0, &actor, &split, &err));
+    fails(LORICA_ECONFLICT, "a split sends requests to it",
+          lorica_registry_delete(f->registry, "cardiology", 2, &actor, &seen, &err));
+    fails(LORICA_ECONFLICT, "channel stable points to it",
+          lorica_registry_delete(f->registry, "cardiology", 1, &actor, &seen, &err));
+    tomb(f, "cardiology", 3); /* no arm of it */
+    ok(lorica_registry_split_end(f->registry, "cardiology", NULL, &actor, &split, &err));
+    tomb(f, "cardiology", 2);
+    fails(LORICA_ENOTFOUND, "was deleted",
+          lorica_registry_split_set(f->registry, "cardiology", &terms, split.epoch, &actor, &split,
+                                    &err));
     assert_clean(f->registry);
 }
 
@@ -350,7 +372,7 @@ static void test_many_tombstones_take_several_steps_each_named(void **state) {
 /* Growth: publish, delete, sweep without end while readers read. What stays of a cycle is its
  * record: a version, a tombstone and three links of the chain. */
 
-#define CYCLES_SHORT 1000
+#define CYCLES_SHORT 400
 #define CYCLES_LONG 100000
 #define EVIDENCE_BYTES 1500 /* most that a cycle may leave, in pages of the store */
 
@@ -441,6 +463,7 @@ int main(void) {
         with_registry(test_deleted_resolves_no_more_and_says_who),
         with_registry(test_delete_refuses_what_is_not_there),
         with_registry(test_delete_refused_while_a_channel_points_to_it),
+        with_registry(test_delete_refused_while_a_split_sends_requests_to_it),
         with_registry(test_same_content_after_delete_is_a_new_number),
         with_registry(test_rollback_passes_what_is_deleted),
         with_registry(test_rollback_never_goes_from_a_version_to_itself),

@@ -3,6 +3,7 @@
 #include "fixture.h"
 
 #include "registry/internal.h"
+#include "registry/retire.h"
 
 /* A registry with something of everything. Audit: 1 publish, 2 promote, 3 publish, 4 promote,
  * 5 rollback, 6 key-create, 7 key-revoke. */
@@ -216,6 +217,78 @@ static void test_verify_history_or_identity_gone_named(void **state) {
     assert_found(f, "cardiology@1 is not found by its content");
 }
 
+/* Version 3, deleted; returns its tombstone and, in *ret_key, where it is. */
+static struct lorica_tombstone_record bury(struct fixture *f, struct lorica_record_key *ret_key) {
+    struct lorica_tombstone_record tombstone;
+    struct lorica_version version;
+    struct lorica_txn *txn;
+    publish_seed(f, "cardiology", 3, NULL);
+    ok(lorica_registry_delete(f->registry, "cardiology", 3, &actor, &version, &err));
+    ok(lorica_store_begin(f->registry->store, false, &txn, &err));
+    ok(lorica_tombstone_get(txn, "cardiology", 3, &tombstone, &err));
+    lorica_store_abort(txn);
+    assert_clean(f->registry);
+    lorica_record_key_numbered("cardiology", 3, ret_key);
+    return tombstone;
+}
+
+static void put_tombstone(struct fixture *f, uint64_t number,
+                          struct lorica_tombstone_record tombstone) {
+    struct lorica_record_key key;
+    struct lorica_record record;
+    assert_int_equal(lorica_record_encode_tombstone(&tombstone, &record), 0);
+    lorica_record_key_numbered("cardiology", number, &key);
+    put(f, LORICA_TABLE_TOMBSTONE, &key, record.bytes, record.len);
+}
+
+static void test_verify_tombstone_gone_named(void **state) {
+    struct lorica_record_key key;
+    (void)bury(*state, &key);
+    drop(*state, LORICA_TABLE_TOMBSTONE, &key);
+    assert_found(*state, "cardiology@3, whose tombstone is gone");
+}
+
+static void test_verify_tombstone_forged_named(void **state) {
+    struct lorica_record_key key;
+    put_tombstone(*state, 1, bury(*state, &key));
+    assert_found(*state, "the tombstone of cardiology@1 names audit record");
+}
+
+static void test_verify_tombstone_of_nothing_named(void **state) {
+    struct lorica_record_key key;
+    put_tombstone(*state, 9, bury(*state, &key));
+    assert_found(*state, "the tombstone of cardiology@9 belongs to no version");
+}
+
+static void test_verify_tombstone_swept_by_nobody_named(void **state) {
+    struct lorica_record_key key;
+    struct lorica_tombstone_record tombstone = bury(*state, &key);
+    tombstone.swept_seq = tombstone.seq;
+    put_tombstone(*state, 3, tombstone);
+    assert_found(*state, "1 tombstones are swept, the other records say 0");
+}
+
+static void test_verify_sweep_undone_named(void **state) {
+    struct fixture *f = *state;
+    struct lorica_record_key key;
+    struct lorica_tombstone_record tombstone = bury(f, &key);
+    struct lorica_sweep stats;
+    ok(lorica_registry_sweep(f->registry, INT64_MAX, &actor, &stats, &err));
+    assert_clean(f->registry);
+    put_tombstone(f, 3, tombstone);
+    assert_found(f, "swept cardiology@3, which is not swept by it");
+}
+
+static void test_verify_retention_altered_named(void **state) {
+    struct fixture *f = *state;
+    struct lorica_record_key key;
+    ok(lorica_registry_retention_set(f->registry, "cardiology", 300, &actor, &err));
+    assert_clean(f->registry);
+    lorica_record_key_numbered("cardiology", 0, &key);
+    flip(f, LORICA_TABLE_TOMBSTONE, &key, 4); /* its days, or what stands before them */
+    assert_found(f, "the retention of cardiology");
+}
+
 static void test_staged_content_swept_at_open(void **state) {
     struct fixture *f = *state;
     struct lorica_record_key key;
@@ -260,6 +333,12 @@ int main(void) {
         with_full(test_verify_key_rights_altered_named),
         with_full(test_verify_key_revocation_undone_named),
         with_full(test_verify_history_or_identity_gone_named),
+        with_full(test_verify_tombstone_gone_named),
+        with_full(test_verify_tombstone_forged_named),
+        with_full(test_verify_tombstone_of_nothing_named),
+        with_full(test_verify_tombstone_swept_by_nobody_named),
+        with_full(test_verify_sweep_undone_named),
+        with_full(test_verify_retention_altered_named),
         with_full(test_staged_content_swept_at_open),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
