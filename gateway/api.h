@@ -22,10 +22,14 @@
  * approval
  *   {"object":"adapter.approval","name","channel","version","epoch","given","given_by","message"}
  * split of an adapter
- *   {"object":"adapter.split","name","version","percent","stable","epoch","changed","changed_by",
- *    "started"}
+ *   {"object":"adapter.split","name","version","percent","window","min_requests","max_error_excess",
+ *    "max_latency_ratio","stable","epoch","changed","changed_by","started"}
  *   version 0: there is none (percent and started 0; epoch 0: never was one); `percent` of the
- *   requests for what `stable` points to, the version "stable", go to the canary, "version"
+ *   requests for what `stable` points to, the version "stable", go to the canary, "version".
+ *   Of the requests of the last `window` seconds, at least min_requests on each side: the split is
+ *   ended by "auto" once max_error_excess percent more of them fail at the canary than at stable,
+ *   or its median time to the first token, or for each further one, is over max_latency_ratio
+ *   times stable's (0: never for that)
  * key
  *   {"object":"key","name","role","adapters":[glob...],"created","revoked":seconds or null}
  *   and "key":"lk_..." in the answer to its creation, never again
@@ -55,9 +59,12 @@
  * GET    /v1/adapters/{name}/channels/{channel}/approvals  list of approval
  * POST   /v1/adapters/{name}/channels/{channel}/approvals  {"version":3,"reason"?} -> approval
  * GET    /v1/adapters/{name}/split                    split. ETag: "<epoch of the split>"
- * PUT    /v1/adapters/{name}/split                     {"version":3,"percent":5,"message"?} with
+ * PUT    /v1/adapters/{name}/split                     {"version":3,"percent":5,"window"?,
+ *                                                      "min_requests"?,"max_error_excess"?,
+ *                                                      "max_latency_ratio"?,"message"?} with
  *                                                      If-Match -> split; percent: 0.01 to 100 in
- *                                                      steps of 0.01
+ *                                                      steps of 0.01; otherwise 300 s, 50
+ *                                                      requests, 2 percent, 1.5
  * DELETE /v1/adapters/{name}/split                     {"reason"?} with If-Match -> split
  * GET    /v1/adapters/{name}/history                   list of audit    ?after=SEQ&limit=N
  * GET    /v1/audit                                     list of audit    ?after=SEQ&limit=N

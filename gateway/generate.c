@@ -33,8 +33,28 @@ static bool failed(const struct lorica_request *request) {
            request->error_status == 0 && lorica_err_http_status(rc) >= 500;
 }
 
+/* Tells the watcher how a request fared that a split decided. Its choices are computed together,
+ * so that its pace is that of its longest. */
+static void note(const struct lorica_generation *g, bool bad) {
+    const struct lorica_request *request = g->request;
+    struct lorica_split_sample sample = {
+        .at_ms = uv_now(&request->server->loop), .failed = bad, .first = -1, .each = -1};
+    uint32_t tokens = 0;
+    if (g->model.is_base || g->model.choice.arm == LORICA_SPLIT_NONE)
+        return;
+    for (uint32_t i = 0; i < g->options.n; i++)
+        if (g->choices[i].completion_tokens > tokens)
+            tokens = g->choices[i].completion_tokens;
+    if (g->first_token)
+        sample.first = (float)((double)(g->first_ns - request->started_ns) / 1e9);
+    if (g->first_token && tokens > 1)
+        sample.each = (float)((double)(g->last_ns - g->first_ns) / 1e9 / (tokens - 1));
+    lorica_split_note(request->server->splits, g->model.version.name, &g->model.choice, &sample);
+}
+
 /* Counts a request that failed before the engine had it. */
 static void count_unborn(const struct lorica_request *request) {
+    note(request->state, true);
     lorica_metrics_tokens(&request->server->metrics, request->adapter, 0, 0);
     lorica_metrics_failed(&request->server->metrics, request->adapter);
 }
@@ -266,8 +286,10 @@ static void answer_failure(struct lorica_generation *g) {
     if (g->answered)
         return;
     g->answered = true;
-    if (failed(request))
+    if (failed(request)) {
         lorica_metrics_failed(&request->server->metrics, request->adapter);
+        note(g, true);
+    }
     cancel_all(g);
     if (request->conn->state != LORICA_CONN_STREAM) {
         lorica_request_error_response(request);
@@ -295,6 +317,7 @@ static void answer_success(struct lorica_generation *g) {
             return;
         }
         g->answered = true;
+        note(g, false);
         lorica_conn_respond(request->conn);
         return;
     }
@@ -303,6 +326,7 @@ static void answer_success(struct lorica_generation *g) {
     struct lorica_buf frames;
     lorica_buf_init(&frames, FRAMES_MAX);
     g->answered = true;
+    note(g, false);
     if (g->options.include_usage)
         (void)lorica_openai_write_usage_chunk(&frames, &head, &usage);
     (void)lorica_openai_write_done(&frames);
@@ -330,9 +354,12 @@ static void take_event(struct lorica_generation *g, const struct lorica_generati
     choice->completion_tokens = e->completion_tokens;
     if (!g->first_token && e->token >= 0) {
         g->first_token = true;
+        g->first_ns = uv_hrtime();
         lorica_metrics_first_token(&g->request->server->metrics,
-                                   (double)(uv_hrtime() - g->request->started_ns) / 1e9);
+                                   (double)(g->first_ns - g->request->started_ns) / 1e9);
     }
+    if (e->token >= 0)
+        g->last_ns = uv_hrtime();
     if (e->finish != LORICA_FINISH_NONE) {
         choice->done = true;
         choice->finish = e->finish;

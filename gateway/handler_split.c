@@ -30,6 +30,11 @@ static int say_split(struct lorica_request *request, const struct lorica_split *
     lorica_jsonw_string(&w, "name", split->name);
     lorica_jsonw_integer(&w, "version", (int64_t)split->terms.version);
     lorica_jsonw_number(&w, "percent", (double)split->terms.share / PER_PERCENT);
+    lorica_jsonw_integer(&w, "window", split->terms.window_s);
+    lorica_jsonw_integer(&w, "min_requests", split->terms.min_requests);
+    lorica_jsonw_number(&w, "max_error_excess",
+                        (double)split->terms.max_error_excess / PER_PERCENT);
+    lorica_jsonw_number(&w, "max_latency_ratio", split->terms.max_latency_ratio / 100.0);
     lorica_jsonw_integer(&w, "stable", (int64_t)split->stable);
     lorica_jsonw_integer(&w, "epoch", (int64_t)split->epoch);
     lorica_jsonw_integer(&w, "changed", split->changed_ms / 1000);
@@ -57,10 +62,53 @@ static bool read_hundredths(const struct lorica_json *value, double min, double 
     return true;
 }
 
+/* An optional whole number. */
+static int read_count(struct lorica_request *request, const struct lorica_json *root,
+                      const char *name, int64_t min, int64_t max, uint32_t *ret) {
+    const struct lorica_json *value = lorica_json_get(root, name);
+    int64_t number = 0;
+    if (lorica_json_type(value) == LORICA_JSON_NULL)
+        return 0;
+    if (lorica_json_integer(value, min, max, &number) != 0)
+        return lorica_request_fail(request, LORICA_EINVAL, name, NULL,
+                                   "%s must be a whole number from %lld to %lld", name,
+                                   (long long)min, (long long)max);
+    *ret = (uint32_t)number;
+    return 0;
+}
+
+/* When the canary is taken off by itself; what is left out stays as it is in *terms. */
+static int read_abort(struct lorica_request *request, const struct lorica_json *root,
+                      struct lorica_split_terms *terms) {
+    const struct lorica_json *errors = lorica_json_get(root, "max_error_excess");
+    const struct lorica_json *latency = lorica_json_get(root, "max_latency_ratio");
+    int rc = read_count(request, root, "window", LORICA_SPLIT_WINDOW_MIN, LORICA_SPLIT_WINDOW_MAX,
+                        &terms->window_s);
+    if (rc == 0)
+        rc = read_count(request, root, "min_requests", 1, LORICA_SPLIT_REQUESTS_MAX,
+                        &terms->min_requests);
+    if (rc != 0)
+        return rc;
+    if (lorica_json_type(errors) != LORICA_JSON_NULL &&
+        !read_hundredths(errors, 0, 100, &terms->max_error_excess))
+        return lorica_request_fail(request, LORICA_EINVAL, "max_error_excess", NULL,
+                                   "max_error_excess must be from 0 to 100 percent, in steps of "
+                                   "0.01");
+    if (lorica_json_type(latency) != LORICA_JSON_NULL &&
+        !read_hundredths(latency, 1.01, 100, &terms->max_latency_ratio) &&
+        !read_hundredths(latency, 0, 0, &terms->max_latency_ratio))
+        return lorica_request_fail(request, LORICA_EINVAL, "max_latency_ratio", NULL,
+                                   "max_latency_ratio must be from 1.01 to 100, in steps of 0.01, "
+                                   "or 0 for no limit");
+    return 0;
+}
+
 /* The terms of a body. */
 static int read_terms(struct lorica_request *request, const struct lorica_json *root,
                       struct lorica_split_terms *ret) {
-    static const char *const members[] = {"version", "percent", "message", NULL};
+    static const char *const members[] = {
+        "version",          "percent",           "window",  "min_requests",
+        "max_error_excess", "max_latency_ratio", "message", NULL};
     int64_t version = 0;
     uint32_t share = 0;
     const int rc = lorica_request_only(request, root, members);
@@ -73,9 +121,7 @@ static int read_terms(struct lorica_request *request, const struct lorica_json *
         return lorica_request_fail(request, LORICA_EINVAL, "percent", NULL,
                                    "percent must be from 0.01 to 100, in steps of 0.01");
     *ret = lorica_split_defaults((uint64_t)version, share);
-    ret->max_error_excess = LORICA_SPLIT_WHOLE;
-    ret->max_latency_ratio = 0;
-    return 0;
+    return read_abort(request, root, ret);
 }
 
 int lorica_handle_split_set(struct lorica_request *request) {

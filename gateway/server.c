@@ -131,6 +131,8 @@ int lorica_server_init(struct lorica_server *server, const struct lorica_server_
         if (rc == 0)
             rc = lorica_hub_create(&server->loop, &server->hub, err);
         if (rc == 0)
+            rc = lorica_split_watcher_create(server, &server->splits, err);
+        if (rc == 0)
             rc = listen_on(server, err);
     }
     if (rc != 0)
@@ -152,4 +154,6 @@ void lorica_server_finish(struct lorica_server *server) {
     uv_walk(&server->loop, on_left, NULL);
     (void)uv_run(&server->loop, UV_RUN_DEFAULT);
     (void)uv_loop_close(&server->loop);
+    lorica_split_watcher_destroy(server->splits);
+    server->splits = NULL;
 }

@@ -10,6 +10,7 @@
 #include "gateway/generate.h"
 #include "gateway/log.h"
 #include "gateway/metrics.h"
+#include "gateway/split_watch.h"
 #include "gateway/tls.h"
 #include "gateway/writer.h"
 #include "registry/registry.h"
@@ -54,6 +55,7 @@ struct lorica_server {
     size_t upload_serial; /**< makes names in the spool directory */
     struct lorica_writer *writer;
     struct lorica_hub *hub; /**< engine events on their way to the loop */
+    struct lorica_split_watcher *splits;
     struct lorica_metrics metrics;
     uint64_t started_ms;
     char base_digest[LORICA_DIGEST_TEXT];

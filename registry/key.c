@@ -68,6 +68,10 @@ static int check_key(const struct lorica_key *key, struct lorica_error *err) {
     if (!lorica_name_valid(key->name))
         return lorica_fail(err, LORICA_EINVAL,
                            "a key's name is [a-z0-9][a-z0-9._-]*, up to %d bytes", LORICA_NAME_MAX);
+    if (strcmp(key->name, "auto") == 0)
+        return lorica_fail(err, LORICA_EINVAL,
+                           "no key is called \"auto\": the audit says that of what the server "
+                           "does by itself; choose another name");
     if ((unsigned)key->role >= ROLE_COUNT)
         return lorica_fail(err, LORICA_EINVAL, "a key's role is infer, publish, ops or admin");
     if (key->glob_count > LORICA_KEY_GLOBS)

@@ -56,7 +56,7 @@ int lorica_role_parse(const char *word);
 
 /** Who makes a change, and why: into the audit record. */
 struct lorica_actor {
-    const char *key_name;  /**< name of the API key, or "cli" */
+    const char *key_name;  /**< name of the API key, "cli", or "auto": the server itself */
     const char *message;   /**< NULL or up to LORICA_MESSAGE_MAX bytes of UTF-8 */
     enum lorica_role role; /**< of the key: a channel's policy may ask for one */
 };
@@ -266,9 +266,9 @@ struct lorica_key {
 };
 typedef int (*lorica_key_fn)(void *arg, const struct lorica_key *key);
 
-/** Makes a key of key->name (as lorica_name_valid), role and globs (letters, digits, '.', '_', '-',
- * and '*' for any text, '?' for any one character); its text goes to `ret_text` and is never
- * available again. LORICA_ECONFLICT when the name is taken (revoked ones included). */
+/** Makes a key of key->name (as lorica_name_valid, not "auto"), role and globs (letters, digits,
+ * '.', '_', '-', and '*' for any text, '?' for any one character); its text goes to `ret_text` and
+ * is never available again. LORICA_ECONFLICT when the name is taken (revoked ones included). */
 int lorica_registry_key_create(struct lorica_registry *registry, const struct lorica_key *key,
                                const struct lorica_actor *actor, char ret_text[LORICA_KEY_TEXT],
                                struct lorica_error *err) LORICA_MUSTCHECK;

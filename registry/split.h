@@ -25,8 +25,8 @@
 #define LORICA_SPLIT_WHOLE 10000
 #define LORICA_SPLIT_WINDOW_MIN 5 /**< seconds */
 #define LORICA_SPLIT_WINDOW_MAX 86400
-#define LORICA_SPLIT_REQUESTS_MAX 1000000
-#define LORICA_SPLIT_LATENCY_MIN 101 /**< percent */
+#define LORICA_SPLIT_REQUESTS_MAX 2000 /**< so many of each side are remembered */
+#define LORICA_SPLIT_LATENCY_MIN 101   /**< percent */
 #define LORICA_SPLIT_LATENCY_MAX 10000
 
 /** What a split is: who gets how much, and when the canary is taken off by itself. The figures are

@@ -2,6 +2,7 @@
 """A share of stable's traffic for a canary, over HTTP and the command line. Who gets the canary is
 compared with the rule that registry/split.h states."""
 import hashlib
+import time
 
 import numpy as np
 import pytest
@@ -102,7 +103,9 @@ def test_a_split_is_read_changed_and_ended_under_its_epoch(api, dirs):
     none = api.get(path("epochs"))
     assert none.headers["etag"] == '"0"'
     assert (none.json["version"], none.json["percent"], none.json["stable"]) == (0, 0, 1)
-    made = set_split(api, "epochs", 0, percent=2.5, message="try it")
+    made = set_split(api, "epochs", 0, percent=2.5, message="try it", window=60, max_latency_ratio=2.5)
+    terms = ("window", "min_requests", "max_error_excess", "max_latency_ratio")
+    assert [made.json[term] for term in terms] == [60, 50, 2, 2.5]
     assert made.status == 200 and made.headers["etag"] == '"1"'
     assert api.get(path("epochs")).json == made.json
     assert (made.json["version"], made.json["percent"], made.json["changed_by"]) == (2, 2.5, "admin")
@@ -112,7 +115,8 @@ def test_a_split_is_read_changed_and_ended_under_its_epoch(api, dirs):
     assert api("DELETE", path("epochs")).status == 428
     assert api("DELETE", path("epochs"), if_match='"0"').status == 412
     assert api.get(path("epochs")).json == made.json
-    assert set_split(api, "epochs", 1, version=3).json["version"] == 3
+    other = set_split(api, "epochs", 1, version=3).json
+    assert [other[term] for term in ("version", *terms)] == [3, 300, 50, 2, 1.5]
     ended = api("DELETE", path("epochs"), {"reason": "enough"}, if_match='"2"')
     assert ended.status == 200 and ended.headers["etag"] == '"3"' and ended.json["version"] == 0
     assert api("DELETE", path("epochs"), if_match='"3"').status == 409
@@ -128,7 +132,11 @@ def test_a_split_is_read_changed_and_ended_under_its_epoch(api, dirs):
     ({"version": 2, "percent": 100.01}, 400), ({"version": 2, "percent": 0.005}, 400),
     ({"version": 2, "percent": 1.001}, 400), ({"version": 2, "percent": "5"}, 400),
     ({"version": 2, "percent": 5, "frobnicate": 1}, 400), ({"version": 9, "percent": 5}, 404),
-    ({"version": 2, "percent": 5, "message": "x" * 1001}, 400), ({"version": 1, "percent": 5}, 409)])
+    ({"version": 2, "percent": 5, "message": "x" * 1001}, 400), ({"version": 1, "percent": 5}, 409),
+    *[({"version": 2, "percent": 5, **bad}, 400) for bad in (
+        {"window": 4}, {"window": 86401}, {"window": "9"}, {"min_requests": 0}, {"min_requests": 2001},
+        {"max_error_excess": -1}, {"max_error_excess": 100.5}, {"max_error_excess": 0.001},
+        {"max_latency_ratio": 1}, {"max_latency_ratio": 101}, {"max_latency_ratio": "2"})]])
 def test_a_split_that_makes_no_sense_is_refused(api, dirs, body, status):
     if api.get(f"{ADAPTERS}/nonsense").status == 404:
         make(api, dirs, "nonsense")
@@ -203,15 +211,38 @@ def test_each_version_has_its_requests_errors_and_tokens_in_the_metrics(api, dir
         assert f"lorica_output_tokens_total{label} {tokens * count}" in lines
 
 
+def test_a_canary_that_fails_is_taken_off_with_the_figures_as_the_reason(api, dirs, tmp_path):
+    make(api, dirs, "fails", 1)
+    api.publish_new("fails", write_broken(tmp_path))
+    sides = {side: [u for u in USERS if expected("fails", 50, u) == f"fails@{side}"] for side in (1, 2)}
+    set_split(api, "fails", 0, percent=50, window=600, min_requests=5, max_latency_ratio=0)
+    for good, bad in zip(sides[1][:5], sides[2][:5]):
+        assert api.complete("fails", "a", 2, user=good).status == 200
+        assert api.complete("fails", "a", 2, user=bad).status == 500
+    end = time.monotonic() + 60
+    while (split := api.get(path("fails")).json)["version"]:
+        assert time.monotonic() < end, split
+        time.sleep(0.05)
+    assert (split["epoch"], split["changed_by"], split["stable"]) == (2, "auto", 1)
+    last = api.get(f"{ADAPTERS}/fails/history").json["data"][-1]
+    assert (last["kind"], last["actor"], last["version"]) == ("split", "auto", 0)
+    assert last["message"] == ("ended: version 2 failed 5 of 5 requests, more than 2.00 % above the "
+                               "0 of 5 of version 1, within 600 s")
+    assert api.complete("fails", "a", 2, user=sides[2][0]).headers["lorica-adapter"] == "fails@1"
+    assert api.post("/v1/keys", {"name": "auto", "role": "ops"}).status == 400
+
+
 def test_the_command_line_sets_shows_and_ends(own_server, adapter):
     lorica = own_server.lorica
     lorica("adapter", "publish", "cli", adapter(1), "--channel", "stable")
     lorica("adapter", "publish", "cli", adapter(2))
     assert "cli has no split" in lorica("adapter", "split", "cli").stdout
     said = lorica("adapter", "split", "cli", "--canary", "@2", "--percent", 12.5,
-                  "--message", "try").stdout
+                  "--message", "try", "--max-errors", 0.5, "--max-latency", 0).stdout
+    assert "300 s and at least 50 requests on each side, 0.5 % more of them fail\n" in said
     assert "12.5 % of the requests for stable, which is version 1, go to version 2" in said
-    grown = lorica.json("adapter", "split", "cli", "--canary", 2, "--percent", 50)
+    grown = lorica.json("adapter", "split", "cli", "--canary", 2, "--percent", 50, "--window", 9)
+    assert [grown[term] for term in ("window", "max_error_excess", "max_latency_ratio")] == [9, 0.5, 0]
     assert (grown["version"], grown["percent"], grown["epoch"]) == (2, 50, 2)
     assert lorica.json("adapter", "split", "cli") == grown
     stale = lorica("adapter", "split", "cli", "--end", "--epoch", 1, code=1).stderr
@@ -222,7 +253,9 @@ def test_the_command_line_sets_shows_and_ends(own_server, adapter):
     for bad in (["--canary", "@2"], ["--percent", 5], ["--canary", "x", "--percent", 5],
                 ["--canary", 0, "--percent", 5], ["--canary", 2, "--percent", 0],
                 ["--canary", 2, "--percent", 101], ["--end", "--canary", 2, "--percent", 5],
-                ["--reason", "x"], ["--message", "x"], ["--epoch", 1], ["--end", "--message", "x"],
+                ["--reason", "x"], ["--window", 9],
+                ["--canary", 2, "--percent", 5, "--window", 4], ["--end", "--max-errors", 1],
+                ["--canary", 2, "--percent", 5, "--min-requests", 2001], ["--message", "x"], ["--epoch", 1], ["--end", "--message", "x"],
                 ["--end", "--epoch", "x"]):
         lorica("adapter", "split", "cli", *bad, code=2)
     assert own_server.stop() == 0
