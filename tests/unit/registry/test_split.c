@@ -446,8 +446,8 @@ static void append_split(struct fixture *f, uint64_t version, const char *detail
 static void test_verify_names_a_record_that_does_not_follow(void **state) {
     static const char *const details[] = {
         "", "{", "{\"before\":null,\"after\":null}",
-        "{\"before\":{\"version\":2,\"share\":500,\"window_s\":300,\"min_requests\":50,"
-        "\"max_error_excess\":200,\"max_latency_ratio\":150},\"after\":{\"version\":3,\"x\":1}}"};
+        ("{\"before\":{\"version\":2,\"share\":500,\"window_s\":300,\"min_requests\":50,"
+         "\"max_error_excess\":200,\"max_latency_ratio\":150},\"after\":{\"version\":3,\"x\":1}}")};
     for (size_t i = 0; i < sizeof(details) / sizeof(details[0]); i++) {
         struct fixture *f = *state;
         set(f, 2, 500, 0);
