@@ -36,7 +36,7 @@ extern const struct lorica_cmd lorica_cmd_serve, lorica_cmd_train, lorica_cmd_ch
     lorica_cmd_bench;
 extern const struct lorica_cmd lorica_cmd_eval[];
 extern const size_t lorica_cmd_eval_count;
-extern const struct lorica_cmd lorica_cmd_verify;
+extern const struct lorica_cmd lorica_cmd_verify, lorica_cmd_backup, lorica_cmd_restore;
 
 /* The table (commands.c). */
 

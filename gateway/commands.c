@@ -25,6 +25,8 @@ static const struct {
     {&lorica_cmd_bench, &one},
     {lorica_cmd_eval, &lorica_cmd_eval_count},
     {&lorica_cmd_verify, &one},
+    {&lorica_cmd_backup, &one},
+    {&lorica_cmd_restore, &one},
 };
 
 #define TABLE_COUNT (sizeof(table) / sizeof(table[0]))

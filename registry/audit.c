@@ -90,8 +90,7 @@ int lorica_audit_hash(const struct lorica_audit *audit, const struct lorica_dige
     return lorica_sha256(bytes, 32 + record.len, ret);
 }
 
-/* The end of the chain; all zero while it is empty. */
-static int audit_last(struct lorica_txn *txn, struct lorica_audit *ret, struct lorica_error *err) {
+int lorica_audit_last(struct lorica_txn *txn, struct lorica_audit *ret, struct lorica_error *err) {
     struct lorica_cursor *cursor = NULL;
     struct lorica_slice key, value;
     memset(ret, 0, sizeof(*ret));
@@ -141,7 +140,7 @@ int lorica_audit_append(struct lorica_txn *txn, const struct lorica_actor *actor
     struct lorica_audit last;
     int rc = lorica_actor_check(actor, err);
     if (!rc)
-        rc = audit_last(txn, &last, err);
+        rc = lorica_audit_last(txn, &last, err);
     if (rc)
         return rc;
     audit->seq = last.seq + 1;

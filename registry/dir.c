@@ -31,10 +31,11 @@ const char *lorica_dir_remote(uint64_t magic) {
     return NULL;
 }
 
-static int join(char out[4096], const char *dir, const char *file, struct lorica_error *err) {
-    int len = snprintf(out, 4096, "%s/%s", dir, file);
-    if (len < 0 || len >= 4096)
-        return lorica_fail(err, LORICA_ELIMIT, "the registry's path is too long");
+int lorica_dir_join(char out[LORICA_PATH_MAX], const char *dir, const char *file,
+                    struct lorica_error *err) {
+    int len = snprintf(out, LORICA_PATH_MAX, "%s/%s", dir, file);
+    if (len < 0 || len >= LORICA_PATH_MAX)
+        return lorica_fail(err, LORICA_ELIMIT, "the path %.100s... is too long", dir);
     return 0;
 }
 
@@ -68,13 +69,13 @@ static int refuse_locked(const char *dir, int fd, struct lorica_error *err) {
 }
 
 int lorica_dir_lock(const char *dir, bool read_only, int *ret_fd, struct lorica_error *err) {
-    char path[4096], pid[32];
+    char path[LORICA_PATH_MAX], pid[32];
     if (!read_only && mkdir(dir, 0700) != 0 && errno != EEXIST)
         return lorica_fail(err, errno == ENOSPC ? LORICA_ENOSPC : LORICA_EIO,
                            "%s: cannot be created: %s", dir, strerror(errno));
     int rc = check_local(dir, err);
     if (!rc)
-        rc = join(path, dir, "lock", err);
+        rc = lorica_dir_join(path, dir, "lock", err);
     if (rc)
         return rc;
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -113,9 +114,9 @@ int lorica_dir_sync(const char *dir, struct lorica_error *err) {
 
 int lorica_dir_pepper_read(const char *dir, uint8_t ret[LORICA_PEPPER_BYTES],
                            struct lorica_error *err) {
-    char path[4096];
+    char path[LORICA_PATH_MAX];
     uint8_t bytes[LORICA_PEPPER_BYTES + 1];
-    int rc = join(path, dir, "pepper", err);
+    int rc = lorica_dir_join(path, dir, "pepper", err);
     if (rc)
         return rc;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
@@ -136,19 +137,16 @@ int lorica_dir_pepper_read(const char *dir, uint8_t ret[LORICA_PEPPER_BYTES],
     return 0;
 }
 
-int lorica_dir_pepper_create(const char *dir, uint8_t ret[LORICA_PEPPER_BYTES],
-                             struct lorica_error *err) {
-    char path[4096], temporary[4096];
-    uint8_t bytes[LORICA_PEPPER_BYTES];
-    int rc = join(path, dir, "pepper", err);
+int lorica_dir_pepper_write(const char *dir, const uint8_t pepper[LORICA_PEPPER_BYTES],
+                            struct lorica_error *err) {
+    char path[LORICA_PATH_MAX], temporary[LORICA_PATH_MAX];
+    int rc = lorica_dir_join(path, dir, "pepper", err);
     if (!rc)
-        rc = join(temporary, dir, "pepper.new", err);
+        rc = lorica_dir_join(temporary, dir, "pepper.new", err);
     if (rc)
         return rc;
-    if (lorica_random_bytes(bytes, sizeof(bytes)))
-        return lorica_fail(err, LORICA_EIO, "%s: the system gives no random bytes", path);
     int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-    bool done = fd >= 0 && write(fd, bytes, sizeof(bytes)) == (ssize_t)sizeof(bytes) &&
+    bool done = fd >= 0 && write(fd, pepper, LORICA_PEPPER_BYTES) == (ssize_t)LORICA_PEPPER_BYTES &&
                 fsync(fd) == 0 && rename(temporary, path) == 0;
     int failure = errno;
     if (fd >= 0)
@@ -156,6 +154,17 @@ int lorica_dir_pepper_create(const char *dir, uint8_t ret[LORICA_PEPPER_BYTES],
     if (!done)
         return lorica_fail(err, failure == ENOSPC || failure == EDQUOT ? LORICA_ENOSPC : LORICA_EIO,
                            "%s: cannot be written: %s", path, strerror(failure));
-    memcpy(ret, bytes, sizeof(bytes));
     return lorica_dir_sync(dir, err);
+}
+
+int lorica_dir_pepper_create(const char *dir, uint8_t ret[LORICA_PEPPER_BYTES],
+                             struct lorica_error *err) {
+    uint8_t bytes[LORICA_PEPPER_BYTES];
+    if (lorica_random_bytes(bytes, sizeof(bytes)))
+        return lorica_fail(err, LORICA_EIO, "%s/pepper: the system gives no random bytes", dir);
+    int rc = lorica_dir_pepper_write(dir, bytes, err);
+    if (!rc)
+        memcpy(ret, bytes, sizeof(bytes));
+    explicit_bzero(bytes, sizeof(bytes));
+    return rc;
 }

@@ -48,6 +48,11 @@ int64_t lorica_now_ms(void);
 
 /* dir.c: the directory around the store. */
 
+#define LORICA_PATH_MAX 4096
+/** "dir/file"; LORICA_ELIMIT when it is too long. */
+int lorica_dir_join(char out[LORICA_PATH_MAX], const char *dir, const char *file,
+                    struct lorica_error *err) LORICA_MUSTCHECK;
+
 /** Name of a network file system by its statfs magic, or NULL for a local one. */
 const char *lorica_dir_remote(uint64_t magic);
 /** Makes DIR (its parent must exist) unless `read_only`, refuses network file systems, takes the
@@ -57,9 +62,12 @@ int lorica_dir_lock(const char *dir, bool read_only, int *ret_fd,
 /** Reads DIR/pepper; LORICA_ENOTFOUND without a sentence when there is none. */
 int lorica_dir_pepper_read(const char *dir, uint8_t ret[LORICA_PEPPER_BYTES],
                            struct lorica_error *err) LORICA_MUSTCHECK;
-/** Makes DIR/pepper, durably. */
+/** Makes DIR/pepper of random bytes, durably. */
 int lorica_dir_pepper_create(const char *dir, uint8_t ret[LORICA_PEPPER_BYTES],
                              struct lorica_error *err) LORICA_MUSTCHECK;
+/** Writes DIR/pepper, durably. */
+int lorica_dir_pepper_write(const char *dir, const uint8_t pepper[LORICA_PEPPER_BYTES],
+                            struct lorica_error *err) LORICA_MUSTCHECK;
 /** Makes DIR's entries durable. */
 int lorica_dir_sync(const char *dir, struct lorica_error *err) LORICA_MUSTCHECK;
 
@@ -106,6 +114,9 @@ int lorica_actor_check(const struct lorica_actor *actor, struct lorica_error *er
 /** Reads record `seq`. Its absence is damage: callers come with numbers that the store gave. */
 int lorica_audit_get(struct lorica_txn *txn, uint64_t seq, struct lorica_audit *ret,
                      struct lorica_error *err) LORICA_MUSTCHECK;
+/** Reads the end of the chain; all zero while it is empty. */
+int lorica_audit_last(struct lorica_txn *txn, struct lorica_audit *ret,
+                      struct lorica_error *err) LORICA_MUSTCHECK;
 /** Hash of a record that follows `previous`. */
 int lorica_audit_hash(const struct lorica_audit *audit, const struct lorica_digest *previous,
                       struct lorica_digest *ret) LORICA_MUSTCHECK;
