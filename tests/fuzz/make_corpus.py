@@ -261,6 +261,18 @@ NF4_TABLE = struct.pack("<16f", *map(float.fromhex, (
 ).split()))
 
 ARCHITECTURE = pair(b"general.architecture", STRING, string(b"llama"))
+def snapshot(*records, blobs=0, nbytes=0, layout=2, count=None):
+    """A backup's snapshot without the digest at its end, which the target adds."""
+    head = b"lorica snapshot\n" + struct.pack(">IIQQ", 1, layout, 5, 1) + bytes(64)
+    head += struct.pack(">QQQ", blobs, nbytes, len(records) if count is None else count) + bytes(32)
+    return head + b"".join(struct.pack(">BHI", table, len(key), len(value)) + key + value
+                           for table, key, value in records) + b"\0"
+
+
+def stored_number(value):
+    return b"\1" + struct.pack(">Q", value)
+
+
 SEEDS = {
     "json": {
         "plain": b'{"a":[1,-0.5,1e-7,true,false,null,"\\u00e9\\ud83d\\ude00\\n"],"b":{}}',
@@ -466,6 +478,16 @@ SEEDS = {
         "no-answer": dump({"messages": [{"role": "user", "content": "a"}]}), "broken": b"{\"prompt\":",
         "utf8": b"\xff\n", "blank": b"\n \n",
         "array": b"[]", "content": dump({"messages": [{"role": "assistant", "content": [1]}]}), "nul": b"{}\0",
+    },
+    "snapshot": {
+        "empty": snapshot(), "count": snapshot(count=7), "newer": snapshot(layout=9),
+        "names": snapshot((2, b"cardiology", stored_number(1)), (2, b"emergency", stored_number(2))),
+        "order": snapshot((2, b"b", stored_number(1)), (2, b"a", stored_number(2))),
+        "blob": snapshot((10, bytes(32), stored_number(5)), blobs=1, nbytes=5),
+        "blob-sum": snapshot((10, bytes(32), stored_number(5)), blobs=1, nbytes=6),
+        "blob-size": snapshot((10, bytes(31), stored_number(1 << 40)), blobs=1, nbytes=5),
+        "chunk": snapshot((11, bytes(36), b"x")), "table": snapshot((200, b"k", b"v")),
+        "long": snapshot((2, b"k" * 600, b"v")), "cut": snapshot()[:100],
     },
     "record": {
         **{f"zeros-{kind}": bytes([kind]) + bytes(300) for kind in range(4)},
