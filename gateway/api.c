@@ -26,6 +26,12 @@ void lorica_api_write_version(struct lorica_jsonw *w, const char *key,
     lorica_jsonw_string(w, "message", version->message);
     lorica_jsonw_integer(w, "config_bytes", (int64_t)version->config_nbytes);
     lorica_jsonw_integer(w, "weights_bytes", (int64_t)version->weights_nbytes);
+    if (version->deleted_ms)
+        lorica_jsonw_integer(w, "deleted", version->deleted_ms / 1000);
+    else
+        lorica_jsonw_null(w, "deleted");
+    lorica_jsonw_string(w, "deleted_by", version->deleted_ms ? version->deleted_by : NULL);
+    lorica_jsonw_bool(w, "swept", version->swept);
     lorica_jsonw_end_object(w);
 }
 

@@ -5,7 +5,9 @@
  * adapter version
  *   {"object":"adapter.version","name","version","digest","config_digest","weights_digest",
  *    "base_digest","base_stated":bool,"rank","created","created_by","message",
- *    "config_bytes","weights_bytes"}
+ *    "config_bytes","weights_bytes","deleted":seconds or null,"deleted_by":name or null,
+ *    "swept":bool}
+ *   deleted: it answers no more; swept: and its content is gone for good
  * channel
  *   {"object":"adapter.channel","name","channel","version","epoch","moved","moved_by"}
  *   version 0: points nowhere (epoch 0: never moved; moved 0, moved_by "")
@@ -19,6 +21,8 @@
  *   {"object":"adapter.policy","name","channel","epoch","changed","changed_by",
  *    "policy":{"approvals","min_role","max_rank","max_bytes","eval_set","max_worse"}}
  *   epoch 0: never set; 0, "infer" and null demand nothing
+ * retention of an adapter
+ *   {"object":"adapter.retention","name","days","default":bool}
  * approval
  *   {"object":"adapter.approval","name","channel","version","epoch","given","given_by","message"}
  * split of an adapter
@@ -42,6 +46,11 @@
  * GET    /v1/adapters/{name}                           adapter
  * GET    /v1/adapters/{name}/versions                  list of version, ascending
  * GET    /v1/adapters/{name}/versions/{v}              version
+ * DELETE /v1/adapters/{name}/versions/{v}              {"reason"?} -> version, deleted; 409 while a
+ *                                                      channel or split holds it
+ * POST   /v1/adapters/{name}/versions/{v}/undelete     {"reason"?} -> version
+ * GET    /v1/adapters/{name}/retention                 retention
+ * PUT    /v1/adapters/{name}/retention                 {"days":30,"reason"?} -> retention
  * GET    /v1/adapters/{name}/versions/{v}/adapter_config.json, .../adapter_model.safetensors
  * POST   /v1/adapters/{name}/versions                  multipart -> 201 or 200 (existing): version
  *        parts: config, weights, and optional manifest, channel, message

@@ -31,6 +31,8 @@ extern const struct lorica_cmd lorica_cmd_base[], lorica_cmd_adapter[], lorica_c
 extern const size_t lorica_cmd_base_count, lorica_cmd_adapter_count, lorica_cmd_key_count;
 extern const struct lorica_cmd lorica_cmd_policy[];
 extern const size_t lorica_cmd_policy_count;
+extern const struct lorica_cmd lorica_cmd_retire[];
+extern const size_t lorica_cmd_retire_count;
 extern const struct lorica_cmd lorica_cmd_split;
 extern const struct lorica_cmd lorica_cmd_serve, lorica_cmd_train, lorica_cmd_chat,
     lorica_cmd_bench;

@@ -116,6 +116,18 @@ static void print_version(const struct lorica_json *version) {
         lorica_print_plain(stdout, *text ? text : "-", *text ? strlen(text) : 1);
         (void)putchar('\n');
     }
+    if (lorica_member_number(version, "deleted") == 0)
+        return;
+    lorica_time_format(lorica_member_number(version, "deleted"), created);
+    (void)printf("%-16s%s\n%-16s%s\n%-16s%s\n", "deleted", created, "deleted_by",
+                 lorica_member_text(version, "deleted_by"), "content",
+                 lorica_json_is_true(lorica_json_get(version, "swept")) ? "swept" : "kept");
+}
+
+static const char *state_of(const struct lorica_json *version) {
+    if (lorica_json_is_true(lorica_json_get(version, "swept")))
+        return "swept";
+    return lorica_member_number(version, "deleted") > 0 ? "deleted" : "live";
 }
 
 static void version_row(struct lorica_table *table, const struct lorica_json *item) {
@@ -124,13 +136,14 @@ static void version_row(struct lorica_table *table, const struct lorica_json *it
     lorica_table_text(table, lorica_member_text(item, "created_by"));
     lorica_table_number(table, lorica_member_number(item, "rank"));
     lorica_table_format(table, "%.19s", lorica_member_text(item, "digest"));
+    lorica_table_text(table, state_of(item));
     lorica_table_text(table, lorica_member_text(item, "message"));
 }
 
 /* Shows a name: where its channels point, and its versions. */
 static int show_name(struct lorica_client *client, const char *name, bool json) {
-    static const char *const headings[] = {"VERSION", "CREATED", "BY", "RANK",
-                                           "DIGEST",  "MESSAGE", NULL};
+    static const char *const headings[] = {"VERSION", "CREATED", "BY",      "RANK",
+                                           "DIGEST",  "STATE",   "MESSAGE", NULL};
     char path[PATH_BYTES];
     struct lorica_json *adapter = NULL;
     struct lorica_error err = {0};

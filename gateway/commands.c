@@ -17,6 +17,7 @@ static const struct {
     {lorica_cmd_base, &lorica_cmd_base_count},
     {lorica_cmd_key, &lorica_cmd_key_count},
     {lorica_cmd_adapter, &lorica_cmd_adapter_count},
+    {lorica_cmd_retire, &lorica_cmd_retire_count},
     {lorica_cmd_policy, &lorica_cmd_policy_count},
     {&lorica_cmd_split, &one},
     {&lorica_cmd_train, &one},

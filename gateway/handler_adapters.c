@@ -21,9 +21,7 @@ static int fail_err(struct lorica_request *request, int rc, const struct lorica_
     return lorica_request_fail(request, rc, NULL, NULL, "%s", err->text);
 }
 
-/* A version number of the path: digits only. */
-static int path_version(struct lorica_request *request, struct lorica_version *ret) {
-    struct lorica_error err = {0};
+int lorica_handler_version_number(struct lorica_request *request, uint64_t *ret) {
     const char *text = request->match.params[1];
     char *end = NULL;
     const bool digits = text[0] >= '1' && text[0] <= '9' && strlen(text) < 19;
@@ -31,8 +29,31 @@ static int path_version(struct lorica_request *request, struct lorica_version *r
     if (!digits || *end != '\0')
         return lorica_request_fail(request, LORICA_ENOTFOUND, NULL, NULL,
                                    "\"%.40s\" is no version number", text);
-    const int rc =
-        lorica_registry_version(registry_of(request), request->match.params[0], number, ret, &err);
+    *ret = number;
+    return 0;
+}
+
+static int path_version(struct lorica_request *request, struct lorica_version *ret) {
+    struct lorica_error err = {0};
+    uint64_t number = 0;
+    int rc = lorica_handler_version_number(request, &number);
+    if (rc != 0)
+        return rc;
+    rc = lorica_registry_version(registry_of(request), request->match.params[0], number, ret, &err);
+    return rc == 0 ? 0 : fail_err(request, rc, &err);
+}
+
+/* One whose content may be had: it is not deleted. */
+static int path_live_version(struct lorica_request *request, struct lorica_version *ret) {
+    char reference[LORICA_NAME_MAX + 32];
+    struct lorica_error err = {0};
+    int rc = path_version(request, ret);
+    if (rc != 0 || ret->deleted_ms == 0)
+        return rc;
+    (void)snprintf(reference, sizeof(reference), "%s@%llu", ret->name,
+                   (unsigned long long)ret->version);
+    rc =
+        lorica_registry_resolve(registry_of(request), reference, ret, &err); /* says who and when */
     return rc == 0 ? 0 : fail_err(request, rc, &err);
 }
 
@@ -149,7 +170,7 @@ int lorica_handle_version_config(struct lorica_request *request) {
     struct lorica_error err = {0};
     char *text = NULL;
     size_t len = 0;
-    int rc = path_version(request, &version);
+    int rc = path_live_version(request, &version);
     if (rc != 0)
         return rc;
     rc = lorica_registry_config(registry_of(request), &version, &text, &len, &err);
@@ -164,7 +185,7 @@ int lorica_handle_version_config(struct lorica_request *request) {
 int lorica_handle_version_weights(struct lorica_request *request) {
     struct lorica_version version;
     struct lorica_error err = {0};
-    int rc = path_version(request, &version);
+    int rc = path_live_version(request, &version);
     if (rc != 0)
         return rc;
     rc = lorica_registry_weights(registry_of(request), &version, &request->response.blob,

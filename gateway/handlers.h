@@ -42,6 +42,12 @@ int lorica_handle_split(struct lorica_request *request);
 int lorica_handle_split_set(struct lorica_request *request);
 int lorica_handle_split_end(struct lorica_request *request);
 
+/* Versions out of service. */
+int lorica_handle_delete(struct lorica_request *request);
+int lorica_handle_undelete(struct lorica_request *request);
+int lorica_handle_retention(struct lorica_request *request);
+int lorica_handle_retention_set(struct lorica_request *request);
+
 int lorica_handle_history(struct lorica_request *request);
 int lorica_handle_audit(struct lorica_request *request);
 
@@ -55,6 +61,8 @@ int lorica_handle_key_revoke(struct lorica_request *request);
 int lorica_handler_known_adapter(struct lorica_request *request) LORICA_MUSTCHECK;
 /** And the second may be that of a channel. */
 int lorica_handler_known_channel(struct lorica_request *request) LORICA_MUSTCHECK;
+/** The second part of the path is the number of a version. */
+int lorica_handler_version_number(struct lorica_request *request, uint64_t *ret) LORICA_MUSTCHECK;
 /** The epoch in If-Match: one strong entity tag. */
 int lorica_handler_epoch(struct lorica_request *request, uint64_t *ret) LORICA_MUSTCHECK;
 /** An optional text member of a body, at most LORICA_MESSAGE_MAX bytes; *ret, borrowed from the

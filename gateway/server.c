@@ -134,6 +134,8 @@ int lorica_server_init(struct lorica_server *server, const struct lorica_server_
             rc = lorica_split_watcher_create(server, &server->splits, err);
         if (rc == 0)
             rc = listen_on(server, err);
+        if (rc == 0 && (rc = lorica_sweeper_start(&server->sweeper, server)) != 0)
+            rc = lorica_uv_fail(err, rc, "the sweep");
     }
     if (rc != 0)
         lorica_server_finish(server);

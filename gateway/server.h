@@ -11,6 +11,7 @@
 #include "gateway/log.h"
 #include "gateway/metrics.h"
 #include "gateway/split_watch.h"
+#include "gateway/sweeper.h"
 #include "gateway/tls.h"
 #include "gateway/writer.h"
 #include "registry/registry.h"
@@ -54,6 +55,7 @@ struct lorica_server {
     size_t request_count; /**< that live, with or without a client */
     size_t upload_serial; /**< makes names in the spool directory */
     struct lorica_writer *writer;
+    struct lorica_sweeper sweeper;
     struct lorica_hub *hub; /**< engine events on their way to the loop */
     struct lorica_split_watcher *splits;
     struct lorica_metrics metrics;
