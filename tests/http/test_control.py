@@ -2,6 +2,7 @@
 """The control plane: publish, promote, roll back, history, downloads, keys, roles."""
 import hashlib
 import json
+import time
 import ssl
 
 import numpy as np
@@ -276,6 +277,9 @@ def test_a_large_upload_leaves_nothing_behind_when_it_is_refused(server, api):
     spool = server.lorica.data / "spool"
     answer = api.publish("large", write_large(server.lorica.data.parent / "large"))
     assert answer.status == 400, answer.body
+    end = time.monotonic() + 30  # the file goes after the answer
+    while list(spool.iterdir()) and time.monotonic() < end:
+        time.sleep(0.05)
     assert list(spool.iterdir()) == []
 
 
