@@ -6,9 +6,14 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "gateway/client_cmd.h"
 #include "gateway/cmd.h"
 #include "gateway/files.h"
 #include "registry/registry.h"
+
+#define MANIFEST_MAX                                                                               \
+    ((size_t)4 << 20) /* 1 MiB as published; it may be longer when written anew                    \
+                       */
 
 static bool is_directory(const char *path) {
     struct stat st;
@@ -29,9 +34,9 @@ static int write_part(const char *dir, const char *name, const void *bytes, size
 static int copy_out(struct lorica_registry *registry, const char *word, const char *dir,
                     struct lorica_error *err) {
     struct lorica_version version;
-    char *config = NULL;
+    char *config = NULL, *manifest = NULL;
     void *weights = NULL;
-    size_t config_len = 0, weights_len = 0;
+    size_t config_len = 0, weights_len = 0, manifest_len = 0;
     int rc = lorica_registry_resolve(registry, word, &version, err);
     if (rc == 0)
         rc = lorica_registry_config(registry, &version, &config, &config_len, err);
@@ -41,8 +46,13 @@ static int copy_out(struct lorica_registry *registry, const char *word, const ch
         rc = write_part(dir, "adapter_config.json", config, config_len, err);
     if (rc == 0)
         rc = write_part(dir, "adapter_model.safetensors", weights, weights_len, err);
+    if (rc == 0 && version.manifest_nbytes > 0)
+        rc = lorica_registry_manifest(registry, &version, &manifest, &manifest_len, err);
+    if (rc == 0 && manifest)
+        rc = write_part(dir, "manifest.json", manifest, manifest_len, err);
     free(config);
     free(weights);
+    free(manifest);
     return rc;
 }
 
@@ -71,6 +81,31 @@ static int from_files(const char *data, const char *word, const char *dir, bool 
     return *ret_elsewhere ? 0 : rc;
 }
 
+/* The manifest of a version, where it has one. */
+static int fetch_manifest(struct lorica_client *client, const struct lorica_json *version,
+                          const char *dir, struct lorica_error *err) {
+    struct lorica_json *manifest = NULL;
+    struct lorica_buf text;
+    char path[LORICA_NAME_MAX + 64];
+    if (lorica_member_number(version, "manifest_bytes") == 0)
+        return 0;
+    (void)snprintf(path, sizeof(path), "/v1/adapters/%s/versions/%lld/manifest.json",
+                   lorica_member_text(version, "name"),
+                   (long long)lorica_member_number(version, "version"));
+    const struct lorica_client_request request = {.path = path};
+    int rc = lorica_client_call(client, &request, NULL, &manifest, err);
+    if (rc != 0)
+        return rc;
+    lorica_buf_init(&text, MANIFEST_MAX);
+    if (lorica_json_write(&text, manifest) != 0)
+        rc = lorica_fail(err, LORICA_ENOMEM, "the manifest is too long");
+    if (rc == 0)
+        rc = write_part(dir, "manifest.json", text.data, text.len, err);
+    lorica_buf_finish(&text);
+    lorica_json_destroy(manifest);
+    return rc;
+}
+
 static int from_server(const struct lorica_client_options *where, const char *word, const char *dir,
                        struct lorica_error *err) {
     struct lorica_client *client = NULL;
@@ -80,6 +115,8 @@ static int from_server(const struct lorica_client_options *where, const char *wo
         rc = lorica_client_resolve(client, word, &version, err);
     if (rc == 0)
         rc = lorica_client_export(client, version, dir, err);
+    if (rc == 0)
+        rc = fetch_manifest(client, version, dir, err);
     lorica_json_destroy(version);
     lorica_client_destroy(client);
     return rc;

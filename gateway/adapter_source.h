@@ -9,7 +9,8 @@
 #include "gateway/client.h"
 #include "proto/err.h"
 
-/** An adapter as a directory with adapter_config.json and adapter_model.safetensors. */
+/** An adapter as a directory with adapter_config.json and adapter_model.safetensors, and, where it
+ * has one, manifest.json. */
 struct lorica_adapter_source {
     char *dir;      /**< owned */
     bool temporary; /**< private: the directory goes with the struct */

@@ -26,6 +26,7 @@ void lorica_api_write_version(struct lorica_jsonw *w, const char *key,
     lorica_jsonw_string(w, "message", version->message);
     lorica_jsonw_integer(w, "config_bytes", (int64_t)version->config_nbytes);
     lorica_jsonw_integer(w, "weights_bytes", (int64_t)version->weights_nbytes);
+    lorica_jsonw_integer(w, "manifest_bytes", (int64_t)version->manifest_nbytes);
     if (version->deleted_ms)
         lorica_jsonw_integer(w, "deleted", version->deleted_ms / 1000);
     else

@@ -5,10 +5,8 @@
  * adapter version
  *   {"object":"adapter.version","name","version","digest","config_digest","weights_digest",
  *    "base_digest","base_stated":bool,"rank","created","created_by","message",
- *    "config_bytes","weights_bytes","deleted":seconds or null,"deleted_by":name or null,
- *    "swept":bool}
- *   deleted: it answers no more; swept: and its content is gone for good
- * channel
+ *    "config_bytes","weights_bytes","manifest_bytes","deleted":seconds or null,"deleted_by":name or
+ * null, "swept":bool} deleted: it answers no more; swept: and its content is gone for good channel
  *   {"object":"adapter.channel","name","channel","version","epoch","moved","moved_by"}
  *   version 0: points nowhere (epoch 0: never moved; moved 0, moved_by "")
  * adapter
@@ -51,7 +49,8 @@
  * POST   /v1/adapters/{name}/versions/{v}/undelete     {"reason"?} -> version
  * GET    /v1/adapters/{name}/retention                 retention
  * PUT    /v1/adapters/{name}/retention                 {"days":30,"reason"?} -> retention
- * GET    /v1/adapters/{name}/versions/{v}/adapter_config.json, .../adapter_model.safetensors
+ * GET    /v1/adapters/{name}/versions/{v}/adapter_config.json, .../adapter_model.safetensors,
+ *                                                      .../manifest.json (404 where it has none)
  * POST   /v1/adapters/{name}/versions                  multipart -> 201 or 200 (existing): version
  *        parts: config, weights, and optional manifest, channel, message
  * GET    /v1/adapters/{name}/channels                  list of channel

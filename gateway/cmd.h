@@ -34,6 +34,7 @@ extern const size_t lorica_cmd_policy_count;
 extern const struct lorica_cmd lorica_cmd_retire[];
 extern const size_t lorica_cmd_retire_count;
 extern const struct lorica_cmd lorica_cmd_split;
+extern const struct lorica_cmd lorica_cmd_diff;
 extern const struct lorica_cmd lorica_cmd_serve, lorica_cmd_train, lorica_cmd_chat,
     lorica_cmd_bench;
 extern const struct lorica_cmd lorica_cmd_eval[];

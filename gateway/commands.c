@@ -20,6 +20,7 @@ static const struct {
     {lorica_cmd_retire, &lorica_cmd_retire_count},
     {lorica_cmd_policy, &lorica_cmd_policy_count},
     {&lorica_cmd_split, &one},
+    {&lorica_cmd_diff, &one},
     {&lorica_cmd_train, &one},
     {&lorica_cmd_serve, &one},
     {&lorica_cmd_chat, &one},

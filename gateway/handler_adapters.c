@@ -196,6 +196,23 @@ int lorica_handle_version_weights(struct lorica_request *request) {
     return 0;
 }
 
+int lorica_handle_version_manifest(struct lorica_request *request) {
+    struct lorica_version version;
+    struct lorica_error err = {0};
+    char *text = NULL;
+    size_t len = 0;
+    int rc = path_live_version(request, &version);
+    if (rc != 0)
+        return rc;
+    rc = lorica_registry_manifest(registry_of(request), &version, &text, &len, &err);
+    if (rc != 0)
+        return fail_err(request, rc, &err);
+    request->response.blob = text;
+    request->response.blob_len = len;
+    describe_download(request, "application/json", &version.manifest_digest);
+    return 0;
+}
+
 int lorica_handler_known_adapter(struct lorica_request *request) {
     struct lorica_error err = {0};
     uint64_t latest = 0;

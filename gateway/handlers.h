@@ -22,6 +22,7 @@ int lorica_handle_versions(struct lorica_request *request);
 int lorica_handle_version(struct lorica_request *request);
 int lorica_handle_version_config(struct lorica_request *request);
 int lorica_handle_version_weights(struct lorica_request *request);
+int lorica_handle_version_manifest(struct lorica_request *request);
 int lorica_handle_channels(struct lorica_request *request);
 int lorica_handle_channel(struct lorica_request *request);
 

@@ -42,6 +42,8 @@ static const struct lorica_route routes[] = {
      .run = lorica_handle_version_config},
     {GET, "/v1/adapters/{}/versions/{}/adapter_model.safetensors", PUBLISH, WORKER,
      .run = lorica_handle_version_weights},
+    {GET, "/v1/adapters/{}/versions/{}/manifest.json", PUBLISH, WORKER,
+     .run = lorica_handle_version_manifest},
     {GET, "/v1/adapters/{}/channels", PUBLISH, WORKER, .run = lorica_handle_channels},
     {GET, "/v1/adapters/{}/channels/{}", PUBLISH, WORKER, .run = lorica_handle_channel},
     {PUT, "/v1/adapters/{}/channels/{}", OPS, JSON, WRITER, .run = lorica_handle_promote},
