@@ -10,7 +10,9 @@
  *   {"object":"adapter.channel","name","channel","version","epoch","moved","moved_by"}
  *   version 0: points nowhere (epoch 0: never moved; moved 0, moved_by "")
  * adapter
- *   {"object":"adapter","name","latest","channels":[channel...]}
+ *   {"object":"adapter","name","latest","channels":[channel...],"retention_days",
+ *    "deleted":[number...]}
+ *   deleted: the versions that can be taken back
  * audit record
  *   {"object":"audit","seq","kind","time","actor","name","channel","version","previous","digest",
  *    "message","detail"?,"hash"}
@@ -45,7 +47,8 @@
  * GET    /v1/adapters/{name}/versions                  list of version, ascending
  * GET    /v1/adapters/{name}/versions/{v}              version
  * DELETE /v1/adapters/{name}/versions/{v}              {"reason"?} -> version, deleted; 409 while a
- *                                                      channel or split holds it
+ *                                                      channel or split holds it, or a request
+ *                                                      under way is answered with it
  * POST   /v1/adapters/{name}/versions/{v}/undelete     {"reason"?} -> version
  * GET    /v1/adapters/{name}/retention                 retention
  * PUT    /v1/adapters/{name}/retention                 {"days":30,"reason"?} -> retention
@@ -74,6 +77,9 @@
  *                                                      steps of 0.01; otherwise 300 s, 50
  *                                                      requests, 2 percent, 1.5
  * DELETE /v1/adapters/{name}/split                     {"reason"?} with If-Match -> split
+ * POST   /v1/sweep                                     one step: {"object":"sweep","versions",
+ *                                                      "contents","bytes","has_more"}; repeat while
+ *                                                      has_more
  * GET    /v1/adapters/{name}/history                   list of audit    ?after=SEQ&limit=N
  * GET    /v1/audit                                     list of audit    ?after=SEQ&limit=N
  * POST   /v1/keys                                      {"name","role","adapters":[...]?} -> 201 key

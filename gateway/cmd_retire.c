@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT
- * lorica adapter delete, undelete, retention: versions out of service, through the server's API. */
+ * lorica adapter delete, undelete, retention, sweep: versions out of service, through the server's
+ * API. */
+#include <inttypes.h>
 #include <string.h>
 
 #include "gateway/client_cmd.h"
 #include "gateway/cmd.h"
 #include "registry/retire.h"
 
-enum { DELETE, UNDELETE, RETENTION };
+enum { DELETE, UNDELETE, RETENTION, SWEEP };
 
 #define COMMAND(which) (&lorica_cmd_retire[which])
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -134,20 +136,65 @@ static int retention(int argc, char **argv) {
     return rc;
 }
 
+/* Steps until nothing is left; adds up what they removed. */
+static int sweep_all(struct lorica_client *client, struct lorica_sweep *sum,
+                     struct lorica_error *err) {
+    const struct lorica_client_request request = {.method = "POST", .path = "/v1/sweep"};
+    bool more = true;
+    while (more) {
+        struct lorica_json *step = NULL;
+        const int rc = lorica_client_call(client, &request, NULL, &step, err);
+        if (rc != 0)
+            return rc;
+        sum->versions += (uint64_t)lorica_member_number(step, "versions");
+        sum->contents += (uint64_t)lorica_member_number(step, "contents");
+        sum->bytes += (uint64_t)lorica_member_number(step, "bytes");
+        more = lorica_json_is_true(lorica_json_get(step, "has_more"));
+        lorica_json_destroy(step);
+    }
+    return 0;
+}
+
+static int sweep(int argc, char **argv) {
+    struct lorica_client_options where = {0};
+    bool json = false;
+    const struct lorica_option options[] = {{.name = "json", .flag = &json},
+                                            LORICA_CLIENT_OPTIONS(where)};
+    struct lorica_client *client = NULL;
+    struct lorica_sweep sum = {0};
+    struct lorica_error err = {0};
+    if (lorica_cmd_options(COMMAND(SWEEP), argc, argv, options, COUNT(options), 0, 0) < 0)
+        return LORICA_EXIT_USAGE;
+    if (!lorica_client_open(&where, &client))
+        return LORICA_EXIT_FAILED;
+    const int rc = sweep_all(client, &sum, &err);
+    lorica_client_destroy(client);
+    if (rc != 0)
+        return lorica_cmd_fail(&err);
+    (void)printf(json ? "{\"object\":\"sweep\",\"versions\":%" PRIu64 ",\"contents\":%" PRIu64
+                        ",\"bytes\":%" PRIu64 "}\n"
+                      : "%" PRIu64 " versions are swept: %" PRIu64 " pieces of content, %" PRIu64
+                        " bytes\n",
+                 sum.versions, sum.contents, sum.bytes);
+    return LORICA_EXIT_OK;
+}
+
 #define REASON_HELP "--reason T\twhy, for the history\n"
 #define JSON_HELP "--json\tprint the server's object as JSON\n"
 
 const struct lorica_cmd lorica_cmd_retire[] = {
-    [DELETE] = {.name = "adapter delete",
-                .synopsis = "NAME@V [--reason T] [--json] " LORICA_CLIENT_SYNOPSIS,
-                .summary = "take a version out of service",
-                .help = "NAME@V\tthe version; refused while a channel points to it or a split "
-                        "sends requests to it\n" REASON_HELP JSON_HELP LORICA_CLIENT_HELP
-                        "Its number is never given again. What is being answered with it is "
-                        "answered to the end. The content stays until the adapter's retention is "
-                        "over (adapter retention), and adapter undelete takes the version back "
-                        "until then. What the history says of it stays for ever.\n",
-                .run = delete_version},
+    [DELETE] =
+        {.name = "adapter delete",
+         .synopsis = "NAME@V [--reason T] [--json] " LORICA_CLIENT_SYNOPSIS,
+         .summary = "take a version out of service",
+         .help =
+             "NAME@V\tthe version; refused while a channel points to it, a split sends "
+             "requests to it, or a request under way is answered with it\n" REASON_HELP JSON_HELP
+                 LORICA_CLIENT_HELP
+             "Its number is never given again. The content stays until the adapter's retention is "
+             "over (adapter retention), and adapter undelete takes the version back "
+             "until then. What the history says of it stays for ever.\n",
+         .run = delete_version},
     [UNDELETE] = {.name = "adapter undelete",
                   .synopsis = "NAME@V [--reason T] [--json] " LORICA_CLIENT_SYNOPSIS,
                   .summary = "take a deleted version back",
@@ -164,5 +211,12 @@ const struct lorica_cmd lorica_cmd_retire[] = {
                                JSON_HELP LORICA_CLIENT_HELP
                            "The server sweeps when it starts and once an hour.\n",
                    .run = retention},
+    [SWEEP] = {.name = "adapter sweep",
+               .synopsis = "[--json] " LORICA_CLIENT_SYNOPSIS,
+               .summary = "remove the content of deleted versions whose retention is over",
+               .help = "--json\tprint what was removed as JSON\n" LORICA_CLIENT_HELP
+                       "What the server does when it starts and once an hour. It takes a key with "
+                       "the role admin.\n",
+               .run = sweep},
 };
 const size_t lorica_cmd_retire_count = COUNT(lorica_cmd_retire);

@@ -70,6 +70,7 @@ static void finish(struct lorica_request *request) {
     }
     free_events(g);
     (void)lorica_adapter_unref(g->adapter);
+    lorica_pins_release(&request->server->pins, &g->pin);
     lorica_openai_finish(&g->options);
     free(g->prompt.ids);
     free(g);

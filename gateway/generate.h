@@ -11,6 +11,7 @@
 #include <uv.h>
 
 #include "gateway/models.h"
+#include "gateway/pins.h"
 #include "gateway/request.h"
 #include "proto/openai.h"
 #include "proto/openai_write.h"
@@ -42,6 +43,7 @@ struct lorica_generation {
     struct lorica_request *request;
     struct lorica_openai_request options;
     struct lorica_model model;
+    struct lorica_pin pin;          /**< on model.version, to the end */
     struct lorica_adapter *adapter; /**< a reference; NULL: the base */
     struct lorica_tokens prompt;
     uint32_t max_tokens;

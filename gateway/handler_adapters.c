@@ -10,6 +10,7 @@
 #include "gateway/listing.h"
 #include "gateway/server.h"
 #include "proto/http_fields.h"
+#include "registry/retire.h"
 
 static struct lorica_registry *registry_of(struct lorica_request *request) {
     return request->server->parts.registry;
@@ -57,12 +58,34 @@ static int path_live_version(struct lorica_request *request, struct lorica_versi
     return rc == 0 ? 0 : fail_err(request, rc, &err);
 }
 
+/* How long deleted content stays, and what can be taken back. */
+static int write_deleted(struct lorica_request *request, struct lorica_jsonw *w, const char *name) {
+    struct lorica_retention retention;
+    struct lorica_error err = {0};
+    uint64_t *numbers = NULL;
+    size_t count = 0;
+    int rc = lorica_registry_retention(registry_of(request), name, &retention, &err);
+    if (rc == 0)
+        rc = lorica_registry_deleted(registry_of(request), name, &numbers, &count, &err);
+    if (rc != 0)
+        return fail_err(request, rc, &err);
+    lorica_jsonw_integer(w, "retention_days", retention.days);
+    lorica_jsonw_array(w, "deleted");
+    for (size_t i = 0; i < count; i++)
+        lorica_jsonw_integer(w, NULL, (int64_t)numbers[i]);
+    lorica_jsonw_end_array(w);
+    free(numbers);
+    return 0;
+}
+
 static int write_adapter(struct lorica_request *request, struct lorica_jsonw *w, const char *name,
                          uint64_t latest) {
     struct lorica_channels channels = {0};
     struct lorica_error err = {0};
-    const int rc = lorica_channels_read(registry_of(request), name, &channels, &err);
-    if (rc == 0) {
+    int rc = lorica_channels_read(registry_of(request), name, &channels, &err);
+    if (rc != 0) {
+        rc = fail_err(request, rc, &err);
+    } else {
         lorica_jsonw_object(w, NULL);
         lorica_jsonw_string(w, "object", "adapter");
         lorica_jsonw_string(w, "name", name);
@@ -71,10 +94,11 @@ static int write_adapter(struct lorica_request *request, struct lorica_jsonw *w,
         for (size_t i = 0; i < channels.count; i++)
             lorica_api_write_channel(w, NULL, name, &channels.items[i]);
         lorica_jsonw_end_array(w);
+        rc = write_deleted(request, w, name);
         lorica_jsonw_end_object(w);
     }
     lorica_channels_finish(&channels);
-    return rc == 0 ? 0 : fail_err(request, rc, &err);
+    return rc;
 }
 
 #define PAGE 256 /* names read in one transaction */

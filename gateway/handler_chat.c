@@ -48,9 +48,14 @@ static int load_adapter(struct lorica_request *request, const struct lorica_vers
     return 0;
 }
 
-/* Which adapter answers is decided here, once; the reference holds to the end of the answer. */
+/* Which adapter answers is decided here, once; reference and pin hold to the end of the answer. */
 static int choose_adapter(struct lorica_request *request, struct lorica_generation *g) {
+    struct lorica_pins *pins = &request->server->pins;
+    lorica_pins_lock(pins);
     const int rc = lorica_model_resolve(request, g->options.model, g->options.user, &g->model);
+    if (rc == 0 && !g->model.is_base)
+        lorica_pins_hold(pins, &g->pin, &g->model.version);
+    lorica_pins_unlock(pins);
     if (rc != 0 || g->model.is_base)
         return rc;
     g->adapter =

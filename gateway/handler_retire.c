@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Versions out of service: delete, undelete, and how long deleted content stays. */
+ * Versions out of service: delete, undelete, how long deleted content stays, and its sweep. */
 #include <string.h>
 
 #include "gateway/api.h"
@@ -15,7 +15,7 @@ static int fail_err(struct lorica_request *request, int rc, const struct lorica_
     return lorica_request_fail(request, rc, NULL, NULL, "%s", err->text);
 }
 
-typedef int (*change_fn)(struct lorica_registry *registry, const char *name, uint64_t version,
+typedef int (*change_fn)(struct lorica_request *request, uint64_t version,
                          const struct lorica_actor *actor, struct lorica_version *ret,
                          struct lorica_error *err);
 
@@ -35,7 +35,7 @@ static int change_version(struct lorica_request *request, change_fn change) {
     if (rc == 0)
         rc = lorica_handler_text(request, root, "reason", &actor.message);
     if (rc == 0) {
-        rc = change(registry_of(request), request->match.params[0], number, &actor, &version, &err);
+        rc = change(request, number, &actor, &version, &err);
         if (rc != 0)
             rc = fail_err(request, rc, &err);
     }
@@ -47,12 +47,26 @@ static int change_version(struct lorica_request *request, change_fn change) {
     return 0;
 }
 
+static int delete_unpinned(struct lorica_request *request, uint64_t version,
+                           const struct lorica_actor *actor, struct lorica_version *ret,
+                           struct lorica_error *err) {
+    return lorica_pins_delete(&request->server->pins, registry_of(request),
+                              request->match.params[0], version, actor, ret, err);
+}
+
+static int take_back(struct lorica_request *request, uint64_t version,
+                     const struct lorica_actor *actor, struct lorica_version *ret,
+                     struct lorica_error *err) {
+    return lorica_registry_undelete(registry_of(request), request->match.params[0], version, actor,
+                                    ret, err);
+}
+
 int lorica_handle_delete(struct lorica_request *request) {
-    return change_version(request, lorica_registry_delete);
+    return change_version(request, delete_unpinned);
 }
 
 int lorica_handle_undelete(struct lorica_request *request) {
-    return change_version(request, lorica_registry_undelete);
+    return change_version(request, take_back);
 }
 
 int lorica_handle_retention(struct lorica_request *request) {
@@ -99,4 +113,28 @@ int lorica_handle_retention_set(struct lorica_request *request) {
     rc = set_retention(request, root);
     lorica_json_destroy(root);
     return rc;
+}
+
+int lorica_handle_sweep(struct lorica_request *request) {
+    const struct lorica_actor actor = {.key_name = request->key.name, .role = request->key.role};
+    struct lorica_sweep stats = {0};
+    struct lorica_error err = {0};
+    bool more = false;
+    if (request->key.glob_count > 0)
+        return lorica_request_fail(request, LORICA_EPERM, NULL, NULL,
+                                   "a sweep goes through all adapters; the key \"%s\" is for some",
+                                   request->key.name);
+    const int rc = lorica_registry_sweep_step(registry_of(request), lorica_sweeper_now_ms(), &actor,
+                                              &stats, &more, &err);
+    if (rc != 0)
+        return fail_err(request, rc, &err);
+    struct lorica_jsonw w = lorica_request_json(request, 200);
+    lorica_jsonw_object(&w, NULL);
+    lorica_jsonw_string(&w, "object", "sweep");
+    lorica_jsonw_integer(&w, "versions", (int64_t)stats.versions);
+    lorica_jsonw_integer(&w, "contents", (int64_t)stats.contents);
+    lorica_jsonw_integer(&w, "bytes", (int64_t)stats.bytes);
+    lorica_jsonw_bool(&w, "has_more", more);
+    lorica_jsonw_end_object(&w);
+    return 0;
 }

@@ -48,6 +48,8 @@ int lorica_handle_delete(struct lorica_request *request);
 int lorica_handle_undelete(struct lorica_request *request);
 int lorica_handle_retention(struct lorica_request *request);
 int lorica_handle_retention_set(struct lorica_request *request);
+/* One step of a sweep. */
+int lorica_handle_sweep(struct lorica_request *request);
 
 int lorica_handle_history(struct lorica_request *request);
 int lorica_handle_audit(struct lorica_request *request);

@@ -60,6 +60,7 @@ static const struct lorica_route routes[] = {
     {DELETE, "/v1/adapters/{}/split", OPS, JSON, WRITER, .run = lorica_handle_split_end},
     {GET, "/v1/adapters/{}/retention", PUBLISH, WORKER, .run = lorica_handle_retention},
     {PUT, "/v1/adapters/{}/retention", OPS, JSON, WRITER, .run = lorica_handle_retention_set},
+    {POST, "/v1/sweep", ADMIN, WRITER, .run = lorica_handle_sweep},
     {GET, "/v1/adapters/{}/history", PUBLISH, WORKER, .run = lorica_handle_history},
     {GET, "/v1/audit", OPS, WORKER, .run = lorica_handle_audit},
     {GET, "/v1/keys", ADMIN, WORKER, .run = lorica_handle_keys},

@@ -113,6 +113,7 @@ int lorica_server_init(struct lorica_server *server, const struct lorica_server_
                        struct lorica_error *err) {
     memset(server, 0, sizeof(*server));
     server->parts = *parts;
+    lorica_pins_init(&server->pins);
     int rc = uv_loop_init(&server->loop);
     if (rc != 0)
         return lorica_uv_fail(err, rc, "the event loop");
@@ -156,6 +157,7 @@ void lorica_server_finish(struct lorica_server *server) {
     uv_walk(&server->loop, on_left, NULL);
     (void)uv_run(&server->loop, UV_RUN_DEFAULT);
     (void)uv_loop_close(&server->loop);
+    lorica_pins_finish(&server->pins);
     lorica_split_watcher_destroy(server->splits);
     server->splits = NULL;
 }

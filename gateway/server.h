@@ -10,6 +10,7 @@
 #include "gateway/generate.h"
 #include "gateway/log.h"
 #include "gateway/metrics.h"
+#include "gateway/pins.h"
 #include "gateway/split_watch.h"
 #include "gateway/sweeper.h"
 #include "gateway/tls.h"
@@ -58,6 +59,7 @@ struct lorica_server {
     struct lorica_sweeper sweeper;
     struct lorica_hub *hub; /**< engine events on their way to the loop */
     struct lorica_split_watcher *splits;
+    struct lorica_pins pins;
     struct lorica_metrics metrics;
     uint64_t started_ms;
     char base_digest[LORICA_DIGEST_TEXT];

@@ -16,7 +16,7 @@ static struct lorica_sweeper *sweeper_of(struct lorica_writer_job *job) {
     return (struct lorica_sweeper *)(void *)((char *)job - offsetof(struct lorica_sweeper, job));
 }
 
-static int64_t now_ms(void) {
+int64_t lorica_sweeper_now_ms(void) {
     struct timespec now;
     (void)clock_gettime(CLOCK_REALTIME, &now);
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
@@ -27,8 +27,8 @@ static void run_step(struct lorica_writer_job *job) {
                                               .message = "its retention is over"};
     struct lorica_sweeper *s = sweeper_of(job);
     s->more = false;
-    s->rc = lorica_registry_sweep_step(s->server->parts.registry, now_ms(), &actor, &s->stats,
-                                       &s->more, &s->err);
+    s->rc = lorica_registry_sweep_step(s->server->parts.registry, lorica_sweeper_now_ms(), &actor,
+                                       &s->stats, &s->more, &s->err);
 }
 
 static void wait_for(struct lorica_sweeper *s, uint64_t ms) {

@@ -23,6 +23,9 @@ struct lorica_sweeper {
     struct lorica_error err;
 };
 
+/** Unix time in milliseconds: what a sweep compares with. */
+int64_t lorica_sweeper_now_ms(void);
+
 /** Starts; part of the server, whose writer and loop it uses. When the server finishes, the writer
  * ends its last job and the timer is closed with the other handles. 0 or a libuv error. */
 int lorica_sweeper_start(struct lorica_sweeper *sweeper, struct lorica_server *server);

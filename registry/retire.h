@@ -19,8 +19,7 @@
  * version that is not there or was deleted before (the sentence says when and by whom).
  * LORICA_ECONFLICT, naming the holder, while a channel points to it or a split sends requests to
  * it. That channels were once there and may come back by rollback holds nothing: see
- * lorica_registry_rollback. Who answers a request with it already does so from memory, to the end.
- */
+ * lorica_registry_rollback. Who answers requests with versions refuses while one is under way. */
 int lorica_registry_delete(struct lorica_registry *registry, const char *name, uint64_t version,
                            const struct lorica_actor *actor, struct lorica_version *ret_tombstone,
                            struct lorica_error *err) LORICA_MUSTCHECK;

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Versions out of service: delete, undelete, retention and sweep, over HTTP and the command line."""
+import json
+import threading
 import time
 
 import pytest
@@ -162,6 +164,113 @@ def test_roles(api, dirs):
     assert ops.get(f"{ADAPTERS}/nobody/retention").status == 404
 
 
+def sweep(api):
+    """Steps until nothing is left; the sums."""
+    sums = {"versions": 0, "contents": 0, "bytes": 0}
+    more = True
+    while more:
+        answer = api.post("/v1/sweep")
+        assert answer.status == 200, answer.body
+        sums = {key: sums[key] + answer.json[key] for key in sums}
+        more = answer.json["has_more"]
+    return sums
+
+
+def test_a_sweep_takes_the_content_and_leaves_the_record(api, dirs):
+    made = api.publish_new("swept", dirs(21))
+    api.publish_new("swept", dirs(22), channel="stable")
+    assert delete(api, "swept", 1).status == 200
+    shown = api.get(f"{ADAPTERS}/swept").json
+    assert (shown["deleted"], shown["retention_days"]) == ([1], 7)
+    assert sweep(api)["versions"] == 0  # seven days are not over
+    assert api("PUT", f"{ADAPTERS}/swept/retention", {"days": 0}).status == 200
+    done = sweep(api)
+    assert done["versions"] == 1 and done["bytes"] >= made["weights_bytes"]
+    record = api.get(version("swept", 1)).json
+    assert record["swept"] is True and record["digest"] == made["digest"]
+    shown = api.get(f"{ADAPTERS}/swept").json
+    assert (shown["deleted"], shown["retention_days"]) == ([], 0)
+    refused = undelete(api, "swept", 1)
+    assert refused.status == 409 and "has been swept" in refused.error["message"]
+    again = api.publish_new("swept", dirs(21))
+    assert (again["version"], again["digest"]) == (3, made["digest"])
+    assert api.complete("swept@3").status == 200 and api.complete("swept").status == 200
+    assert kinds(api, "swept").count("sweep") == 1
+
+
+def test_a_sweep_takes_an_admin_of_all_adapters(api, dirs):
+    ops = api.make_key("sweep-ops", "ops")
+    some = api.make_key("sweep-some", "admin", adapters=["some*"])
+    assert ops.post("/v1/sweep").status == 403 and some.post("/v1/sweep").status == 403
+    assert api.post("/v1/sweep", {}).status == 413
+
+
+def start_stream(api, model):
+    """A stream under way: its connection and response, with the first event read."""
+    connection = api.connect()
+    connection.request("POST", "/v1/completions", json.dumps(
+        {"model": model, "prompt": "The heart", "max_tokens": 12000, "stream": True,
+         "ignore_eos": True}), api.headers(content_type="application/json"))
+    response = connection.getresponse()
+    assert response.status == 200 and response.readline().startswith(b"data: ")
+    return connection, response
+
+
+def test_a_delete_is_refused_while_a_request_is_answered_with_it(api, dirs):
+    api.publish_new("running", dirs(1), channel="stable")
+    connection, response = start_stream(api, "running")
+    api.publish_new("running", dirs(2), channel="stable")
+    before = kinds(api, "running")
+    refused = delete(api, "running", 1)
+    assert refused.status == 409 and "1 request under way" in refused.error["message"]
+    assert kinds(api, "running") == before
+    assert response.readline() == b"\n" and response.readline().startswith(b"data: ")
+    response.close()
+    connection.close()
+    end = time.monotonic() + 30
+    while (answer := delete(api, "running", 1)).status == 409:
+        assert time.monotonic() < end, answer.body
+        time.sleep(0.05)
+    assert answer.status == 200
+    assert api.complete("running@1").status == 404
+    assert api.complete("running").json["model"] == "running@2"
+
+
+def test_requests_beside_deletes_are_answered_or_told(api, dirs):
+    """Whoever was admitted is answered as ever; the others hear that it was deleted."""
+    api.publish_new("raced", dirs(1))
+    api.publish_new("raced", dirs(2))
+    text = api.text("raced@2", max_tokens=4)
+    wrong, seen, stop = [], set(), threading.Event()
+
+    def ask():
+        while not stop.is_set():
+            answer = api.complete("raced@2", max_tokens=4, ignore_eos=True)
+            seen.add(answer.status)
+            fine = {200: lambda: answer.json["choices"][0]["text"] == text,
+                    404: lambda: "was deleted" in answer.error["message"]}
+            if answer.status not in fine or not fine[answer.status]():
+                wrong.append(answer.body)
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    deleted, refused, end = 0, 0, time.monotonic() + 60
+    while (deleted < 20 or not refused or seen != {200, 404}) and time.monotonic() < end:
+        answer = delete(api, "raced", 2)
+        assert answer.status in (200, 409), answer.body
+        refused += answer.status == 409
+        if answer.status == 200:
+            deleted += 1
+            time.sleep(0.02)
+            assert undelete(api, "raced", 2).status == 200
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not wrong, wrong[:3]
+    assert deleted >= 20 and refused and seen == {200, 404}
+
+
 def test_the_command_line_and_the_sweep_at_the_start(own_server, adapter):
     lorica = own_server.lorica
     for seed in (1, 2, 3):
@@ -181,9 +290,21 @@ def test_the_command_line_and_the_sweep_at_the_start(own_server, adapter):
     assert "stays for 7 days (the default)" in lorica("adapter", "retention", "cli").stdout
     set_days = lorica("adapter", "retention", "cli", "--days", 0, "--reason", "space").stdout
     assert "stays for 0 days\n" in set_days
+    lorica("adapter", "delete", "cli@2")
+    assert lorica.json("adapter", "show", "cli")["deleted"] == [1, 2]
+    assert lorica.json("adapter", "list")["data"][0]["deleted"] == [1, 2]
+    lorica("adapter", "undelete", "cli@2")
+    lorica("adapter", "publish", "other", adapter(9))
+    lorica("adapter", "delete", "other@1")
+    lorica("adapter", "retention", "other", "--days", 36500)
+    lorica("adapter", "retention", "cli", "--days", 1)
+    assert lorica("adapter", "sweep").stdout.startswith("0 versions are swept")
+    lorica("adapter", "retention", "other", "--days", 0)
+    assert lorica.json("adapter", "sweep")["versions"] == 1
+    lorica("adapter", "retention", "cli", "--days", 0)
     for bad in (["delete", "cli"], ["delete", "cli@x"], ["undelete", "cli"],
                 ["retention", "cli", "--days", -1], ["retention", "cli", "--days", 36501],
-                ["retention", "cli", "--reason", "x"], ["retention", "No!"]):
+                ["retention", "cli", "--reason", "x"], ["retention", "No!"], ["sweep", "cli"]):
         lorica("adapter", *bad, code=2)
     assert own_server.stop() == 0
     server = Server(lorica)
