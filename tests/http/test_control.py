@@ -2,8 +2,8 @@
 """The control plane: publish, promote, roll back, history, downloads, keys, roles."""
 import hashlib
 import json
-import time
 import ssl
+import time
 
 import numpy as np
 import pytest
