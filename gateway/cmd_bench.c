@@ -9,6 +9,7 @@
 
 #include "gateway/adapter_source.h"
 #include "gateway/bench_kernels.h"
+#include "gateway/bench_registry.h"
 #include "gateway/cmd.h"
 #include "gateway/table.h"
 #include "kernels/cpu.h"
@@ -40,6 +41,7 @@ struct bench {
 
 struct bench_words {
     const char *base, *threads, *tokens, *rows, *repeat;
+    const char *names, *versions, *bytes; /* of a registry */
     const char **adapters;
     bool json;
     struct lorica_client_options where;
@@ -306,13 +308,37 @@ static bool read_numbers(const struct bench_kind *kind, const struct bench_words
     return true;
 }
 
+/* True when an option was given that is about the engine. */
+static bool about_engine(const struct bench_words *words) {
+    return words->base || words->threads || words->tokens || words->rows || words->repeat ||
+           words->adapters;
+}
+
+static int run_registry(const struct bench_words *words) {
+    long long names = 10000, versions = 3, nbytes = 65536;
+    if (about_engine(words))
+        return lorica_cmd_usage(&lorica_cmd_bench, "registry takes --names, --versions, --bytes "
+                                                   "and --json");
+    if ((words->names && !lorica_cmd_integer("names", words->names, 1, 999999, &names)) ||
+        (words->versions && !lorica_cmd_integer("versions", words->versions, 1, 1000, &versions)) ||
+        (words->bytes && !lorica_cmd_integer("bytes", words->bytes, 8, 1 << 30, &nbytes)))
+        return LORICA_EXIT_USAGE;
+    const struct lorica_bench_registry size = {(uint32_t)names, (uint32_t)versions,
+                                               (uint32_t)nbytes};
+    return lorica_bench_registry(&size, words->json);
+}
+
 static int run_word(const char *word, const struct bench_words *words) {
     const struct bench_kind *kind = NULL;
     struct bench bench = {0};
     unsigned threads;
+    if (strcmp(word, "registry") == 0)
+        return run_registry(words);
+    if (words->names || words->versions || words->bytes)
+        return lorica_cmd_usage(&lorica_cmd_bench,
+                                "--names, --versions and --bytes go with registry");
     if (strcmp(word, "kernels") == 0) {
-        if (words->base || words->threads || words->tokens || words->rows || words->repeat ||
-            words->adapters)
+        if (about_engine(words))
             return lorica_cmd_usage(&lorica_cmd_bench, "kernels takes no option but --json");
         return lorica_bench_kernels(words->json);
     }
@@ -321,7 +347,8 @@ static int run_word(const char *word, const struct bench_words *words) {
             kind = &kinds[i];
     if (!kind)
         return lorica_cmd_usage(&lorica_cmd_bench,
-                                "\"%.40s\" is not one of kernels, decode, prefill, batch", word);
+                                "\"%.40s\" is not one of kernels, decode, prefill, batch, registry",
+                                word);
     if (words->rows && kind->sequences == 1)
         return lorica_cmd_usage(&lorica_cmd_bench, "--sequences goes with batch");
     if (!read_numbers(kind, words, &bench, &threads))
@@ -335,7 +362,9 @@ static int run(int argc, char **argv) {
         {.name = "base", .value = &words.base},     {.name = "threads", .value = &words.threads},
         {.name = "tokens", .value = &words.tokens}, {.name = "sequences", .value = &words.rows},
         {.name = "repeat", .value = &words.repeat}, {.name = "adapter", .list = &words.adapters},
-        {.name = "json", .flag = &words.json},      LORICA_CLIENT_OPTIONS(words.where)};
+        {.name = "names", .value = &words.names},   {.name = "versions", .value = &words.versions},
+        {.name = "bytes", .value = &words.bytes},   {.name = "json", .flag = &words.json},
+        LORICA_CLIENT_OPTIONS(words.where)};
     if (lorica_cmd_options(&lorica_cmd_bench, argc, argv, options,
                            sizeof(options) / sizeof(options[0]), 1, 1) < 0)
         return LORICA_EXIT_USAGE;
@@ -346,8 +375,9 @@ static int run(int argc, char **argv) {
 
 const struct lorica_cmd lorica_cmd_bench = {
     .name = "bench",
-    .synopsis = "kernels|decode|prefill|batch [--base B] [--threads N] [--adapter A]... "
-                "[--tokens N] [--sequences N] [--repeat N] [--json] " LORICA_CLIENT_SYNOPSIS,
+    .synopsis = "kernels|decode|prefill|batch|registry [--base B] [--threads N] [--adapter A]... "
+                "[--tokens N] [--sequences N] [--repeat N] [--names N] [--versions N] [--bytes N] "
+                "[--json] " LORICA_CLIENT_SYNOPSIS,
     .summary = "measure how fast this machine serves",
     .help = "Runs the engine's forward on this machine, without a server, and prints tokens per "
             "second: the mean of the repeats after one run to warm up. LORICA_CPU limits the "
@@ -356,6 +386,8 @@ const struct lorica_cmd lorica_cmd_bench = {
             "decode\tone sequence, one token after the other (128 unless --tokens says else)\n"
             "prefill\ta prompt (512 tokens)\n"
             "batch\tsequences side by side (16 of 64 tokens)\n"
+            "registry\tpublishing, promoting, listing and opening, in a registry of its own in "
+            "$TMPDIR or /var/tmp, without the engine\n"
             "--base B\tname of a base, or a file; otherwise the only one there is\n"
             "--threads N\tthreads; otherwise one for each core\n"
             "--adapter A\ta directory, or NAME or NAME@V; may be given several times: sequences "
@@ -363,6 +395,9 @@ const struct lorica_cmd lorica_cmd_bench = {
             "--tokens N\ttokens of each sequence\n"
             "--sequences N\tsequences of a batch\n"
             "--repeat N\thow often (5)\n"
+            "--names N\tadapters of the registry (10000)\n"
+            "--versions N\tversions of each (3)\n"
+            "--bytes N\tweights of each version (65536)\n"
             "--json\tprint JSON\n" LORICA_CLIENT_HELP,
     .run = run,
 };

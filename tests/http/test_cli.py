@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The command line: help, usage, lorica init, and what acts on a running server."""
+import json
 import os
 import re
 import ssl
@@ -363,3 +364,17 @@ def test_verify_beside_a_server_says_that_it_is_open(server):
 
 def test_init_beside_a_server_changes_nothing(server):
     assert "nothing was changed" in server.lorica("init").stdout
+
+
+def test_bench_registry_measures_and_leaves_nothing(lorica, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    seen = json.loads(lorica("bench", "registry", "--names", "5", "--versions", "2", "--bytes",
+                             "1000", "--json").stdout)
+    assert (seen["adapters"], seen["versions"], seen["weights_bytes"]) == (5, 2, 1000)
+    calls = {call["call"]: call for call in seen["calls"]}
+    assert calls["publish"]["calls"] == calls["promote"]["calls"] == 10
+    assert all(0 < c["p50_seconds"] <= c["p99_seconds"] <= c["max_seconds"] for c in seen["calls"])
+    assert seen["file_bytes"] > 10 * 1000
+    assert not list(tmp_path.glob("lorica-bench-*"))
+    assert "go with registry" in lorica("bench", "decode", "--names", "5", code=USAGE).stderr
+    assert "registry takes" in lorica("bench", "registry", "--threads", "1", code=USAGE).stderr
