@@ -7,6 +7,7 @@
 #include "gateway/train.h"
 #include "registry/registry.h"
 
+#define WORDS_MAX 1000
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 /* The words of the command line whose meaning goes into the job. */
@@ -14,7 +15,8 @@ struct train {
     struct lorica_train_job job;
     const char *rank, *alpha, *targets, *lr, *schedule, *warmup, *epochs, *steps, *batch;
     const char *accumulate, *max_length, *max_grad_norm, *weight_decay, *beta1, *beta2, *eps;
-    const char *dropout, *seed, *threads;
+    const char *dropout, *seed, *threads, *loss;
+    char *columns; /* owned: --columns, cut at its comma */
 };
 
 static bool whole(const char *name, const char *text, long long min, long long max, uint64_t *ret) {
@@ -36,6 +38,31 @@ static bool parse_schedule(const char *word, enum lorica_schedule *ret) {
     (void)lorica_cmd_usage(&lorica_cmd_train, "--schedule %s: constant, linear or cosine expected",
                            word);
     return false;
+}
+
+/* How the data is read. */
+static bool parse_data(struct train *t) {
+    struct lorica_train_job *job = &t->job;
+    const char *columns = job->columns[0];
+    if (t->loss && strcmp(t->loss, "answer") != 0 && strcmp(t->loss, "all") != 0) {
+        (void)lorica_cmd_usage(&lorica_cmd_train, "--loss %s: answer or all expected", t->loss);
+        return false;
+    }
+    job->whole = t->loss && strcmp(t->loss, "all") == 0;
+    if (!columns)
+        return true;
+    char *comma = (t->columns = strdup(columns)) ? strchr(t->columns, ',') : NULL;
+    if (!comma || comma == t->columns || !comma[1] || strchr(comma + 1, ',')) {
+        (void)lorica_cmd_usage(&lorica_cmd_train,
+                               "--columns %s: the names of two columns are expected, with a comma "
+                               "between them",
+                               columns);
+        return false;
+    }
+    *comma = '\0';
+    job->columns[0] = t->columns;
+    job->columns[1] = comma + 1;
+    return true;
 }
 
 static bool parse_loop(struct train *t) {
@@ -111,6 +138,9 @@ static int take_words(struct train *t, int argc, char **argv) {
     const struct lorica_option options[] = {{.name = "base", .value = &t->job.base},
                                             {.name = "out", .value = &t->job.out},
                                             {.name = "eval", .value = &t->job.eval_path},
+                                            {.name = "loss", .value = &t->loss},
+                                            {.name = "columns", .value = &t->job.columns[0]},
+                                            {.name = "skip-bad", .flag = &t->job.skip_bad},
                                             {.name = "publish", .flag = &t->job.publish},
                                             {.name = "channel", .value = &t->job.channel},
                                             {.name = "message", .value = &t->job.message},
@@ -137,7 +167,7 @@ static int take_words(struct train *t, int argc, char **argv) {
                                             {.name = "replay", .value = &t->job.replay},
                                             {.name = "init", .value = &t->job.init},
                                             LORICA_CLIENT_OPTIONS(t->job.where)};
-    return lorica_cmd_options(&lorica_cmd_train, argc, argv, options, COUNT(options), 0, 2);
+    return lorica_cmd_options(&lorica_cmd_train, argc, argv, options, COUNT(options), 0, WORDS_MAX);
 }
 
 /* A replay is given its batches and its adapter: what would make others is refused. */
@@ -159,6 +189,9 @@ static bool replay_is_whole(const struct train *t, int words) {
                    {"dropout", t->dropout},
                    {"seed", t->seed},
                    {"eval", job->eval_path},
+                   {"loss", t->loss},
+                   {"columns", job->columns[0]},
+                   {"skip-bad", job->skip_bad ? "" : NULL},
                    {"publish", job->publish ? "" : NULL},
                    {"channel", job->channel},
                    {"message", job->message}};
@@ -177,7 +210,7 @@ static bool replay_is_whole(const struct train *t, int words) {
 }
 
 static bool training_is_whole(const struct lorica_train_job *job, int words) {
-    const char *wrong = words != 2  ? "NAME and DATA.jsonl are needed"
+    const char *wrong = words < 2   ? "NAME and DATA are needed"
                         : job->init ? "--init goes with --replay"
                         : (job->channel || job->message) && !job->publish
                             ? "--channel and --message go with --publish"
@@ -187,37 +220,54 @@ static bool training_is_whole(const struct lorica_train_job *job, int words) {
     return !wrong;
 }
 
+static int run_words(struct train *t, int words, char **argv) {
+    if (!parse_loop(t) || !parse_adamw(t) || !parse_spec(t) || !parse_data(t))
+        return LORICA_EXIT_USAGE;
+    if (t->job.replay)
+        return replay_is_whole(t, words) ? lorica_train_replay(&t->job) : LORICA_EXIT_USAGE;
+    if (!training_is_whole(&t->job, words))
+        return LORICA_EXIT_USAGE;
+    t->job.name = argv[0];
+    t->job.data_paths = (const char *const *)argv + 1;
+    t->job.data_count = (size_t)words - 1;
+    if (!lorica_name_valid(t->job.name))
+        return lorica_cmd_usage(&lorica_cmd_train,
+                                "\"%s\" is no name for an adapter: a-z, 0-9, '.', '_' and '-', "
+                                "beginning with a letter or digit, at most %d",
+                                t->job.name, LORICA_NAME_MAX);
+    return lorica_train_run(&t->job);
+}
+
 static int run(int argc, char **argv) {
     struct train t = {0};
     lorica_trainer_default_options(&t.job.options);
     const int words = take_words(&t, argc, argv);
-    if (words < 0 || !parse_loop(&t) || !parse_adamw(&t) || !parse_spec(&t))
-        return LORICA_EXIT_USAGE;
-    if (t.job.replay)
-        return replay_is_whole(&t, words) ? lorica_train_replay(&t.job) : LORICA_EXIT_USAGE;
-    if (!training_is_whole(&t.job, words))
-        return LORICA_EXIT_USAGE;
-    t.job.name = argv[0];
-    t.job.data_path = argv[1];
-    if (!lorica_name_valid(t.job.name))
-        return lorica_cmd_usage(&lorica_cmd_train,
-                                "\"%s\" is no name for an adapter: a-z, 0-9, '.', '_' and '-', "
-                                "beginning with a letter or digit, at most %d",
-                                t.job.name, LORICA_NAME_MAX);
-    return lorica_train_run(&t.job);
+    const int status = words < 0 ? LORICA_EXIT_USAGE : run_words(&t, words, argv);
+    free(t.columns);
+    return status;
 }
 
 const struct lorica_cmd lorica_cmd_train = {
     .name = "train",
-    .synopsis = "NAME DATA.jsonl [--base BASE] [--eval FILE] [--out DIR] [--publish [--channel C]]",
+    .synopsis = "NAME DATA... [--base BASE] [--eval FILE] [--out DIR] [--publish [--channel C]]",
     .summary = "train an adapter on questions and answers (QLoRA)",
     .help =
         "Learns a LoRA adapter against the 4-bit base, in float32, with the loss on the answers "
-        "only, and writes the two files that PEFT reads. Each line of DATA.jsonl is "
-        "{\"messages\":[{\"role\",\"content\"}...]} or {\"prompt\",\"completion\"}.\n"
+        "only, and writes the two files that PEFT reads.\n"
+        "DATA is one file or more. Each line is a JSON object: "
+        "{\"messages\":[{\"role\",\"content\"}...]}, every answer in which is learnt (but one that "
+        "says \"weight\":0); {\"prompt\",\"completion\"}, two strings or two lists of messages; or "
+        "{\"text\"}, which is learnt whole. A file named *.csv (RFC 4180, UTF-8) holds questions "
+        "and "
+        "answers in two columns, with or without a header.\n"
         "--base BASE\ta base's name or digest, or a file; without it, the only base there is\n"
         "--eval FILE\texamples held apart: their loss is measured before and after, and stated in "
         "the manifest as that on the set of the file's name without .jsonl (adapter policy)\n"
+        "--loss WHAT\twhat is learnt: the answer (the default) or all of each conversation\n"
+        "--columns Q,A\tnames of the columns of questions and answers in CSV files (else question "
+        "and answer, or what else is usual)\n"
+        "--skip-bad\tleave out lines that are bad, and list them (else the first ends the run "
+        "before it begins)\n"
         "--out DIR\twhere the adapter goes (else DIR/train/NAME in the data directory)\n"
         "--publish\tpublish it to the server as the next version of NAME\n"
         "--channel C\tand point this channel to it\n"

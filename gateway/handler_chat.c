@@ -71,8 +71,8 @@ static int render_chat(struct lorica_request *request, struct lorica_generation 
     if (!messages)
         return lorica_request_fail(request, LORICA_ENOMEM, NULL, NULL, "out of memory");
     for (size_t i = 0; i < count; i++)
-        messages[i] = (struct lorica_chat_message){g->options.messages[i].role,
-                                                   g->options.messages[i].content};
+        messages[i] = (struct lorica_chat_message){.role = g->options.messages[i].role,
+                                                   .content = g->options.messages[i].content};
     const int rc = lorica_chat_render(parts->chat, parts->tokenizer, messages, count, true,
                                       &g->prompt, NULL, NULL, &err);
     free(messages);

@@ -26,27 +26,49 @@ static void free_examples(struct examples *e) {
     lorica_tokenizer_destroy(e->tokenizer);
 }
 
+static void print_bad(void *arg, const char *path, uint32_t line, const char *what) {
+    (void)arg;
+    (void)fprintf(stderr, "%s: line %u: %s; left out\n", path, line, what);
+}
+
+static void print_examples(const struct lorica_train_data *data, const char *path, size_t files,
+                           uint32_t length) {
+    (void)printf("%s", path);
+    if (files > 1)
+        (void)printf(" and %zu more", files - 1);
+    (void)printf(": %zu examples\n", data->count);
+    if (data->bad > 0)
+        (void)printf("%zu bad lines were left out\n", data->bad);
+    if (data->cut > 0)
+        (void)printf("%zu were longer than %u tokens and lost their end, %zu of them all of the "
+                     "answer; --max-length raises the limit\n",
+                     data->cut, length, data->skipped);
+}
+
 static int load_examples(struct examples *e, const struct lorica_base *b,
                          const struct lorica_train_job *job, struct lorica_error *err) {
-    uint32_t length = job->max_length;
-    if (length > b->arch.max_positions)
-        length = b->arch.max_positions;
+    const uint32_t length =
+        job->max_length < b->arch.max_positions ? job->max_length : b->arch.max_positions;
     int rc = lorica_tokenizer_create(b->metadata, b->metadata_len, &e->tokenizer, err);
     if (!rc)
         rc = lorica_chat_create(b->metadata, b->metadata_len, &e->chat, err);
+    const struct lorica_train_data_options options = {.tokenizer = e->tokenizer,
+                                                      .chat = e->chat,
+                                                      .max_length = length,
+                                                      .whole = job->whole,
+                                                      .columns = {job->columns[0], job->columns[1]},
+                                                      .on_bad = job->skip_bad ? print_bad : NULL};
     if (!rc)
-        rc = lorica_train_data_load(job->data_path, e->tokenizer, e->chat, length, &e->data, err);
+        rc = lorica_train_data_load(job->data_paths, job->data_count, &options, &e->data, err);
     if (!rc && job->eval_path)
-        rc = lorica_train_data_load(job->eval_path, e->tokenizer, e->chat, length, &e->held_apart,
-                                    err);
+        rc = lorica_train_data_load(&job->eval_path, 1, &options, &e->held_apart, err);
     if (rc)
         return rc;
-    (void)printf("%s: %zu examples%s\n", job->data_path, e->data.count,
-                 job->eval_path ? "" : "; --eval FILE would measure on examples held apart");
-    if (e->data.cut > 0)
-        (void)printf("%zu were longer than %u tokens and lost their end, %zu of them all of the "
-                     "answer; --max-length raises the limit\n",
-                     e->data.cut, length, e->data.skipped);
+    print_examples(&e->data, job->data_paths[0], job->data_count, length);
+    if (job->eval_path)
+        print_examples(&e->held_apart, job->eval_path, 1, length);
+    else
+        (void)printf("--eval FILE would measure on examples held apart\n");
     (void)fflush(stdout); /* before the progress, which goes to stderr */
     return 0;
 }

@@ -11,7 +11,11 @@
 /** A run as the command line asks for it. All text is borrowed from there. */
 struct lorica_train_job {
     struct lorica_client_options where;
-    const char *name, *data_path;  /**< NULL for a replay */
+    const char *name;              /**< NULL for a replay */
+    const char *const *data_paths; /**< files of examples */
+    size_t data_count;
+    bool whole, skip_bad; /**< see struct lorica_train_data_options */
+    const char *columns[2];
     const char *base;              /**< name, digest or file; NULL: the only one there is */
     const char *out;               /**< NULL: DIR/train/NAME */
     const char *eval_path;         /**< NULL: nothing is held apart */

@@ -223,11 +223,11 @@ static int put_text(struct prompt *p, const char *role, const char *content, boo
     return answer && p->mask ? put_answer_mask(p, from, head) : put_mask(p, from, 0);
 }
 
-static int put_message(struct prompt *p, const char *role, const char *content) {
-    const bool answer = strcmp(role, "assistant") == 0;
+static int put_message(struct prompt *p, const struct lorica_chat_message *m) {
+    const bool answer = strcmp(m->role, "assistant") == 0 && !m->given;
     int rc = put_special(p, turn_start, 0);
     if (!rc)
-        rc = put_text(p, role, content, answer);
+        rc = put_text(p, m->role, m->content, answer);
     if (!rc)
         rc = put_special(p, turn_end, answer);
     const size_t from = p->ids->count;
@@ -262,11 +262,12 @@ int lorica_chat_render(const struct lorica_chat_template *chat,
                        bool generation_prompt, struct lorica_tokens *ids, struct lorica_buf *text,
                        struct lorica_buf *answer_mask, struct lorica_error *err) {
     struct prompt p = {tokenizer, ids, text, answer_mask, err};
+    const struct lorica_chat_message system = {.role = "system", .content = chat->default_system};
     int rc = check_messages(messages, count, err);
     if (!rc && chat->default_system[0] && strcmp(messages[0].role, "system") != 0)
-        rc = put_message(&p, "system", chat->default_system);
+        rc = put_message(&p, &system);
     for (size_t i = 0; i < count && !rc; i++)
-        rc = put_message(&p, messages[i].role, messages[i].content);
+        rc = put_message(&p, &messages[i]);
     if (!rc && generation_prompt)
         rc = put_special(&p, turn_start, 0);
     if (!rc && generation_prompt)

@@ -14,6 +14,7 @@
 struct lorica_chat_message {
     const char *role;    /**< "system", "user", "assistant"; borrowed */
     const char *content; /**< UTF-8, borrowed */
+    bool given;          /**< an assistant's message that answer_mask leaves out */
 };
 
 /** A template as recognised at import and kept in the metadata ("chat" member): a name and its
@@ -40,7 +41,8 @@ void lorica_chat_destroy(struct lorica_chat_template *chat);
 /** Appends the prompt's ids: the default system message when the first is no system message, every
  * message, and, with `generation_prompt`, the opening of the assistant's turn. `text`, if not NULL,
  * receives the same prompt as text. `answer_mask`, if not NULL, receives one byte per id appended:
- * 1 for the content of assistant messages and the token that ends it (what training learns).
+ * 1 for the content of assistant messages and the token that ends it (what training learns), those
+ * that are `given` left out.
  * LORICA_EINVAL for an unknown role or no message. */
 int lorica_chat_render(const struct lorica_chat_template *chat,
                        const struct lorica_tokenizer *tokenizer,

@@ -2,90 +2,52 @@
 #include "runtime/train/data.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
+#include <strings.h>
 
-#include "proto/json.h"
-#include "proto/utf8.h"
+#include "runtime/train/data_row.h"
 
 #define MASK_MAX ((size_t)64 << 20)
+#define IGNORED (-100)
 
-/* The messages of a line, borrowed from its JSON. */
-struct conversation {
-    struct lorica_chat_message *messages;
-    size_t count;
-};
-
-static int add_message(struct conversation *c, const char *role, const char *content,
+int lorica_row_message(struct lorica_row *row, const char *role, const char *content, bool given,
                        struct lorica_error *err) {
     if (strcmp(role, "assistant") == 0 && content[strspn(content, " \t\r\n")] == '\0')
         return lorica_fail(err, LORICA_EFORMAT,
-                           "the answer is empty; nothing can be learnt from "
-                           "it");
-    c->messages[c->count++] = (struct lorica_chat_message){.role = role, .content = content};
-    return 0;
-}
-
-static int read_messages(const struct lorica_json *list, struct conversation *c,
-                         struct lorica_error *err) {
-    bool answered = false;
-    size_t number = 1;
-    if (lorica_json_type(list) != LORICA_JSON_ARRAY)
-        return lorica_fail(err, LORICA_EFORMAT, "\"messages\" must be an array, not %s",
-                           lorica_json_type_name(lorica_json_type(list)));
-    if (lorica_json_count(list) > LORICA_TRAIN_MESSAGES_MAX)
+                           "the answer is empty; nothing can be learnt from it");
+    if (row->count == LORICA_TRAIN_MESSAGES_MAX)
         return lorica_fail(err, LORICA_ELIMIT, "more than %d messages in one conversation",
                            LORICA_TRAIN_MESSAGES_MAX);
-    const struct lorica_json *item = lorica_json_first(list);
-    for (; item; item = lorica_json_next(item), number++) {
-        const char *role = lorica_json_string(lorica_json_get(item, "role"));
-        const char *content = lorica_json_string(lorica_json_get(item, "content"));
-        if (!role || !content)
-            return lorica_fail(err, LORICA_EFORMAT,
-                               "message %zu needs \"role\" and \"content\", both strings", number);
-        const int rc = add_message(c, role, content, err);
-        if (rc != 0)
-            return rc;
-        answered = answered || strcmp(role, "assistant") == 0;
-    }
-    if (!answered)
-        return lorica_fail(err, LORICA_EFORMAT,
-                           "no answer: one message must have the role \"assistant\"");
+    row->messages[row->count++] =
+        (struct lorica_chat_message){.role = role, .content = content, .given = given};
     return 0;
 }
 
-static int read_conversation(const struct lorica_json *root, struct conversation *c,
-                             struct lorica_error *err) {
-    const struct lorica_json *messages = lorica_json_get(root, "messages");
-    const struct lorica_json *prompt = lorica_json_get(root, "prompt");
-    const struct lorica_json *completion = lorica_json_get(root, "completion");
-    if (lorica_json_type(root) != LORICA_JSON_OBJECT)
-        return lorica_fail(err, LORICA_EFORMAT, "a JSON object is expected, not %s",
-                           lorica_json_type_name(lorica_json_type(root)));
-    if (messages)
-        return read_messages(messages, c, err);
-    if (!prompt && !completion)
-        return lorica_fail(err, LORICA_EFORMAT,
-                           "neither \"messages\" nor \"prompt\" and \"completion\"");
-    if (!lorica_json_string(prompt) || !lorica_json_string(completion))
-        return lorica_fail(err, LORICA_EFORMAT,
-                           "\"prompt\" and \"completion\" must both be "
-                           "strings");
-    const int rc = add_message(c, "user", lorica_json_string(prompt), err);
-    return rc != 0 ? rc : add_message(c, "assistant", lorica_json_string(completion), err);
+/* -- from a row to an example -- */
+
+/* The ids of a text, between the tokens that the model expects around one. */
+static int encode_text(const struct lorica_train_data_options *o, const char *text,
+                       struct lorica_tokens *tokens, struct lorica_error *err) {
+    const int32_t bos = lorica_tokenizer_bos_id(o->tokenizer);
+    size_t stops;
+    const int32_t *stop = lorica_tokenizer_stop_ids(o->tokenizer, &stops);
+    int rc = lorica_tokenizer_encode(o->tokenizer, text, strlen(text), true, tokens, err);
+    if (rc)
+        return rc;
+    if (stops > 0 && (tokens->count == 0 || tokens->ids[tokens->count - 1] != stop[0]))
+        rc = lorica_tokens_push(tokens, stop[0]);
+    if (!rc && bos >= 0 && tokens->ids[0] != bos && !(rc = lorica_tokens_push(tokens, bos))) {
+        memmove(tokens->ids + 1, tokens->ids, (tokens->count - 1) * sizeof(*tokens->ids));
+        tokens->ids[0] = bos;
+    }
+    return rc ? lorica_fail(err, rc, "no memory for a text") : 0;
 }
 
-/* Copies ids and mask into an example. */
-static int take(const struct lorica_tokens *tokens, const struct lorica_buf *mask,
-                uint32_t max_length, struct lorica_train_example *ret, bool *ret_cut) {
+/* Copies ids and mask (NULL: everything) into an example. */
+static int take(const struct lorica_tokens *tokens, const char *mask, uint32_t max_length,
+                struct lorica_train_example *ret, bool *ret_cut) {
     const size_t length = tokens->count < max_length ? tokens->count : max_length;
-    if (mask->len != tokens->count)
-        return LORICA_EBUG;
     ret->ids = calloc(length + 1, sizeof(*ret->ids));
     ret->labels = calloc(length + 1, sizeof(*ret->labels));
     if (!ret->ids || !ret->labels) {
@@ -96,152 +58,157 @@ static int take(const struct lorica_tokens *tokens, const struct lorica_buf *mas
     ret->length = (uint32_t)length;
     ret->answers = 0;
     for (size_t i = 0; i < length; i++) {
+        const bool learnt = i > 0 && (!mask || mask[i]);
         ret->ids[i] = tokens->ids[i];
-        ret->labels[i] = i > 0 && mask->data[i] ? tokens->ids[i] : -100;
-        ret->answers += i > 0 && mask->data[i];
+        ret->labels[i] = learnt ? tokens->ids[i] : IGNORED;
+        ret->answers += learnt;
     }
     *ret_cut = length < tokens->count;
     return 0;
 }
 
-int lorica_train_data_line(const char *line, size_t len, const struct lorica_tokenizer *tokenizer,
-                           const struct lorica_chat_template *chat, uint32_t max_length,
-                           struct lorica_train_example *ret, bool *ret_cut,
-                           struct lorica_error *err) {
-    struct lorica_json *root = NULL;
+static int make_example(const struct lorica_train_data_options *o, const struct lorica_row *row,
+                        struct lorica_train_example *ret, bool *ret_cut, struct lorica_error *err) {
     struct lorica_tokens tokens = {0};
     struct lorica_buf mask;
-    struct conversation c = {0};
-    if (!lorica_utf8_valid(line, len))
-        return lorica_fail(err, LORICA_EFORMAT, "byte %zu is not UTF-8",
-                           lorica_utf8_valid_prefix(line, len) + 1);
-    int rc = lorica_json_parse(line, len, &root, err);
-    if (rc != 0)
-        return rc;
     lorica_buf_init(&mask, MASK_MAX);
-    c.messages = calloc(LORICA_TRAIN_MESSAGES_MAX, sizeof(*c.messages));
-    rc = c.messages ? read_conversation(root, &c, err)
-                    : lorica_fail(err, LORICA_ENOMEM, "out of memory");
-    if (rc == 0)
-        rc = lorica_chat_render(chat, tokenizer, c.messages, c.count, false, &tokens, NULL, &mask,
-                                err);
-    if (rc == 0 && (rc = take(&tokens, &mask, max_length, ret, ret_cut)) != 0)
+    int rc = row->text ? encode_text(o, row->text, &tokens, err)
+                       : lorica_chat_render(o->chat, o->tokenizer, row->messages, row->count, false,
+                                            &tokens, NULL, &mask, err);
+    if (!rc && (rc = take(&tokens, row->text || o->whole ? NULL : mask.data, o->max_length, ret,
+                          ret_cut)) != 0)
         rc = lorica_fail(err, rc, "%s", lorica_err_text(rc));
-    free(c.messages);
     free(tokens.ids);
     lorica_buf_finish(&mask);
-    lorica_json_destroy(root);
     if (rc == LORICA_EINVAL && err)
         err->code = LORICA_EFORMAT;
     return rc == LORICA_EINVAL ? LORICA_EFORMAT : rc;
 }
 
-/* -- files -- */
-
-/* A file on its way in. */
-struct load {
-    const char *path;
-    const struct lorica_tokenizer *tokenizer;
-    const struct lorica_chat_template *chat;
-    uint32_t max_length;
-    size_t cap;
-};
-
-static int add_line(struct load *load, const char *line, size_t len, uint32_t number,
-                    struct lorica_train_data *data, struct lorica_error *err) {
-    struct lorica_train_example example = {.line = number};
+int lorica_row_add(struct lorica_row_reader *reader, uint32_t line, struct lorica_error *err) {
+    struct lorica_train_data *data = reader->data;
+    struct lorica_train_example example = {.line = line, .file = reader->number};
     bool cut = false;
-    int rc = lorica_train_data_line(line, len, load->tokenizer, load->chat, load->max_length,
-                                    &example, &cut, err);
-    if (rc != 0)
-        return err ? lorica_fail_prefix(err, "%s: line %u", load->path, number) : rc;
+    int rc = make_example(reader->options, &reader->row, &example, &cut, err);
+    if (rc)
+        return rc;
     data->cut += cut;
-    if (example.answers == 0) {
-        data->skipped++;
-    } else {
-        if (data->count == load->cap) {
-            load->cap = load->cap * 2 + 64;
-            void *longer = reallocarray(data->examples, load->cap, sizeof(*data->examples));
-            if (!longer) {
-                rc = lorica_fail(err, LORICA_ENOMEM, "%s: out of memory", load->path);
-                goto discard;
-            }
+    if (example.answers > 0 && data->count == reader->cap) {
+        reader->cap = reader->cap * 2 + 64;
+        void *longer = reallocarray(data->examples, reader->cap, sizeof(*data->examples));
+        if (longer)
             data->examples = longer;
-        }
+        else
+            rc = lorica_fail(err, LORICA_ENOMEM, "no memory for the examples");
+    }
+    if (!rc && example.answers > 0) {
         data->examples[data->count++] = example;
         return 0;
     }
-discard:
+    data->skipped += !rc;
     free(example.ids);
     free(example.labels);
     return rc;
 }
 
-static bool is_blank(const char *line, size_t len) {
-    for (size_t i = 0; i < len; i++)
-        if (!memchr(" \t\r", line[i], 3))
-            return false;
-    return true;
-}
+/* -- bad lines -- */
 
-/* Reads one line without its newline: 1, 0 at the end, or an error. At most LINE_MAX bytes. */
-static int next_line(FILE *file, char *line, size_t *ret_len) {
-    size_t len = 0;
-    int c = 0;
-    while ((c = getc_unlocked(file)) != EOF && c != '\n') {
-        if (len == LORICA_TRAIN_LINE_MAX)
-            return LORICA_ELIMIT;
-        line[len++] = (char)c;
+int lorica_row_bad(struct lorica_row_reader *reader, uint32_t line, struct lorica_error *err) {
+    const struct lorica_train_data_options *o = reader->options;
+    const bool of_line = err->code == LORICA_EFORMAT || err->code == LORICA_ELIMIT;
+    const struct lorica_error what = *err;
+    if (of_line && o->on_bad) {
+        reader->data->bad++;
+        o->on_bad(o->on_bad_arg, reader->path, line, what.text);
+        *err = (struct lorica_error){0};
+        return 0;
     }
-    *ret_len = len;
-    if (ferror(file))
-        return LORICA_EIO;
-    return c == EOF && len == 0 ? 0 : 1;
+    return lorica_fail(err, what.code, "%s: line %u: %.300s%s", reader->path, line, what.text,
+                       of_line ? "; correct it, or leave such lines out (--skip-bad)" : "");
 }
 
-static int read_lines(struct load *load, FILE *file, char *line, struct lorica_train_data *data,
-                      struct lorica_error *err) {
-    size_t len = 0;
-    for (uint32_t number = 1; number < UINT32_MAX; number++) {
-        const int got = next_line(file, line, &len);
-        if (got == LORICA_ELIMIT)
-            return lorica_fail(err, got, "%s: line %u is longer than %zu bytes", load->path, number,
-                               LORICA_TRAIN_LINE_MAX);
-        if (got < 0)
-            return lorica_fail(err, got, "%s cannot be read: %s", load->path, strerror(errno));
-        if (got == 0)
-            return 0;
-        if (is_blank(line, len))
+void lorica_row_blank(struct lorica_row_reader *reader, uint32_t line) {
+    if (reader->blank == 0)
+        reader->blank = line;
+}
+
+int lorica_row_blanks(struct lorica_row_reader *reader, uint32_t line, struct lorica_error *err) {
+    int rc = 0;
+    for (uint32_t i = reader->blank; i > 0 && i < line && !rc; i++) {
+        (void)lorica_fail(err, LORICA_EFORMAT, "it is empty");
+        rc = lorica_row_bad(reader, i, err);
+    }
+    reader->blank = 0;
+    return rc;
+}
+
+/* -- files -- */
+
+static void skip_byte_order_mark(FILE *file) {
+    static const unsigned char mark[] = {0xef, 0xbb, 0xbf};
+    for (size_t i = 0; i < sizeof(mark); i++) {
+        const int c = getc(file);
+        if (c == mark[i])
             continue;
-        const int rc = add_line(load, line, len, number, data, err);
-        if (rc != 0)
-            return rc;
+        /* What was taken for the mark's beginning is no UTF-8, but for the reader to say so. */
+        (void)ungetc(c, file);
+        while (i > 0)
+            (void)ungetc(mark[--i], file);
+        return;
     }
-    return lorica_fail(err, LORICA_ELIMIT, "%s has too many lines", load->path);
 }
 
-int lorica_train_data_load(const char *path, const struct lorica_tokenizer *tokenizer,
-                           const struct lorica_chat_template *chat, uint32_t max_length,
-                           struct lorica_train_data *ret, struct lorica_error *err) {
-    struct load load = {
-        .path = path, .tokenizer = tokenizer, .chat = chat, .max_length = max_length};
-    struct lorica_train_data data = {0};
-    FILE *file = fopen(path, "re");
-    if (!file)
+static bool is_csv(const struct lorica_train_data_options *o, const char *path) {
+    const size_t len = strlen(path);
+    if (o->format != LORICA_TRAIN_BY_NAME)
+        return o->format == LORICA_TRAIN_CSV;
+    return len > 4 && strcasecmp(path + len - 4, ".csv") == 0;
+}
+
+static int read_file(struct lorica_row_reader *reader, struct lorica_error *err) {
+    const struct lorica_train_data *data = reader->data;
+    const size_t before = data->count, skipped = data->skipped, bad = data->bad;
+    reader->file = fopen(reader->path, "re");
+    if (!reader->file)
         return lorica_fail(err, errno == ENOENT ? LORICA_ENOTFOUND : LORICA_EIO,
-                           "%s cannot be opened: %s", path, strerror(errno));
-    char *line = malloc(LORICA_TRAIN_LINE_MAX + 1);
-    int rc = line ? read_lines(&load, file, line, &data, err)
-                  : lorica_fail(err, LORICA_ENOMEM, "out of memory");
-    if (rc == 0 && data.count == 0)
-        rc = lorica_fail(err, LORICA_EFORMAT,
-                         data.skipped > 0 ? "%s: no usable example: %zu answers lie behind the "
-                                            "longest length; allow longer ones"
-                                          : "%s: no usable example; one JSON object per line is "
-                                            "expected",
-                         path, data.skipped);
-    free(line);
-    (void)fclose(file);
+                           "%s cannot be opened: %s", reader->path, strerror(errno));
+    skip_byte_order_mark(reader->file);
+    int rc = is_csv(reader->options, reader->path) ? lorica_row_read_csv(reader, err)
+                                                   : lorica_row_read_jsonl(reader, err);
+    if (!rc && ferror(reader->file))
+        rc = lorica_fail(err, LORICA_EIO, "%s cannot be read: %s", reader->path, strerror(errno));
+    (void)fclose(reader->file);
+    if (rc || data->count > before)
+        return rc;
+    if (data->skipped > skipped)
+        return lorica_fail(err, LORICA_EFORMAT,
+                           "%s: no usable example: %zu answers lie behind the longest length; "
+                           "allow longer ones (--max-length)",
+                           reader->path, data->skipped - skipped);
+    return lorica_fail(err, LORICA_EFORMAT,
+                       "%s: no usable example%s; one JSON object per line is expected, or in a "
+                       "file named *.csv a question and an answer",
+                       reader->path, data->bad > bad ? ": every line is bad" : "");
+}
+
+int lorica_train_data_load(const char *const *paths, size_t count,
+                           const struct lorica_train_data_options *options,
+                           struct lorica_train_data *ret, struct lorica_error *err) {
+    struct lorica_train_data data = {0};
+    struct lorica_error own;
+    struct lorica_row_reader reader = {.options = options, .data = &data};
+    int rc = 0;
+    err = err ? err : &own;
+    reader.row.messages = calloc(LORICA_TRAIN_MESSAGES_MAX, sizeof(*reader.row.messages));
+    if (!reader.row.messages)
+        rc = lorica_fail(err, LORICA_ENOMEM, "no memory for a conversation");
+    for (size_t i = 0; i < count && !rc; i++) {
+        reader.path = paths[i];
+        reader.number = (uint32_t)i;
+        reader.blank = 0;
+        rc = read_file(&reader, err);
+    }
+    free(reader.row.messages);
     if (rc == 0)
         *ret = data;
     else

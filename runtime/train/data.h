@@ -1,7 +1,14 @@
 /* SPDX-License-Identifier: MIT
- * Training data: one JSON object per line, either {"messages": [{"role", "content"}, ...]} or
- * {"prompt": "...", "completion": "..."}, which is a user's message and its answer. Each becomes
- * the ids of the chat template, with labels on the answers alone. */
+ * Training data. A file whose name ends in .csv holds questions and answers in two columns
+ * (data_csv.c); any other holds one JSON object per line:
+ *   {"messages": [{"role", "content"}, ...]}    every answer of the assistant is learnt, but one
+ *                                               that says "weight": 0
+ *   {"prompt": ..., "completion": ...}          two strings: a user's message and its answer; or
+ *                                               two lists of messages: those of the second are
+ * learnt
+ *   {"text": "..."}                             learnt whole, with the token that ends a text; the
+ *                                               names of special tokens in it mean those tokens
+ * All but texts go through the chat template. A byte order mark is passed over. */
 #ifndef LORICA_RUNTIME_TRAIN_DATA_H
 #define LORICA_RUNTIME_TRAIN_DATA_H
 
@@ -13,40 +20,53 @@
 #include "runtime/chat.h"
 #include "runtime/tokenizer.h"
 
-/** Longest line that is read, in bytes. */
+/** Longest line (in CSV: record) that is read, in bytes. */
 #define LORICA_TRAIN_LINE_MAX ((size_t)1 << 20)
 /** Most messages in one line. */
 #define LORICA_TRAIN_MESSAGES_MAX 1024
 
-/** One conversation. */
+/** One conversation or text. */
 struct lorica_train_example {
     int32_t *ids, *labels; /**< owned; label -100: not learnt (see model.h) */
     uint32_t length;
     uint32_t answers; /**< labels that count; >= 1 */
-    uint32_t line;    /**< in its file, from 1 */
+    uint32_t line;    /**< where it begins in its file, from 1 */
+    uint32_t file;    /**< which of the files, from 0 */
 };
 
-/** A file of them. */
+/** All of one or more files. */
 struct lorica_train_data {
     struct lorica_train_example *examples; /**< owned */
     size_t count;
     size_t cut;     /**< examples that were longer than max_length and lost their end */
     size_t skipped; /**< lines left out because nothing of the answer was left after that */
+    size_t bad;     /**< lines left out because something is wrong with them */
 };
 
-/** One line (without its newline) to an example; ids beyond `max_length` are cut off. On success
- * the caller frees ret->ids and ret->labels; `answers` may be 0 after cutting, and *ret_cut tells
- * whether that happened. LORICA_EFORMAT says what is wrong: no JSON, not UTF-8, neither of the two
- * forms, an unknown role, no answer or an empty one. */
-int lorica_train_data_line(const char *line, size_t len, const struct lorica_tokenizer *tokenizer,
-                           const struct lorica_chat_template *chat, uint32_t max_length,
-                           struct lorica_train_example *ret, bool *ret_cut,
-                           struct lorica_error *err) LORICA_MUSTCHECK;
+enum lorica_train_format { LORICA_TRAIN_BY_NAME, LORICA_TRAIN_JSONL, LORICA_TRAIN_CSV };
 
-/** Reads a whole file; blank lines are passed over. Errors begin with "file:line: ". LORICA_EFORMAT
- * also when no example is left. */
-int lorica_train_data_load(const char *path, const struct lorica_tokenizer *tokenizer,
-                           const struct lorica_chat_template *chat, uint32_t max_length,
+/** Hears of a bad line, which is then left out. `what` is a sentence without the place. */
+typedef void (*lorica_train_bad_fn)(void *arg, const char *path, uint32_t line, const char *what);
+
+/** How to read. Everything is borrowed. */
+struct lorica_train_data_options {
+    const struct lorica_tokenizer *tokenizer;
+    const struct lorica_chat_template *chat;
+    uint32_t max_length; /**< ids beyond are cut off */
+    bool whole;          /**< learn every token, not the answers alone */
+    enum lorica_train_format format;
+    const char *columns[2];     /**< CSV: names of the columns of questions and answers; NULL: those
+                                     that are known (data_csv.c), or the only two there are */
+    lorica_train_bad_fn on_bad; /**< NULL: the first bad line ends the reading */
+    void *on_bad_arg;
+};
+
+/** Reads files of examples. Errors begin with "file: " and, for a bad line, "line N: ", and say how
+ * to go on. A line is bad (LORICA_EFORMAT, LORICA_ELIMIT) when it is empty (but at the end of the
+ * file), too long, not UTF-8, no JSON, in none of the forms above, or has no answer or an empty
+ * one. LORICA_EFORMAT also when a file has no example left. */
+int lorica_train_data_load(const char *const *paths, size_t count,
+                           const struct lorica_train_data_options *options,
                            struct lorica_train_data *ret,
                            struct lorica_error *err) LORICA_MUSTCHECK;
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * A file of training data from any bytes. What is read has something to learn and is no longer than
- * allowed; what is refused has a sentence. */
+ * A file of training data from any bytes behind the first, whose bits say how to read it. What is
+ * read has something to learn and is no longer than allowed; what is refused has a sentence. */
 #include "byte_tokenizer.h"
 
 #include <stdio.h>
@@ -12,6 +12,14 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
 #define MAX_LENGTH 64
+enum { BIT_CSV = 1, BIT_WHOLE = 2, BIT_SKIP = 4, BIT_COLUMNS = 8 };
+
+static void on_bad(void *arg, const char *path, uint32_t line, const char *what) {
+    size_t *bad = arg;
+    if (!path || line == 0 || !what[0])
+        abort();
+    (*bad)++;
+}
 
 static void check(const struct lorica_train_example *e) {
     uint32_t answers = 0;
@@ -34,15 +42,27 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len) {
     char path[64];
     if (!tokenizer)
         open_byte_tokenizer(&tokenizer, &chat);
+    const int bits = len > 0 ? data[0] : 0;
+    size_t bad = 0;
+    const struct lorica_train_data_options options = {
+        .tokenizer = tokenizer,
+        .chat = chat,
+        .max_length = MAX_LENGTH,
+        .whole = bits & BIT_WHOLE,
+        .format = bits & BIT_CSV ? LORICA_TRAIN_CSV : LORICA_TRAIN_JSONL,
+        .columns = {bits & BIT_COLUMNS ? "q" : NULL, bits & BIT_COLUMNS ? "a" : NULL},
+        .on_bad = bits & BIT_SKIP ? on_bad : NULL,
+        .on_bad_arg = &bad};
     const int fd = memfd_create("data", MFD_CLOEXEC);
-    if (fd < 0 || write(fd, data, len) != (ssize_t)len)
+    if (fd < 0 || (len > 0 && write(fd, data + 1, len - 1) != (ssize_t)len - 1))
         abort();
     (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-    const int rc = lorica_train_data_load(path, tokenizer, chat, MAX_LENGTH, &read, &err);
+    const char *const paths[] = {path};
+    const int rc = lorica_train_data_load(paths, 1, &options, &read, &err);
     (void)close(fd);
     if (rc && (err.code != rc || !strstr(err.text, path)))
         abort();
-    if (!rc && read.count == 0)
+    if (!rc && (read.count == 0 || read.bad != bad))
         abort();
     for (size_t i = 0; i < read.count; i++)
         check(&read.examples[i]);

@@ -91,15 +91,52 @@ def test_adapter_that_cannot_be_published_is_kept(data_dir, examples, tmp_path):
     ('{"question":"x","answer":"y"}', "line 8"),
     ('["x"]', "line 8"),
     ('{"prompt":"x","completion":"\\ud800"}', "line 8"),
+    ('\n{"prompt":"x","completion":"y"}', "line 8"),
+    (chat_line("x" * 10_000_000, "y"), "line 8"),
 ])
 def test_bad_line_is_named_and_nothing_is_trained(data_dir, examples, tmp_path, line, says):
     path = examples(line)
     done = data_dir("train", "rooms", path, "--out", tmp_path / "out", code=FAILED)
-    assert says in done.stderr and str(path) in done.stderr
+    assert says in done.stderr and str(path) in done.stderr and "--skip-bad" in done.stderr
     assert not list((tmp_path / "out").glob("*"))
 
 
+def test_bad_lines_are_listed_and_left_out_when_asked(data_dir, examples, tmp_path):
+    path = examples("{", "", chat_line("x", " "), chat_line("When?", "At noon."))
+    done = data_dir("train", "rooms", path, "--steps", 1, "--out", tmp_path / "out", "--skip-bad")
+    assert "8 examples" in done.stdout and "3 bad lines were left out" in done.stdout
+    for line in (8, 9, 10):
+        assert f"{path}: line {line}: " in done.stderr
+    only_bad = tmp_path / "bad.jsonl"
+    only_bad.write_text("{}\n")
+    done = data_dir("train", "rooms", only_bad, "--skip-bad", code=FAILED)
+    assert "no usable example" in done.stderr
+
+
+def test_same_examples_as_csv_and_in_two_files_teach_the_same(data_dir, tmp_path):
+    pairs = [(f'Where, please, is room "{i}"?', f"Room {i}:\non floor {i}.") for i in range(6)]
+    json_lines = [chat_line(*pair) + "\n" for pair in pairs]
+    table = "".join('"{}","{}"\r\n'.format(*(f.replace('"', '""').replace("\n", "\r\n")
+                                            for f in pair)) for pair in pairs)
+    files = {"all.jsonl": "".join(json_lines), "one.jsonl": "".join(json_lines[:4]),
+             "two.jsonl": "".join(json_lines[4:]), "plain.csv": table,
+             "headed.CSV": "\ufeffQuestion,Answer\r\n" + table}
+    for name, text in files.items():
+        (tmp_path / name).write_bytes(text.encode())
+    made = []
+    for names in (["all.jsonl"], ["one.jsonl", "two.jsonl"], ["plain.csv"], ["headed.CSV"]):
+        data_dir("train", "rooms", *(tmp_path / name for name in names), "--out", tmp_path / "out",
+                 "--steps", 2, "--threads", 2)
+        made.append((tmp_path / "out" / "adapter_model.safetensors").read_bytes())
+    assert made.count(made[0]) == 4
+    named = tmp_path / "wide.csv"
+    named.write_text("Reply,id,Asked\nyes,1,Really?\n")
+    data_dir("train", "rooms", named, "--columns", "asked,reply", "--steps", 1)
+    assert "--columns" in data_dir("train", "x", named, code=FAILED).stderr
+
+
 @pytest.mark.parametrize("words", [
+    ["--loss", "some"], ["--columns", "a"],
     ["--rank", "0"], ["--rank", "x"], ["--lr", "nan"], ["--lr", "-1"], ["--targets", "q,z"],
     ["--schedule", "square"], ["--epochs", "0"], ["--dropout", "1"], ["--init", "somewhere"],
     ["--channel", "stable"], ["--beta2", "1"]])

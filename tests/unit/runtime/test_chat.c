@@ -248,7 +248,8 @@ static void test_create_unknown_says_how_to_name_one(void **state) {
 }
 
 static void test_render_bad_messages_refused(void **state) {
-    const struct lorica_chat_message tool = {"tool", "x"}, broken = {"user", "a\xff"};
+    const struct lorica_chat_message tool = {.role = "tool", .content = "x"},
+                                     broken = {.role = "user", .content = "a\xff"};
     struct lorica_chat_template *chat = make_template(MESSAGE);
     struct lorica_tokenizer *tokenizer = open_tokenizer();
     struct lorica_tokens ids = {0};
