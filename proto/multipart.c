@@ -255,35 +255,54 @@ static int emit(struct lorica_multipart *reader, const char *bytes, size_t len,
     return len ? reader->sink.on_data(reader->sink.user, bytes, len, err) : 0;
 }
 
-/* Data up to the next delimiter or the end of the piece; *ret_used tells how far it came. */
-static int feed_data(struct lorica_multipart *reader, const char *bytes, size_t len,
-                     size_t *ret_used, struct lorica_error *err) {
+/* How many of the last bytes may be the begin of a delimiter. */
+static size_t begun_delimiter(const struct lorica_multipart *reader, const char *bytes,
+                              size_t len) {
+    size_t at = len < reader->delimiter_len ? 0 : len - reader->delimiter_len + 1;
+    while (at < len && memcmp(bytes + at, reader->delimiter, len - at) != 0)
+        at++;
+    return len - at;
+}
+
+/* Goes on with a delimiter that a piece before began; what turns out to be none was data. */
+static int resume_delimiter(struct lorica_multipart *reader, const char *bytes, size_t len,
+                            size_t *ret_used, struct lorica_error *err) {
+    const size_t held = reader->matched;
     size_t at = 0;
-    int rc = 0;
-    while (at < len && rc == 0) {
-        if (reader->matched == 0) {
-            const char *cr = memchr(bytes + at, '\r', len - at);
-            const size_t plain = cr ? (size_t)(cr - bytes) - at : len - at;
-            rc = emit(reader, bytes + at, plain, err);
-            at += plain;
-            if (cr) {
-                reader->matched = 1;
-                at++;
-            }
-        } else if (bytes[at] == reader->delimiter[reader->matched]) {
-            at++;
-            if (++reader->matched == reader->delimiter_len) {
-                reader->state = BEHIND;
-                *ret_used = at;
-                return reader->sink.on_part_end(reader->sink.user, err);
-            }
-        } else {
-            const size_t held = reader->matched;
-            reader->matched = 0;
-            rc = emit(reader, reader->delimiter, held, err);
-        }
+    while (at < len && reader->matched < reader->delimiter_len &&
+           bytes[at] == reader->delimiter[reader->matched]) {
+        reader->matched++;
+        at++;
     }
     *ret_used = at;
+    if (reader->matched == reader->delimiter_len) {
+        reader->state = BEHIND;
+        return reader->sink.on_part_end(reader->sink.user, err);
+    }
+    if (at == len)
+        return 0;
+    reader->matched = 0;
+    *ret_used = 0;
+    return emit(reader, reader->delimiter, held, err);
+}
+
+/* Data up to the next delimiter or the end of the piece, in as few pieces as can be; *ret_used
+ * tells how far it came. */
+static int feed_data(struct lorica_multipart *reader, const char *bytes, size_t len,
+                     size_t *ret_used, struct lorica_error *err) {
+    if (reader->matched > 0)
+        return resume_delimiter(reader, bytes, len, ret_used, err);
+    const char *found = memmem(bytes, len, reader->delimiter, reader->delimiter_len);
+    const size_t held = found ? reader->delimiter_len : begun_delimiter(reader, bytes, len);
+    const size_t plain = found ? (size_t)(found - bytes) : len - held;
+    int rc = emit(reader, bytes, plain, err);
+    reader->matched = held;
+    *ret_used = plain + held;
+    if (found) {
+        reader->state = BEHIND;
+        if (rc == 0)
+            rc = reader->sink.on_part_end(reader->sink.user, err);
+    }
     return rc;
 }
 

@@ -194,6 +194,34 @@ static void test_failure_of_a_callback_stays(void **state) {
     lorica_buf_finish(&out);
 }
 
+static int count_piece(void *user, const void *bytes, size_t len, struct lorica_error *err) {
+    (void)bytes;
+    (void)len;
+    (void)err;
+    (*(size_t *)user)++;
+    return 0;
+}
+static int no_part(void *user, const char *name, const char *filename, struct lorica_error *err) {
+    return 0;
+}
+static int no_end(void *user, struct lorica_error *err) { return 0; }
+
+static void test_data_full_of_line_ends_comes_in_one_piece(void **state) {
+    (void)state;
+    char body[4096] = PART;
+    size_t pieces = 0, len = strlen(body);
+    struct lorica_multipart reader;
+    struct lorica_error err;
+    const struct lorica_multipart_sink sink = {no_part, count_piece, no_end, &pieces};
+    for (; len < 4000; len++)
+        body[len] = len % 3 ? '\r' : '\n';
+    memcpy(body + len, "\r\n--XyZ--", 9);
+    assert_int_equal(lorica_multipart_init(&reader, TYPE, &sink, &err), 0);
+    assert_int_equal(lorica_multipart_feed(&reader, body, len + 9, &err), 0);
+    assert_int_equal(lorica_multipart_end(&reader, &err), 0);
+    assert_int_equal(pieces, 1);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_parts_any_piece_size_give_the_same),
@@ -202,6 +230,7 @@ int main(void) {
         cmocka_unit_test(test_content_type_is_judged),
         cmocka_unit_test(test_limits_are_exact),
         cmocka_unit_test(test_failure_of_a_callback_stays),
+        cmocka_unit_test(test_data_full_of_line_ends_comes_in_one_piece),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
