@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "kernels/vec.h"
 #include "proto/peft.h"
 #include "proto/safetensors.h"
 
@@ -19,6 +20,8 @@
 #define MAX_WEIGHTS_BYTES ((size_t)1 << 34)
 #define ALIGNMENT 64
 #define MODULE_NAME_MAX 160
+/* Values that are converted at once; no rank is larger. */
+#define RUN 4096
 
 /* The two tensors of one module, while judging. */
 struct slot {
@@ -35,6 +38,7 @@ struct build {
     struct lorica_peft_config config;
     struct lorica_safetensors file;
     struct slot *slots; /* [layers][LORICA_MODULE_COUNT] */
+    struct lorica_vec_kernels vec;
     struct lorica_error *err;
 };
 
@@ -245,31 +249,53 @@ static int fill_exact(const struct build *build, const struct lorica_tensor *ten
     return 0;
 }
 
+/* Elements [first, first + count) as scale * value in bf16, in their order; scratch: `count`
+ * floats. Fails at the first that is not finite then. */
+static int convert_run(const struct build *build, const struct lorica_tensor *tensor, size_t first,
+                       size_t count, float scale, float *scratch, uint16_t *dst) {
+    const uint8_t *bytes = build->weights + tensor->offset;
+    uint32_t finite = 1;
+    if (tensor->dtype == LORICA_DTYPE_F32)
+        memcpy(scratch, bytes + first * sizeof(float), count * sizeof(float));
+    for (size_t i = 0; i < count && tensor->dtype != LORICA_DTYPE_F32; i++)
+        scratch[i] = element(bytes, tensor->dtype, first + i);
+    for (size_t i = 0; i < count; i++)
+        scratch[i] *= scale;
+    build->vec.to_bf16(dst, scratch, (uint32_t)count);
+    for (size_t i = 0; i < count; i++)
+        finite &= (dst[i] & 0x7f80u) != 0x7f80u;
+    for (size_t i = 0; i < count && !finite; i++)
+        if (!isfinite(lorica_bf16_to_f32(dst[i])))
+            return not_finite(build, tensor, first + i);
+    return 0;
+}
+
 /* bf16 of A as it is. */
 static int fill_a16(const struct build *build, const struct lorica_tensor *tensor, uint16_t *dst) {
-    const uint8_t *bytes = build->weights + tensor->offset;
     const size_t count = (size_t)(tensor->shape[0] * tensor->shape[1]);
-    for (size_t i = 0; i < count; i++) {
-        dst[i] = lorica_f32_to_bf16(element(bytes, tensor->dtype, i));
-        if (!isfinite(lorica_bf16_to_f32(dst[i])))
-            return not_finite(build, tensor, i);
-    }
-    return 0;
+    float scratch[RUN];
+    int rc = 0;
+    for (size_t i = 0; i < count && rc == 0; i += RUN)
+        rc = convert_run(build, tensor, i, count - i < RUN ? count - i : RUN, 1, scratch, dst + i);
+    return rc;
 }
 
 /* bf16 of scale * B, transposed; columns past n stay 0 as the arena came. */
 static int fill_bt16(const struct build *build, const struct slot *slot, uint16_t *dst) {
-    const uint8_t *bytes = build->weights + slot->b->offset;
     const uint32_t n = (uint32_t)slot->b->shape[0], rank = slot->rank, ld = padded(n);
-    const float scale = (float)slot->scale;
-    for (uint32_t i = 0; i < n; i++)
-        for (uint32_t j = 0; j < rank; j++) {
-            const size_t at = (size_t)i * rank + j;
-            const uint16_t value = lorica_f32_to_bf16(scale * element(bytes, slot->b->dtype, at));
-            dst[(size_t)j * ld + i] = value;
-            if (!isfinite(lorica_bf16_to_f32(value)))
-                return not_finite(build, slot->b, at);
-        }
+    float scratch[RUN];
+    uint16_t values[RUN];
+    const uint32_t at_once = RUN / rank;
+    for (uint32_t row = 0; row < n; row += at_once) {
+        const uint32_t rows = n - row < at_once ? n - row : at_once;
+        const int rc = convert_run(build, slot->b, (size_t)row * rank, (size_t)rows * rank,
+                                   (float)slot->scale, scratch, values);
+        if (rc)
+            return rc;
+        for (uint32_t j = 0; j < rank; j++)
+            for (uint32_t i = 0; i < rows; i++)
+                dst[(size_t)j * ld + row + i] = values[i * rank + j];
+    }
     return 0;
 }
 
@@ -356,6 +382,7 @@ int lorica_adapter_create(const struct lorica_arch *arch, enum lorica_adapter_fo
                           struct lorica_error *err) {
     struct build build = {.arch = arch, .form = form, .weights = weights, .err = err};
     struct lorica_error local;
+    lorica_vec_kernels_init(&build.vec);
     int rc = lorica_peft_parse(config, config_len, &build.config, err);
     if (rc)
         return rc;
