@@ -19,6 +19,8 @@ import time
 
 import numpy as np
 
+import benchmark_live
+
 WORDS = """river stone window garden letter doctor morning silver ticket engine winter candle market
 bridge pepper violin harbor meadow lantern pocket thunder basket copper island velvet kitchen forest
 mirror button castle dragon feather hammer jacket kettle ladder magnet needle orange pencil rabbit
@@ -248,6 +250,31 @@ def bench_engine(args, rows):
         rows.append((label + ", tokens/s", ours["tokens_per_second"], peer[verb], "llama-bench Q4_0"))
 
 
+# -- the registry -------------------------------------------------------------------------------------
+
+def bench_registry(args, arch):
+    """Rows of (what, figure, promise)."""
+    make_adapters(args.work, arch, 1)
+    size = ["--names", 1000] if args.quick else []
+    seen = json.loads(run(args.lorica, "bench", "registry", "--json", *size,
+                          env=dict(os.environ, TMPDIR=str(args.work))))
+    calls = {call["call"]: call for call in seen["calls"]}
+    each = seen["adapters"] * seen["versions"]
+    promises = []
+    for name in ("publish", "promote", "list a page of 100", "open"):
+        promises.append((f"{name}, {seen['adapters']} adapters x {seen['versions']} versions "
+                         f"of {seen['weights_bytes'] // 1024} KB, p99",
+                         f"{calls[name]['p99_seconds'] * 1e3:.3f} ms",
+                         "1 s" if name == "open" else ""))
+    promises.append(("file, beside the weights themselves, a version",
+                     f"{(seen['file_bytes'] / each - seen['weights_bytes']) / 1024:.1f} KB", ""))
+    env, server = serve_lorica(args, arch)
+    with server:
+        headers = {"authorization": f"Bearer {(args.data / 'admin.key').read_text().strip()}"}
+        promises += benchmark_live.measure(server, headers, args.work / "adapter0", args.quick)
+    return promises
+
+
 # -- training ----------------------------------------------------------------------------------------
 
 def peft_training(hf_dir, trace, quantised):
@@ -319,10 +346,13 @@ def prepare(args):
     run(args.lorica, "init", env=env)
     run(args.lorica, "base", "import", args.model, env=env)
     args.base = json.loads(run(args.lorica, "base", "list", "--json", env=env))["data"][0]["name"]
+    return json.loads(run(args.lorica, "base", "inspect", args.base, "--json", env=env))["architecture"]
+
+
+def quantise_for_llama(args):
     args.q4 = args.work / "q4_0.gguf"
     if not args.q4.exists():
         run(args.llama / "llama-quantize", "--allow-requantize", args.model, args.q4, "Q4_0")
-    return json.loads(run(args.lorica, "base", "inspect", args.base, "--json", env=env))["architecture"]
 
 
 def main():
@@ -333,23 +363,40 @@ def main():
     parser.add_argument("--work", type=pathlib.Path, required=True)
     parser.add_argument("--quick", action="store_true", help="shorter measurements")
     parser.add_argument("--skip-training", action="store_true")
+    parser.add_argument("--only", choices=("engine", "servers", "registry", "training"),
+                        help="one part of it")
     parser.add_argument("--peft", choices=("quantised", "float32"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.peft:
         peft_training(args.work / "hf", args.work / "trace.safetensors", args.peft == "quantised")
         return
     arch = prepare(args)
-    rows = []
-    bench_engine(args, rows)
-    bench_servers(args, arch, rows)
-    if not args.skip_training:
+    rows, promises = [], []
+    wanted = {args.only} if args.only else {"engine", "servers", "registry", "training"}
+    if args.skip_training:
+        wanted.discard("training")
+    if wanted & {"engine", "servers"}:
+        quantise_for_llama(args)
+    if "engine" in wanted:
+        bench_engine(args, rows)
+    if "servers" in wanted:
+        bench_servers(args, arch, rows)
+    if "registry" in wanted:
+        promises = bench_registry(args, arch)
+    if "training" in wanted:
+        make_adapters(args.work, arch, 1)
         bench_training(args, arch, rows)
     cpu = next(line.split(":")[1].strip() for line in open("/proc/cpuinfo")
                if line.startswith("model name"))
     print(f"\n{cpu}, {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}\n")
-    print("| work | lorica | peer | ratio | peer is |\n|---|---|---|---|---|")
+    if rows:
+        print("| work | lorica | peer | ratio | peer is |\n|---|---|---|---|---|")
     for label, ours, peer, who in rows:
         print(f"| {label} | {ours:.0f} | {peer:.0f} | {ours / peer:.2f} | {who} |")
+    if promises:
+        print("\n| registry | measured | promised |\n|---|---|---|")
+    for row in promises:
+        print("| {} | {} | {} |".format(*row))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: MIT
+"""What a running server promises of its registry: how soon a promote or a publish can be seen, and
+what publishing costs those who are being answered. Used by deploy/benchmark.py."""
+import json
+import threading
+import time
+import uuid
+
+import numpy as np
+
+STREAMS, STORM_SECONDS = 4, 20
+
+
+def quantile(values, share):
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+class Publisher:
+    """Publishes adapters that differ from each other in one number, over one connection."""
+
+    def __init__(self, server, headers, directory):
+        self.server, self.headers, self.connection = server, headers, server.connect()
+        self.config = (directory / "adapter_config.json").read_bytes()
+        self.weights = bytearray((directory / "adapter_model.safetensors").read_bytes())
+        self.count = 0
+
+    def publish(self, name):
+        """Returns the version's number."""
+        self.count += 1
+        self.weights[-4:] = np.float32(1e-3 * self.count).tobytes()
+        boundary = uuid.uuid4().hex
+        parts = []
+        for part, data in (("config", self.config), ("weights", bytes(self.weights))):
+            parts += [f'--{boundary}\r\ncontent-disposition: form-data; name="{part}"; '
+                      f'filename="{part}"\r\n\r\n'.encode(), data, b"\r\n"]
+        body = b"".join(parts) + f"--{boundary}--\r\n".encode()
+        status, answer = self.server.request(
+            "POST", f"/v1/adapters/{name}/versions", body,
+            self.headers | {"content-type": f"multipart/form-data; boundary={boundary}"},
+            self.connection)
+        if status != 201:
+            raise RuntimeError(answer)
+        return json.loads(answer)["version"]
+
+
+def stream(server, headers, model, prompt, tokens, connection=None):
+    """Asks for a stream; gives the model that answered and the time of each event with a token."""
+    connection = connection or server.connect()
+    connection.request("POST", "/v1/completions", json.dumps({
+        "model": model, "prompt": prompt, "max_tokens": tokens, "ignore_eos": True,
+        "temperature": 0, "stream": True}), headers | {"content-type": "application/json"})
+    answer = connection.getresponse()
+    if answer.status != 200:
+        raise RuntimeError(answer.read())
+    times = []
+    for line in answer:
+        if line.startswith(b"data: {"):
+            times.append(time.monotonic())
+        elif line.startswith(b"data: [DONE]"):
+            answer.read()
+            break
+    return answer.headers["lorica-adapter"], times
+
+
+def promote_visible(server, headers, publisher, count):
+    """Milliseconds from the promote's sending to its answer; the next request must see it."""
+    versions = [publisher.publish("seen"), publisher.publish("seen")]
+    connection, took, epoch = server.connect(), [], 0
+    for i in range(count):
+        version = versions[i % 2]
+        began = time.monotonic()
+        status, answer = server.request(
+            "PUT", "/v1/adapters/seen/channels/stable", json.dumps({"version": version}),
+            headers | {"content-type": "application/json", "if-match": f'"{epoch}"'}, connection)
+        took.append((time.monotonic() - began) * 1e3)
+        if status != 200:
+            raise RuntimeError(answer)
+        epoch = json.loads(answer)["epoch"]
+        seen, _ = stream(server, headers, "seen", "Hello", 1, connection)
+        if seen != f"seen@{version}":
+            raise RuntimeError(f"seen@{version} was promoted, {seen} answered")
+    return took
+
+
+def first_token(server, headers, publisher, count):
+    """Milliseconds from the begin of a publish to the new version's first token."""
+    took = []
+    for _ in range(count):
+        began = time.monotonic()
+        version = publisher.publish("fresh")
+        seen, times = stream(server, headers, f"fresh@{version}", "Hello", 1, publisher.connection)
+        took.append((times[0] - began) * 1e3)
+        if seen != f"fresh@{version}":
+            raise RuntimeError(f"{seen} answered for fresh@{version}")
+    return took
+
+
+def gaps(server, headers, seconds, background=None):
+    """Milliseconds between the tokens of running streams, while `background` is called again and
+    again; and how often it was."""
+    stop, found, calls = time.monotonic() + seconds, [], 0
+
+    def client(number):
+        connection = server.connect()
+        while time.monotonic() < stop:
+            _, times = stream(server, headers, "base", f"Story number {number}:", 128, connection)
+            found.extend(b - a for a, b in zip(times, times[1:]))
+
+    threads = [threading.Thread(target=client, args=(i,)) for i in range(STREAMS)]
+    for thread in threads:
+        thread.start()
+    while background and time.monotonic() < stop:
+        background()
+        calls += 1
+    for thread in threads:
+        thread.join()
+    return [gap * 1e3 for gap in found], calls
+
+
+def measure(server, headers, directory, quick):
+    """Rows of (what, figure, promise)."""
+    publisher = Publisher(server, headers, directory)
+    count, seconds = (10, 5) if quick else (50, STORM_SECONDS)
+    visible = promote_visible(server, headers, publisher, count)
+    fresh = first_token(server, headers, publisher, count)
+    calm, _ = gaps(server, headers, seconds)
+    stormy, published = gaps(server, headers, seconds, lambda: publisher.publish("storm"))
+    before, after = quantile(calm, 0.99), quantile(stormy, 0.99)
+    megabytes = len(publisher.weights) / 1e6
+    return [
+        ("promote acknowledged, and seen by the next request, p99",
+         f"{quantile(visible, 0.99):.1f} ms", "10 ms"),
+        (f"publish of {megabytes:.0f} MB (rank 16, all linear) to its first token, median",
+         f"{quantile(fresh, 0.5):.0f} ms", "100 ms"),
+        ("the same, p99", f"{quantile(fresh, 0.99):.0f} ms", "100 ms"),
+        (f"gap between tokens of {STREAMS} streams, p99", f"{before:.1f} ms", ""),
+        (f"the same while {published / seconds:.1f} such adapters are published a second, p99",
+         f"{after:.1f} ms ({after / before - 1:+.0%})", "+10 %"),
+    ]
