@@ -24,7 +24,7 @@ struct samples {
     size_t count;
 };
 
-enum measure { PUBLISH, PROMOTE, PAGES, RESOLVE, REOPEN, VERIFY, MEASURES };
+enum measure { PUBLISH, PROMOTE, PAGES, RESOLVE, WEIGHTS, REOPEN, VERIFY, MEASURES };
 
 struct run {
     const struct lorica_bench_registry *size;
@@ -53,8 +53,9 @@ static void took(struct run *run, enum measure measure, double start) {
 }
 
 static int prepare(struct run *run, struct lorica_error *err) {
-    static const char *const words[MEASURES] = {"publish", "promote", "list a page of 100",
-                                                "resolve", "open",    "verify all"};
+    static const char *const words[MEASURES] = {"publish",   "promote",      "list a page of 100",
+                                                "resolve",   "read weights", "open",
+                                                "verify all"};
     const size_t changes = (size_t)run->size->names * run->size->versions;
     const char *tmp = getenv("TMPDIR");
     (void)snprintf(run->dir, sizeof(run->dir), "%.200s/lorica-bench-XXXXXX",
@@ -150,7 +151,8 @@ static int read_all(struct run *run, struct lorica_error *err) {
     for (uint32_t i = 0; i < READS && !rc; i++) {
         char name[32];
         struct lorica_version version;
-        size_t seen = 0;
+        void *weights;
+        size_t seen = 0, len;
         name_of((uint32_t)(i * UINT64_C(2654435761) % run->size->names), name);
         double start = seconds_now();
         rc = lorica_registry_names(run->registry, name, PAGE, count_name, &seen, err);
@@ -159,6 +161,12 @@ static int read_all(struct run *run, struct lorica_error *err) {
         if (!rc)
             rc = lorica_registry_resolve(run->registry, name, &version, err);
         took(run, RESOLVE, start);
+        start = seconds_now();
+        if (!rc)
+            rc = lorica_registry_weights(run->registry, &version, &weights, &len, err);
+        if (!rc)
+            free(weights);
+        took(run, WEIGHTS, start);
     }
     return rc;
 }
