@@ -10,7 +10,7 @@
 
 #include "registry/retire.h"
 
-#define DEFAULT_CYCLES 25
+#define DEFAULT_CYCLES 50
 #define REOPEN_LIMIT_MS 1000
 
 /* What the worker has acknowledged, over all cycles. */
