@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What a running server promises of its registry: how soon a promote or a publish can be seen, and
-what publishing costs those who are being answered. Used by deploy/benchmark.py."""
+what publishing costs those who are being answered. Used by registry.py."""
 import json
 import threading
 import time
