@@ -16,6 +16,7 @@ struct train {
     const char *rank, *alpha, *targets, *lr, *schedule, *warmup, *epochs, *steps, *batch;
     const char *accumulate, *max_length, *max_grad_norm, *weight_decay, *beta1, *beta2, *eps;
     const char *dropout, *seed, *threads, *loss;
+    bool check;
     char *columns; /* owned: --columns, cut at its comma */
 };
 
@@ -164,44 +165,59 @@ static int take_words(struct train *t, int argc, char **argv) {
                                             {.name = "eps", .value = &t->eps},
                                             {.name = "seed", .value = &t->seed},
                                             {.name = "threads", .value = &t->threads},
+                                            {.name = "check", .flag = &t->check},
+                                            {.name = "json", .flag = &t->job.json},
                                             {.name = "replay", .value = &t->job.replay},
                                             {.name = "init", .value = &t->job.init},
                                             LORICA_CLIENT_OPTIONS(t->job.where)};
     return lorica_cmd_options(&lorica_cmd_train, argc, argv, options, COUNT(options), 0, WORDS_MAX);
 }
 
-/* A replay is given its batches and its adapter: what would make others is refused. */
-static bool replay_is_whole(const struct train *t, int words) {
-    const struct lorica_train_job *job = &t->job;
-    const struct {
-        const char *name, *value;
-    } foreign[] = {{"rank", t->rank},
-                   {"alpha", t->alpha},
-                   {"targets", t->targets},
-                   {"rslora", job->spec.rslora ? "" : NULL},
-                   {"schedule", t->schedule},
-                   {"warmup", t->warmup},
-                   {"epochs", t->epochs},
-                   {"steps", t->steps},
-                   {"batch", t->batch},
-                   {"accumulate", t->accumulate},
-                   {"max-length", t->max_length},
-                   {"dropout", t->dropout},
-                   {"seed", t->seed},
-                   {"eval", job->eval_path},
-                   {"loss", t->loss},
-                   {"columns", job->columns[0]},
-                   {"skip-bad", job->skip_bad ? "" : NULL},
-                   {"publish", job->publish ? "" : NULL},
-                   {"channel", job->channel},
-                   {"message", job->message}};
-    for (size_t i = 0; i < COUNT(foreign); i++) {
-        if (foreign[i].value) {
-            (void)lorica_cmd_usage(&lorica_cmd_train, "--%s does not go with --replay",
-                                   foreign[i].name);
+/* An option that another way of running has no use for. */
+struct foreign {
+    const char *name;
+    bool given;
+};
+
+static bool none_given(const struct foreign *options, size_t count, const char *way) {
+    for (size_t i = 0; i < count; i++) {
+        if (options[i].given) {
+            (void)lorica_cmd_usage(&lorica_cmd_train, "--%s does not go with --%s", options[i].name,
+                                   way);
             return false;
         }
     }
+    return true;
+}
+
+/* What decides how a run learns and where its result goes: nothing to a check or a replay. */
+static bool no_recipe_given(const struct train *t, const char *way) {
+    const struct lorica_train_job *job = &t->job;
+    const struct foreign options[] = {
+        {"alpha", t->alpha},       {"rslora", job->spec.rslora},  {"schedule", t->schedule},
+        {"warmup", t->warmup},     {"epochs", t->epochs},         {"steps", t->steps},
+        {"batch", t->batch},       {"accumulate", t->accumulate}, {"dropout", t->dropout},
+        {"seed", t->seed},         {"eval", job->eval_path},      {"publish", job->publish},
+        {"channel", job->channel}, {"message", job->message},
+    };
+    return none_given(options, COUNT(options), way);
+}
+
+/* A replay is given its batches and its adapter. */
+static bool replay_is_whole(const struct train *t, int words) {
+    const struct lorica_train_job *job = &t->job;
+    const struct foreign options[] = {
+        {"rank", t->rank},
+        {"targets", t->targets},
+        {"max-length", t->max_length},
+        {"loss", t->loss},
+        {"check", t->check},
+        {"json", job->json},
+        {"columns", job->columns[0]},
+        {"skip-bad", job->skip_bad},
+    };
+    if (!none_given(options, COUNT(options), "replay") || !no_recipe_given(t, "replay"))
+        return false;
     if (words > 0 || !job->init || !job->out) {
         (void)lorica_cmd_usage(&lorica_cmd_train, "--replay takes --init and --out, and no NAME");
         return false;
@@ -209,9 +225,28 @@ static bool replay_is_whole(const struct train *t, int words) {
     return true;
 }
 
+static bool check_is_whole(const struct train *t, int words) {
+    const struct foreign options[] = {
+        {"out", t->job.out},
+        {"init", t->job.init},
+        {"lr", t->lr},
+        {"max-grad-norm", t->max_grad_norm},
+        {"weight-decay", t->weight_decay},
+        {"beta1", t->beta1},
+        {"beta2", t->beta2},
+        {"eps", t->eps},
+    };
+    if (!none_given(options, COUNT(options), "check") || !no_recipe_given(t, "check"))
+        return false;
+    if (words < 1)
+        (void)lorica_cmd_usage(&lorica_cmd_train, "--check takes DATA, and no NAME");
+    return words >= 1;
+}
+
 static bool training_is_whole(const struct lorica_train_job *job, int words) {
     const char *wrong = words < 2   ? "NAME and DATA are needed"
                         : job->init ? "--init goes with --replay"
+                        : job->json ? "--json goes with --check"
                         : (job->channel || job->message) && !job->publish
                             ? "--channel and --message go with --publish"
                             : NULL;
@@ -225,6 +260,11 @@ static int run_words(struct train *t, int words, char **argv) {
         return LORICA_EXIT_USAGE;
     if (t->job.replay)
         return replay_is_whole(t, words) ? lorica_train_replay(&t->job) : LORICA_EXIT_USAGE;
+    if (t->check) {
+        t->job.data_paths = (const char *const *)argv;
+        t->job.data_count = (size_t)words;
+        return check_is_whole(t, words) ? lorica_train_check_job(&t->job) : LORICA_EXIT_USAGE;
+    }
     if (!training_is_whole(&t->job, words))
         return LORICA_EXIT_USAGE;
     t->job.name = argv[0];
@@ -292,6 +332,11 @@ const struct lorica_cmd lorica_cmd_train = {
         "--eps X\tAdamW's epsilon (1e-8)\n"
         "--seed N\tof the first A, the order and dropout (0)\n"
         "--threads N\tthreads (else one per core)\n"
+        "--check\tinstead of training: look at DATA (and no NAME), and say how many examples there "
+        "are, how long, which repeat or contradict others, which would be cut, which lines are "
+        "bad, "
+        "and what of the first example is in the loss; exit code 1 when a run would stop at it\n"
+        "--json\tprint what --check finds as JSON\n"
         "--replay TRACE\tinstead of training: feed given input_ids and labels [step, batch, time] "
         "in order with a constant learning rate, and write losses and grad_norms to "
         "OUT/replay.safetensors and the adapter after the last update\n"

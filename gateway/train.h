@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * What lorica train does, once its command line is understood: train.c learns, train_replay.c
- * repeats a given trace. Both open a session and leave an adapter's two files. */
+ * repeats a given trace; both open a session and leave an adapter's two files. train_check.c looks
+ * at data. */
 #ifndef LORICA_GATEWAY_TRAIN_H
 #define LORICA_GATEWAY_TRAIN_H
 
@@ -14,6 +15,7 @@ struct lorica_train_job {
     const char *name;              /**< NULL for a replay */
     const char *const *data_paths; /**< files of examples */
     size_t data_count;
+    bool json;            /**< of --check */
     bool whole, skip_bad; /**< see struct lorica_train_data_options */
     const char *columns[2];
     const char *base;              /**< name, digest or file; NULL: the only one there is */
@@ -31,6 +33,10 @@ struct lorica_train_job {
 /** Trains, writes the adapter and its manifest, and publishes it if that was asked for. Prints what
  * it does; returns an enum lorica_exit. */
 int lorica_train_run(const struct lorica_train_job *job);
+
+/** Looks at the data and prints what it is like (--json: as JSON) and how the first example is
+ * learnt. LORICA_EXIT_FAILED when a run would end before it begins. */
+int lorica_train_check_job(const struct lorica_train_job *job);
 
 /** Feeds the trace and writes replay.safetensors and the adapter. Returns an enum lorica_exit. */
 int lorica_train_replay(const struct lorica_train_job *job);

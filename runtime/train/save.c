@@ -48,6 +48,22 @@ int lorica_train_targets_parse(const char *text, bool targets[LORICA_MODULE_COUN
     return 0;
 }
 
+int lorica_train_spec_check(const struct lorica_train_spec *spec, const struct lorica_arch *arch,
+                            struct lorica_error *err) {
+    for (int m = 0; m < LORICA_MODULE_COUNT; m++) {
+        uint32_t n, k;
+        lorica_arch_module_shape(arch, (enum lorica_module)m, &n, &k);
+        const uint32_t most = n < k ? n : k;
+        if (spec->targets[m] && spec->rank > most)
+            return lorica_fail(
+                err, LORICA_EINVAL,
+                "rank %u is above %s, a matrix of %u x %u: use --rank %u or less, or "
+                "leave it out of --targets",
+                spec->rank, module_name(m), n, k, most);
+    }
+    return 0;
+}
+
 int lorica_train_config_encode(const struct lorica_train_spec *spec, const struct lorica_base *base,
                                struct lorica_buf *out) {
     char digest[LORICA_DIGEST_TEXT], name[sizeof(base->name)];
@@ -176,13 +192,16 @@ static size_t fill(const struct lorica_train_spec *spec, const struct lorica_arc
 int lorica_train_adapter_new(const struct lorica_train_spec *spec, const struct lorica_base *base,
                              struct lorica_adapter **ret, struct lorica_error *err) {
     const struct lorica_arch *arch = &base->arch;
+    int rc = lorica_train_spec_check(spec, arch, err);
+    if (rc)
+        return rc;
     struct lorica_adapter_pair *pairs =
         calloc((size_t)arch->layers * LORICA_MODULE_COUNT, sizeof(*pairs));
     float *values = calloc(fill(spec, arch, NULL, NULL) + 1, sizeof(*values));
     struct lorica_adapter draft = {
         .layers = pairs, .layer_count = arch->layers, .max_rank = spec->rank};
     struct lorica_buf config, weights;
-    int rc = LORICA_ENOMEM;
+    rc = LORICA_ENOMEM;
     lorica_buf_init(&config, CONFIG_MAX);
     lorica_buf_init(&weights, WEIGHTS_MAX);
     if (pairs && values) {

@@ -24,12 +24,17 @@ struct lorica_train_spec {
 int lorica_train_targets_parse(const char *text, bool targets[LORICA_MODULE_COUNT],
                                struct lorica_error *err) LORICA_MUSTCHECK;
 
+/** LORICA_EINVAL when the rank is above what a targeted matrix can hold: the smaller of its sides.
+ */
+int lorica_train_spec_check(const struct lorica_train_spec *spec, const struct lorica_arch *arch,
+                            struct lorica_error *err) LORICA_MUSTCHECK;
+
 /** Appends adapter_config.json. */
 int lorica_train_config_encode(const struct lorica_train_spec *spec, const struct lorica_base *base,
                                struct lorica_buf *out) LORICA_MUSTCHECK;
 
 /** Builds a new adapter in exact form: A uniform in +-1/sqrt(inputs) from the seed, B zero, as PEFT
- * begins. */
+ * begins. LORICA_EINVAL as lorica_train_spec_check says. */
 int lorica_train_adapter_new(const struct lorica_train_spec *spec, const struct lorica_base *base,
                              struct lorica_adapter **ret,
                              struct lorica_error *err) LORICA_MUSTCHECK;

@@ -135,8 +135,92 @@ def test_same_examples_as_csv_and_in_two_files_teach_the_same(data_dir, tmp_path
     assert "--columns" in data_dir("train", "x", named, code=FAILED).stderr
 
 
+# Looking at the data.
+
+
+@pytest.fixture
+def doubtful(tmp_path):
+    """Two files: a question asked three times with two answers, a repeated line, an over-long one."""
+    one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
+    one.write_text("\n".join([chat_line("Where is it?", "On floor 1."), chat_line("When?", "At 2."),
+                              chat_line("where  is it? ", "On floor 2."),
+                              chat_line("Why?", "Because. " * 60)]) + "\n")
+    two.write_text("\n".join([chat_line("When?", "At 2."), chat_line("Where is it?", "On floor 1."),
+                              json.dumps({"text": "Where is it?"}),
+                              json.dumps({"text": "Where is she?"})]) + "\n")
+    return one, two
+
+
+def test_check_finds_twins_and_over_long_examples(data_dir, doubtful):
+    one, two = map(str, doubtful)
+    found = data_dir.json("train", "--check", one, two, "--max-length", 60)
+    assert found["trains"] and found["examples"] == 8 and found["bad"] == []
+
+    def places(key):
+        return [tuple((t[when]["file"], t[when]["line"]) for when in ("earlier", "later"))
+                for t in found[key]]
+
+    assert places("duplicates") == [((one, 2), (two, 1)), ((one, 1), (two, 2))]
+    assert places("contradictions") == [((one, 1), (one, 3))]
+    assert [e["line"] for e in found["over_long"]["examples"]] == [4]
+    assert (found["over_long"]["cut"], found["over_long"]["dropped"]) == (1, 0)
+    lengths = found["lengths"]
+    assert lengths["min"] <= lengths["median"] <= lengths["p95"] <= lengths["max"]
+    assert found["over_long"]["examples"][0]["tokens"] == lengths["max"] > 60 == found["max_length"]
+    for_people = data_dir("train", "--check", one, two, "--max-length", 60).stdout
+    for text in ("2 duplicates", "1 contradictory", "1 longer than 60 tokens", "0 bad lines",
+                 f"{one}:4: ", f"{two}:1 repeats {one}:2", '"On floor 2."'):
+        assert text in for_people
+
+
+def test_check_shows_what_of_the_first_example_is_in_the_loss(data_dir, doubtful):
+    messages = [{"role": "user", "content": "Where is it?"},
+                {"role": "assistant", "content": "On floor 1."}]
+    rendered = json.loads(data_dir("base", "render", "--no-generation-prompt",
+                                   text=json.dumps(messages)).stdout)
+    first = data_dir.json("train", "--check", doubtful[0])["first"]
+    assert first["text"] == rendered["prompt"]
+    assert [t["id"] for t in first["tokens"]] == rendered["ids"]
+    assert "".join(t["text"] for t in first["tokens"] if t["loss"]) == "On floor 1.<|im_end|>"
+    whole = data_dir.json("train", "--check", doubtful[0], "--loss", "all", "--max-length",
+                          1000)
+    assert [t["loss"] for t in whole["first"]["tokens"]] == [False] + [True] * (
+        len(rendered["ids"]) - 1)
+    assert whole["loss_tokens"] == whole["tokens"] - whole["examples"]
+    for_people = data_dir("train", "--check", doubtful[0]).stdout
+    assert "<|im_start|>assistant\n[[On floor 1.<|im_end|>]]\n" in for_people
+
+
+def test_check_fails_when_a_run_would(data_dir, examples, tmp_path):
+    path = examples("{", chat_line("x", ""))
+    found = json.loads(data_dir("train", "--check", path, "--json", code=FAILED).stdout)
+    assert not found["trains"]
+    assert [(bad["file"], bad["line"]) for bad in found["bad"]] == [(str(path), 8), (str(path), 9)]
+    assert "--skip-bad" in data_dir("train", "--check", path, code=FAILED).stderr
+    assert data_dir.json("train", "--check", path, "--skip-bad")["trains"]
+    done = data_dir("train", "--check", path, "--skip-bad", "--max-length", 20, code=FAILED)
+    assert "--max-length" in done.stderr
+    assert str(tmp_path / "none") in data_dir("train", "--check", tmp_path / "none",
+                                              code=FAILED).stderr
+    assert "--rank" in data_dir("train", "--check", examples(), "--rank", 33, code=FAILED).stderr
+    data_dir("train", "--check", examples(), "--rank", 32)
+    data_dir("train", "--check", examples(), "--rank", 33, "--targets", "q")
+    done = data_dir("train", "x", examples(), "--rank", 33, code=FAILED)
+    assert "rank 33 is above k_proj" in done.stderr
+
+
 @pytest.mark.parametrize("words", [
-    ["--loss", "some"], ["--columns", "a"],
+    ["--epochs", "2"], ["--lr", "1"], ["--publish"], ["--out", "x"], ["--eval", "x"]])
+def test_option_that_a_check_would_ignore_is_refused(data_dir, examples, words):
+    done = data_dir("train", "--check", examples(), *words, code=USAGE)
+    assert f"{words[0]} does not go with --check" in done.stderr
+
+
+# Wrong usage.
+
+
+@pytest.mark.parametrize("words", [
+    ["--json"], ["--loss", "some"], ["--columns", "a"],
     ["--rank", "0"], ["--rank", "x"], ["--lr", "nan"], ["--lr", "-1"], ["--targets", "q,z"],
     ["--schedule", "square"], ["--epochs", "0"], ["--dropout", "1"], ["--init", "somewhere"],
     ["--channel", "stable"], ["--beta2", "1"]])
