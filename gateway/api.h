@@ -82,6 +82,10 @@
  *                                                      has_more
  * GET    /v1/adapters/{name}/history                   list of audit    ?after=SEQ&limit=N
  * GET    /v1/audit                                     list of audit    ?after=SEQ&limit=N
+ * GET    /v1/backup/snapshot                           bytes: all records of one moment, as
+ *                                                      registry/backup.h describes them
+ * GET    /v1/backup/contents/{digest}                  bytes of content that a snapshot names; 404
+ *                                                      once it was swept
  * POST   /v1/keys                                      {"name","role","adapters":[...]?} -> 201 key
  * GET    /v1/keys                                      list of key
  * DELETE /v1/keys/{name}                               key, revoked

@@ -290,7 +290,9 @@ static void set_request(struct lorica_client *client, const struct lorica_client
         (void)curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)request->body_len);
         (void)curl_easy_setopt(curl, CURLOPT_POSTFIELDS, request->body);
     }
-    if (request->method)
+    if (request->method && strcmp(request->method, "HEAD") == 0)
+        (void)curl_easy_setopt(curl, CURLOPT_NOBODY, 1L);
+    else if (request->method)
         (void)curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, request->method);
 }
 

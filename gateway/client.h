@@ -96,6 +96,15 @@ int lorica_client_resolve(struct lorica_client *client, const char *reference,
 int lorica_client_export(struct lorica_client *client, const struct lorica_json *version,
                          const char *dir, struct lorica_error *err) LORICA_MUSTCHECK;
 
+/** Takes the next piece of a download; a non-zero return, with `err` filled, ends it. */
+typedef int (*lorica_client_write_fn)(void *arg, const void *bytes, size_t len,
+                                      struct lorica_error *err);
+
+/** Gets what a path holds, as it comes; `fn` has had some of it when this fails. */
+int lorica_client_download(struct lorica_client *client, const char *path,
+                           lorica_client_write_fn fn, void *arg,
+                           struct lorica_error *err) LORICA_MUSTCHECK;
+
 /** Called for each data line of a stream; a non-zero return ends it and is returned. */
 typedef int (*lorica_client_data_fn)(void *arg, const char *data, size_t len);
 

@@ -185,6 +185,27 @@ int lorica_client_resolve(struct lorica_client *client, const char *reference,
 
 /* Downloading. */
 
+struct any_download {
+    lorica_client_write_fn fn;
+    void *arg;
+};
+
+static int any_write(void *arg, const char *bytes, size_t len, struct lorica_error *err) {
+    const struct any_download *download = arg;
+    return download->fn(download->arg, bytes, len, err);
+}
+
+int lorica_client_download(struct lorica_client *client, const char *path,
+                           lorica_client_write_fn fn, void *arg, struct lorica_error *err) {
+    struct any_download download = {fn, arg};
+    struct lorica_client_sink sink = {.write = any_write, .arg = &download};
+    const struct lorica_client_request request = {.path = path};
+    const int rc = lorica_client_perform(client, &request, NULL, &sink, err);
+    if (rc == 0)
+        lorica_buf_finish(&sink.body);
+    return rc;
+}
+
 struct download {
     FILE *file;
     void *hash;

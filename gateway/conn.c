@@ -21,7 +21,8 @@ static const unsigned allowed[LORICA_CONN_STATE_COUNT] = {
     [LORICA_CONN_SPOOL] = BIT(BODY) | BIT(WORK) | BIT(SEND),
     [LORICA_CONN_WORK] = BIT(STREAM) | BIT(SEND),
     [LORICA_CONN_STREAM] = BIT(SEND),
-    [LORICA_CONN_SEND] = BIT(IDLE) | BIT(LINGER),
+    [LORICA_CONN_SEND] = BIT(FETCH) | BIT(IDLE) | BIT(LINGER),
+    [LORICA_CONN_FETCH] = BIT(SEND),
 };
 
 struct write_request {
@@ -153,6 +154,52 @@ static size_t response_body(const struct lorica_response *response, const char *
     return response->blob ? response->blob_len : response->body.len;
 }
 
+/* True when a source has more to give than was read of it. */
+static bool source_waits(const struct lorica_request *request) {
+    const struct lorica_response *response = &request->response;
+    return response->source && request->method != LORICA_METHOD_HEAD &&
+           response->source_read < response->source->nbytes;
+}
+
+static void fetch_work(uv_work_t *work) {
+    struct lorica_request *request = work->data;
+    struct lorica_response *response = &request->response;
+    const uint64_t left = response->source->nbytes - response->source_read;
+    const size_t len = left < LORICA_BODY_PIECE ? (size_t)left : LORICA_BODY_PIECE;
+    lorica_buf_clear(&response->body);
+    char *room = lorica_buf_reserve(&response->body, len);
+    request->run_rc = room ? response->source->read(response->source, response->source_read, room,
+                                                    len, &request->error)
+                           : lorica_fail(&request->error, LORICA_ENOMEM, "out of memory");
+    if (request->run_rc != 0)
+        return;
+    lorica_buf_commit(&response->body, len);
+    response->source_read += len;
+}
+
+static void fetch_done(uv_work_t *work, int status) {
+    struct lorica_request *request = work->data;
+    struct lorica_conn *conn = request->conn;
+    if (conn && (status != 0 || request->run_rc != 0)) {
+        lorica_conn_close(conn, status != 0 ? "the server ends" : request->error.text);
+    } else if (conn) {
+        conn_set_state(conn, LORICA_CONN_SEND);
+        conn_set_timeout(conn, LORICA_SEND_MS);
+        conn->sent = 0;
+        pull_body(conn);
+    }
+    lorica_request_unref(request);
+}
+
+/* SEND: has a worker read the next piece of the body. */
+static void fetch(struct lorica_conn *conn) {
+    struct lorica_request *request = conn->request;
+    lorica_conn_wait(conn, LORICA_CONN_FETCH);
+    request->work.data = lorica_request_ref(request);
+    /* Fails for a missing callback only. */
+    (void)uv_queue_work(&conn->server->loop, &request->work, fetch_work, fetch_done);
+}
+
 /* SEND: encrypts more of the body as long as not much waits to leave; ends the answer. */
 static void pull_body(struct lorica_conn *conn) {
     struct lorica_request *request = conn->request;
@@ -168,7 +215,11 @@ static void pull_body(struct lorica_conn *conn) {
         if (!flush(conn))
             return;
     }
-    if (conn->sent >= len && conn->unsent == 0)
+    if (conn->sent < len)
+        return;
+    if (source_waits(request) && conn->unsent < LORICA_CONN_LEFTOVER)
+        fetch(conn);
+    else if (!source_waits(request) && conn->unsent == 0)
         finish_answer(conn);
 }
 
@@ -288,7 +339,9 @@ void lorica_conn_respond(struct lorica_conn *conn) {
     conn_set_state(conn, LORICA_CONN_SEND);
     conn_set_timeout(conn, LORICA_SEND_MS);
     conn->sent = 0;
-    if (send_head(conn, (long long)response_body(response, &body)) && flush(conn))
+    const uint64_t len =
+        response->source ? response->source->nbytes : response_body(response, &body);
+    if (send_head(conn, (long long)len) && flush(conn))
         pull_body(conn);
 }
 

@@ -6,8 +6,10 @@
  *   HANDSHAKE -> IDLE -> HEAD -> CHECK -> BODY <-> SPOOL               |
  *                                  |        |        |                 |
  *                                  +--------+-> WORK +-> SEND ---------+
- *                                               |        ^ |
- *                                               +-> STREAM |-> LINGER -> CLOSING
+ *                                               |        ^ ^ |
+ *                                               +-> STREAM | |-> LINGER -> CLOSING
+ *                                                          | v
+ *                                                         FETCH
  *
  * Any state may go to CLOSING; HEAD, CHECK, BODY and SPOOL may answer an error and so go to SEND.
  * Only conn_set_state writes the state, only lorica_conn_close ends a connection, and there is one
@@ -51,6 +53,7 @@ enum lorica_conn_state {
     LORICA_CONN_WORK,      /**< the handler works */
     LORICA_CONN_STREAM,    /**< server-sent events go out as they come */
     LORICA_CONN_SEND,      /**< the rest of the answer goes out */
+    LORICA_CONN_FETCH,     /**< a worker reads the next piece of the answer */
     LORICA_CONN_LINGER,    /**< all is said; what still comes in is thrown away */
     LORICA_CONN_CLOSING,   /**< the handles are being closed */
     LORICA_CONN_STATE_COUNT
@@ -69,7 +72,7 @@ struct lorica_conn {
     struct lorica_buf in;           /**< plaintext not yet given to http */
     struct lorica_request *request; /**< the present one; a reference */
     size_t unsent;                  /**< ciphertext that libuv has not sent */
-    size_t sent;                    /**< of the response's body: bytes encrypted so far */
+    size_t sent;                    /**< of the response's body, or its piece: bytes encrypted */
     size_t lingered;                /**< bytes thrown away */
     uint64_t opened_ms, body_began_ms;
     unsigned requests;

@@ -54,6 +54,10 @@ int lorica_handle_sweep(struct lorica_request *request);
 int lorica_handle_history(struct lorica_request *request);
 int lorica_handle_audit(struct lorica_request *request);
 
+/* What a backup is made of. */
+int lorica_handle_backup_snapshot(struct lorica_request *request);
+int lorica_handle_backup_content(struct lorica_request *request);
+
 int lorica_handle_keys(struct lorica_request *request);
 int lorica_handle_key_create(struct lorica_request *request);
 int lorica_handle_key_revoke(struct lorica_request *request);

@@ -116,6 +116,8 @@ void lorica_request_unref(struct lorica_request *request) {
     lorica_buf_finish(&request->response.headers);
     lorica_buf_finish(&request->response.body);
     free(request->response.blob);
+    if (request->response.source)
+        request->response.source->close(request->response.source);
     free(request);
     server->request_count--;
     lorica_server_released(server);
@@ -200,6 +202,9 @@ void lorica_request_error_response(struct lorica_request *request) {
     lorica_buf_clear(&response->body);
     free(response->blob);
     response->blob = NULL;
+    if (response->source)
+        response->source->close(response->source);
+    response->source = NULL;
     response->content_type = NULL;
     response->status = lorica_request_error_json(request, &response->body);
     if (response->status == 503 || response->status == 429)

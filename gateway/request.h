@@ -23,6 +23,19 @@ struct lorica_upload;
 #define LORICA_REQUEST_ID_MAX 128
 #define LORICA_BEARER_MAX 256
 
+/** A body that is not held in memory: it is read piece by piece while it is sent. Part of an object
+ * of the handler's own. */
+struct lorica_body_source {
+    uint64_t nbytes; /**< of the whole body */
+    /** Reads `len` bytes at `offset`, on a worker; pieces are asked for in order, one at a time. A
+     * failure cuts the answer off: the connection closes before the body is whole. */
+    int (*read)(struct lorica_body_source *source, uint64_t offset, void *out, size_t len,
+                struct lorica_error *err);
+    void (*close)(struct lorica_body_source *source); /**< frees it; loop thread */
+};
+/** Bytes that are read from a source at once. */
+#define LORICA_BODY_PIECE ((size_t)256 << 10)
+
 /** The answer. */
 struct lorica_response {
     int status;                /**< 0: none yet */
@@ -31,6 +44,9 @@ struct lorica_response {
     struct lorica_buf body;
     void *blob; /**< instead of body, if not NULL: malloc'd, freed with the response */
     size_t blob_len;
+    struct lorica_body_source *source; /**< instead of both, if not NULL; owned. `body` then holds
+                                          one piece after the other */
+    uint64_t source_read;              /**< private: bytes of it that were read */
 };
 
 struct lorica_request {

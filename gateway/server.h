@@ -52,9 +52,10 @@ struct lorica_server {
     enum lorica_server_phase phase;
     struct lorica_conn *conns; /**< list */
     size_t conn_count;
-    bool accept_waits;    /**< a connection waits in the listener for a free place */
-    size_t request_count; /**< that live, with or without a client */
-    size_t upload_serial; /**< makes names in the spool directory */
+    bool accept_waits;          /**< a connection waits in the listener for a free place */
+    size_t request_count;       /**< that live, with or without a client */
+    size_t upload_serial;       /**< makes names in the spool directory */
+    _Atomic unsigned snapshots; /**< of backups, that are being read */
     struct lorica_writer *writer;
     struct lorica_sweeper sweeper;
     struct lorica_hub *hub; /**< engine events on their way to the loop */

@@ -17,6 +17,7 @@
 
 #define PARTIAL ".partial"
 #define SNAPSHOT "snapshot-"
+#define SNAPSHOT_TRIES 8 /* as content is swept under a backup */
 
 static int fail_path(struct lorica_error *err, const char *path, const char *what) {
     const int number = errno;
@@ -41,15 +42,33 @@ static int on_piece(void *arg, const void *bytes, size_t len) {
 }
 
 static int content_size(struct lorica_registry *registry, const struct lorica_digest *digest,
-                        uint64_t *ret, struct lorica_error *err) {
+                        bool pieces, uint64_t *ret, struct lorica_error *err) {
     struct lorica_txn *txn = NULL;
     char text[LORICA_DIGEST_TEXT];
     int rc = lorica_store_begin(registry->store, false, &txn, err);
     if (!rc)
         rc = lorica_blob_size(txn, digest, ret, err);
+    if (!rc && pieces)
+        rc = lorica_blob_check_pieces(txn, digest, *ret, err);
     lorica_store_abort(txn);
     if (rc == LORICA_ENOTFOUND)
         return lorica_fail(err, rc, "there is no content %s", lorica_digest_format(digest, text));
+    return rc;
+}
+
+int lorica_backup_content_size(struct lorica_registry *registry, const struct lorica_digest *digest,
+                               uint64_t *ret, struct lorica_error *err) {
+    return content_size(registry, digest, true, ret, err);
+}
+
+int lorica_backup_content_at(struct lorica_registry *registry, const struct lorica_digest *digest,
+                             uint64_t nbytes, uint64_t offset, void *out, size_t len,
+                             struct lorica_error *err) {
+    struct lorica_txn *txn = NULL;
+    int rc = lorica_store_begin(registry->store, false, &txn, err);
+    if (!rc)
+        rc = lorica_blob_read_at(txn, digest, nbytes, offset, out, len, err);
+    lorica_store_abort(txn);
     return rc;
 }
 
@@ -58,11 +77,12 @@ int lorica_backup_content(struct lorica_registry *registry, const struct lorica_
     struct lorica_error own;
     struct content_sink content = {sink, arg, err ? err : &own};
     uint64_t nbytes = 0;
-    int rc = content_size(registry, digest, &nbytes, err);
+    int rc = content_size(registry, digest, false, &nbytes, err);
     if (!rc)
         rc = lorica_blob_read(registry->store, digest, nbytes, on_piece, &content, content.err);
     /* Swept while it was read: that is no damage. */
-    if (rc == LORICA_EFORMAT && content_size(registry, digest, &nbytes, &own) == LORICA_ENOTFOUND)
+    if (rc == LORICA_EFORMAT &&
+        content_size(registry, digest, false, &nbytes, &own) == LORICA_ENOTFOUND)
         rc = lorica_fail(err, LORICA_ENOTFOUND, "%s", own.text);
     return rc;
 }
@@ -263,10 +283,17 @@ struct backup {
     void *progress_arg;
     char blobs[LORICA_PATH_MAX], partial[LORICA_PATH_MAX], blob_partial[LORICA_PATH_MAX];
     uint64_t new_blobs, new_nbytes, done, total;
+    bool swept; /* content of the snapshot was gone when it was asked for */
 };
+
+static void tell(const struct backup *backup, uint64_t more) {
+    if (backup->progress && backup->total)
+        backup->progress(backup->progress_arg, "backing up", backup->done + more, backup->total);
+}
 
 /* A file that is being written; its digest goes along. */
 struct sink {
+    const struct backup *backup;
     int fd;
     const char *path;
     void *stream;
@@ -288,6 +315,7 @@ static int sink_write(void *arg, const void *bytes, size_t len, struct lorica_er
         at += n;
         len -= (size_t)n;
     }
+    tell(sink->backup, sink->nbytes);
     return 0;
 }
 
@@ -295,7 +323,7 @@ static int sink_write(void *arg, const void *bytes, size_t len, struct lorica_er
  * may be NULL. */
 static int fetch(const struct backup *backup, const struct lorica_digest *digest, const char *path,
                  struct lorica_digest *ret_digest, uint64_t *ret_nbytes, struct lorica_error *err) {
-    struct sink sink = {.path = path};
+    struct sink sink = {.backup = backup, .path = path};
     sink.stream = lorica_sha256_hasher.create();
     if (!sink.stream)
         return lorica_fail(err, LORICA_ENOMEM, "%s: out of memory", path);
@@ -319,10 +347,12 @@ static int fetch_blob(struct backup *backup, const char *path, const struct lori
     uint64_t got = 0;
     char text[LORICA_DIGEST_TEXT];
     int rc = fetch(backup, digest, backup->blob_partial, &found, &got, err);
-    if (rc == LORICA_ENOTFOUND)
+    if (rc == LORICA_ENOTFOUND) {
+        backup->swept = true;
         return lorica_fail(err, LORICA_ECONFLICT,
                            "content %s was swept while the backup was written; run it again",
                            lorica_digest_format(digest, text));
+    }
     if (!rc && (got != nbytes || !lorica_digest_equal(&found, digest)))
         rc = lorica_fail(err, LORICA_EFORMAT,
                          "content %s came damaged; run `lorica verify`, then try again",
@@ -349,8 +379,8 @@ static int keep_record(void *arg, const struct lorica_snapshot_record *record,
     if (!rc && (lstat(path, &st) != 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size != nbytes))
         rc = fetch_blob(backup, path, &digest, nbytes, err);
     backup->done += nbytes;
-    if (!rc && backup->progress)
-        backup->progress(backup->progress_arg, "backing up", backup->done, backup->total);
+    if (!rc)
+        tell(backup, 0);
     return rc;
 }
 
@@ -459,6 +489,8 @@ static int write_inside(struct backup *backup, struct lorica_backup_info *ret,
     struct lorica_digest ignored;
     unsigned long newest = 0;
     uint64_t nbytes = 0;
+    backup->done = backup->total = 0;
+    backup->swept = false;
     int rc = newest_number(backup->dir, &newest, err);
     if (!rc)
         rc = fetch(backup, NULL, backup->partial, &ignored, &nbytes, err);
@@ -510,7 +542,7 @@ int lorica_backup_write(const char *dir, const struct lorica_backup_source *sour
         backup->progress = progress;
         backup->progress_arg = progress_arg;
         rc = prepare(backup, err);
-        if (!rc)
+        for (int i = 0; i < SNAPSHOT_TRIES && (i == 0 ? rc == 0 : backup->swept); i++)
             rc = write_inside(backup, ret, err);
         free(backup);
     } else {

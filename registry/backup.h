@@ -56,6 +56,15 @@ struct lorica_backup_source {
 /** Gives the snapshot of a registry: one read transaction, as long as `sink` takes. */
 int lorica_backup_snapshot(struct lorica_registry *registry, lorica_backup_sink sink, void *arg,
                            struct lorica_error *err) LORICA_MUSTCHECK;
+/** Size of content whose pieces are all there: LORICA_ENOTFOUND when there is none, LORICA_EFORMAT
+ * when one is missing. */
+int lorica_backup_content_size(struct lorica_registry *registry, const struct lorica_digest *digest,
+                               uint64_t *ret, struct lorica_error *err) LORICA_MUSTCHECK;
+/** Copies `len` bytes at `offset` of content of `nbytes`, in a read transaction of its own, so that
+ * it may go out as slowly as a network takes it. The digest is for the receiver to compare. */
+int lorica_backup_content_at(struct lorica_registry *registry, const struct lorica_digest *digest,
+                             uint64_t nbytes, uint64_t offset, void *out, size_t len,
+                             struct lorica_error *err) LORICA_MUSTCHECK;
 /** Gives content, in read transactions of bounded length. LORICA_ENOTFOUND when there is none. */
 int lorica_backup_content(struct lorica_registry *registry, const struct lorica_digest *digest,
                           lorica_backup_sink sink, void *arg,
@@ -63,9 +72,10 @@ int lorica_backup_content(struct lorica_registry *registry, const struct lorica_
 /** A source that is an open registry; `registry` is borrowed. */
 struct lorica_backup_source lorica_backup_from(struct lorica_registry *registry);
 
-/** Writes a backup into DIR, which is made when absent. LORICA_ECONFLICT when DIR holds something
- * else, or backups of another registry, or when content was swept meanwhile; LORICA_EBUSY when
- * another backup writes to it. `progress` may be NULL. */
+/** Writes a backup into DIR, which is made when absent. Content that was swept meanwhile makes it
+ * begin again with a new snapshot, a few times; what came before is kept. LORICA_ECONFLICT when DIR
+ * holds something else, or backups of another registry, or when content was swept each time;
+ * LORICA_EBUSY when another backup writes to it. `progress` may be NULL. */
 int lorica_backup_write(const char *dir, const struct lorica_backup_source *source,
                         lorica_backup_progress progress, void *progress_arg,
                         struct lorica_backup_info *ret, struct lorica_error *err) LORICA_MUSTCHECK;

@@ -409,6 +409,49 @@ int lorica_blob_put_file(struct lorica_txn *txn, const struct lorica_blob_file *
     return rc ? rc : put_number(txn, LORICA_TABLE_BLOB, &file->digest, file->nbytes, err);
 }
 
+/* One piece of content of a size, which must be as long as it should be. */
+static int get_piece(struct lorica_txn *txn, const struct lorica_digest *digest, uint64_t nbytes,
+                     uint32_t chunk, struct lorica_slice *ret, struct lorica_error *err) {
+    const uint64_t left = nbytes - (uint64_t)chunk * LORICA_CHUNK_BYTES;
+    struct lorica_record_key key;
+    lorica_record_key_chunk(digest, chunk, &key);
+    int rc = lorica_store_get(txn, LORICA_TABLE_CHUNK, lorica_slice_key(&key), ret, err);
+    if (rc == LORICA_ENOTFOUND ||
+        (!rc && ret->len != (left < LORICA_CHUNK_BYTES ? left : LORICA_CHUNK_BYTES)))
+        rc = lorica_damaged(err, LORICA_EFORMAT, "piece %" PRIu32 " of content is wrong", chunk);
+    return rc;
+}
+
+int lorica_blob_check_pieces(struct lorica_txn *txn, const struct lorica_digest *digest,
+                             uint64_t nbytes, struct lorica_error *err) {
+    struct lorica_slice piece;
+    int rc = 0;
+    for (uint32_t i = 0; !rc && i < lorica_blob_chunks(nbytes); i++)
+        rc = get_piece(txn, digest, nbytes, i, &piece, err);
+    return rc;
+}
+
+int lorica_blob_read_at(struct lorica_txn *txn, const struct lorica_digest *digest, uint64_t nbytes,
+                        uint64_t offset, void *out, size_t len, struct lorica_error *err) {
+    uint8_t *to = out;
+    if (offset > nbytes || len > nbytes - offset)
+        return lorica_fail(err, LORICA_EBUG, "content does not go on so far");
+    while (len > 0) {
+        const size_t skip = (size_t)(offset % LORICA_CHUNK_BYTES);
+        struct lorica_slice piece;
+        const int rc =
+            get_piece(txn, digest, nbytes, (uint32_t)(offset / LORICA_CHUNK_BYTES), &piece, err);
+        if (rc)
+            return rc;
+        const size_t part = piece.len - skip < len ? piece.len - skip : len;
+        memcpy(to, (const uint8_t *)piece.data + skip, part);
+        to += part;
+        offset += part;
+        len -= part;
+    }
+    return 0;
+}
+
 /* Hands over at most a batch of pieces from `*chunk` on, in one read transaction. */
 static int read_batch(struct lorica_store *store, const struct lorica_digest *digest,
                       uint64_t nbytes, uint32_t *chunk, void *stream, lorica_piece_fn fn, void *arg,
@@ -417,15 +460,8 @@ static int read_batch(struct lorica_store *store, const struct lorica_digest *di
     struct lorica_txn *txn = NULL;
     int rc = lorica_store_begin(store, false, &txn, err);
     for (uint32_t i = 0; !rc && i < LORICA_BATCH_CHUNKS && *chunk < total; i++, (*chunk)++) {
-        uint64_t left = nbytes - (uint64_t)*chunk * LORICA_CHUNK_BYTES;
-        struct lorica_record_key key;
         struct lorica_slice piece;
-        lorica_record_key_chunk(digest, *chunk, &key);
-        rc = lorica_store_get(txn, LORICA_TABLE_CHUNK, lorica_slice_key(&key), &piece, err);
-        if (rc == LORICA_ENOTFOUND ||
-            (!rc && piece.len != (left < LORICA_CHUNK_BYTES ? left : LORICA_CHUNK_BYTES)))
-            rc = lorica_damaged(err, LORICA_EFORMAT, "piece %" PRIu32 " of content is wrong",
-                                *chunk);
+        rc = get_piece(txn, digest, nbytes, *chunk, &piece, err);
         if (!rc && lorica_sha256_hasher.update(stream, piece.data, piece.len))
             rc = lorica_fail(err, LORICA_EBUG, "content cannot be hashed");
         if (!rc && fn)

@@ -224,6 +224,14 @@ typedef int (*lorica_piece_fn)(void *arg, const void *bytes, size_t len);
 int lorica_blob_read(struct lorica_store *store, const struct lorica_digest *digest,
                      uint64_t nbytes, lorica_piece_fn fn, void *arg,
                      struct lorica_error *err) LORICA_MUSTCHECK;
+/** Whether all pieces of content of a size are there, each as long as it should be; LORICA_EFORMAT
+ * names one that is not. */
+int lorica_blob_check_pieces(struct lorica_txn *txn, const struct lorica_digest *digest,
+                             uint64_t nbytes, struct lorica_error *err) LORICA_MUSTCHECK;
+/** Copies `len` bytes at `offset` out of content of `nbytes`, without comparing its digest. */
+int lorica_blob_read_at(struct lorica_txn *txn, const struct lorica_digest *digest, uint64_t nbytes,
+                        uint64_t offset, void *out, size_t len,
+                        struct lorica_error *err) LORICA_MUSTCHECK;
 /** Reads content of at most LORICA_TEXT_BYTES_MAX bytes inside a transaction; caller frees *ret,
  * which has a NUL behind it. */
 int lorica_blob_load(struct lorica_txn *txn, const struct lorica_digest *digest, uint64_t nbytes,

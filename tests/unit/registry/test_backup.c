@@ -11,6 +11,7 @@
 
 #include "registry/backup.h"
 #include "registry/internal.h"
+#include "registry/retire.h"
 
 struct places {
     char backup[100], target[100];
@@ -208,6 +209,112 @@ static void test_strange_places_refused(void **state) {
     close(fd);
 }
 
+/* A source under which, at its first contents, a version is deleted and swept. */
+struct swept {
+    struct fixture *f;
+    int times; /* left */
+    unsigned snapshots;
+};
+
+static int read_swept(void *arg, const struct lorica_digest *digest, lorica_backup_sink sink,
+                      void *sink_arg, struct lorica_error *why) {
+    struct swept *swept = arg;
+    const struct lorica_backup_source source = lorica_backup_from(swept->f->registry);
+    struct lorica_sweep stats = {0};
+    struct lorica_version version;
+    bool more = true;
+    swept->snapshots += !digest;
+    if (digest && swept->times > 0) {
+        const uint64_t number = (uint64_t)swept->times--;
+        ok(lorica_registry_delete(swept->f->registry, "cardiology", number, &actor, &version,
+                                  &err));
+        while (more)
+            ok(lorica_registry_sweep_step(swept->f->registry, INT64_MAX, &actor, &stats, &more,
+                                          &err));
+    }
+    return source.read(source.arg, digest, sink, sink_arg, why);
+}
+
+static void test_content_swept_meanwhile_begins_again(void **state) {
+    struct fixture *f = *state;
+    const struct places p = places_of(f);
+    struct swept swept = {.f = f, .times = 4};
+    const struct lorica_backup_source source = {.read = read_swept, .arg = &swept};
+    struct lorica_backup_info info;
+    for (uint64_t seed = 1; seed <= 6; seed++)
+        publish_seed(f, "cardiology", seed, NULL);
+    ok(lorica_backup_write(p.backup, &source, NULL, NULL, &info, &err));
+    assert_int_equal(swept.times, 0);
+    assert_true(swept.snapshots > 1);
+    assert_string_equal(info.name, "snapshot-000001");
+    ok(lorica_backup_restore(p.backup, p.target, NULL, NULL, &info, &err));
+    struct lorica_registry *restored = open_restored(f);
+    assert_equal_registries(f->registry, restored);
+    lorica_registry_close(restored);
+}
+
+/* A source that never finds content, as if every sweep came first. */
+static int read_nothing(void *arg, const struct lorica_digest *digest, lorica_backup_sink sink,
+                        void *sink_arg, struct lorica_error *err) {
+    const struct lorica_backup_source source = lorica_backup_from(arg);
+    return digest ? LORICA_ENOTFOUND : source.read(source.arg, NULL, sink, sink_arg, err);
+}
+
+static void test_content_swept_each_time_is_given_up(void **state) {
+    struct fixture *f = *state;
+    const struct places p = places_of(f);
+    const struct lorica_backup_source source = {.read = read_nothing, .arg = f->registry};
+    struct lorica_backup_info info;
+    publish_seed(f, "cardiology", 1, "stable");
+    fails(LORICA_ECONFLICT, "was swept while",
+          lorica_backup_write(p.backup, &source, NULL, NULL, &info, &err));
+    fails(LORICA_ENOTFOUND, "no finished backup",
+          lorica_backup_check(p.backup, NULL, NULL, &info, &err));
+}
+
+/* Content in pieces of odd sizes, and what is asked for behind its end or is not all there. */
+static void test_content_read_in_pieces(void **state) {
+    struct fixture *f = *state;
+    struct lorica_version version;
+    struct lorica_digest none = {{1}};
+    static uint8_t whole[600001], part[400000];
+    uint64_t nbytes = 0;
+    struct lorica_publish publish = publish_of("cardiology", f->weights);
+    bool existing;
+    write_seeded(f->weights, 5, sizeof(whole));
+    ok(lorica_registry_publish(f->registry, &publish, &actor, &version, &existing, &err));
+    ok(lorica_backup_content_size(f->registry, &version.weights_digest, &nbytes, &err));
+    assert_int_equal(nbytes, sizeof(whole));
+    FILE *file = fopen(f->weights, "rb");
+    assert_non_null(file);
+    assert_int_equal(fread(whole, 1, sizeof(whole), file), sizeof(whole));
+    fclose(file);
+    static const struct {
+        size_t at, len;
+    } pieces[] = {{0, 1}, {262127, 2}, {262128, 262128}, {100, 400000}, {600000, 1}, {600001, 0}};
+    for (size_t i = 0; i < sizeof(pieces) / sizeof(pieces[0]); i++) {
+        ok(lorica_backup_content_at(f->registry, &version.weights_digest, nbytes, pieces[i].at,
+                                    part, pieces[i].len, &err));
+        assert_memory_equal(part, whole + pieces[i].at, pieces[i].len);
+    }
+    fails(LORICA_EBUG, "so far",
+          lorica_backup_content_at(f->registry, &version.weights_digest, nbytes, 600000, part, 2,
+                                   &err));
+    fails(LORICA_ENOTFOUND, "there is no content",
+          lorica_backup_content_size(f->registry, &none, &nbytes, &err));
+    struct lorica_txn *txn = NULL;
+    struct lorica_record_key key;
+    lorica_record_key_chunk(&version.weights_digest, 1, &key);
+    ok(lorica_store_begin(f->registry->store, true, &txn, &err));
+    ok(lorica_store_delete(txn, LORICA_TABLE_CHUNK, lorica_slice_key(&key), &err));
+    ok(lorica_store_commit(txn, &err));
+    fails(LORICA_EFORMAT, "piece 1 of content",
+          lorica_backup_content_size(f->registry, &version.weights_digest, &nbytes, &err));
+    fails(LORICA_EFORMAT, "piece 1 of content",
+          lorica_backup_content_at(f->registry, &version.weights_digest, sizeof(whole), 300000,
+                                   part, 10, &err));
+}
+
 /* A child that is killed at the n-th call of its progress, for n = 1, 2, ... */
 static int left;
 
@@ -347,6 +454,9 @@ int main(void) {
         with_registry(test_second_backup_writes_new_content_only),
         with_registry(test_any_byte_altered_or_missing_refused),
         with_registry(test_content_altered_or_gone_named),
+        with_registry(test_content_swept_meanwhile_begins_again),
+        with_registry(test_content_swept_each_time_is_given_up),
+        with_registry(test_content_read_in_pieces),
         with_registry(test_strange_places_refused),
         with_registry(test_killed_backup_and_restore_pass_for_nothing),
         with_registry(test_backup_under_load_is_one_moment),
