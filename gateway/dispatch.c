@@ -5,30 +5,61 @@
 #include <strings.h>
 
 #include "gateway/auth.h"
+#include "gateway/refusals.h"
 #include "gateway/server.h"
 #include "gateway/upload.h"
 
-/* Answers with the request's error. */
-static void answer_error(struct lorica_request *request) {
+static struct lorica_request *request_of(struct lorica_writer_job *job) {
+    return (struct lorica_request *)(void *)((char *)job - offsetof(struct lorica_request, job));
+}
+
+/* Answers with the request's error, unless the client has gone. */
+static void send_error(struct lorica_request *request) {
+    if (!request->conn)
+        return;
     lorica_request_error_response(request);
     lorica_conn_respond(request->conn);
 }
 
-/* All halves of the handler returned: answer, unless the client has gone. */
-static void on_ran(struct lorica_request *request) {
-    if (request->conn) {
-        if (request->run_rc != 0)
-            answer_error(request);
-        else if (request->match.route->after)
-            request->match.route->after(request);
-        else
-            lorica_conn_respond(request->conn);
-    }
+static void run_refusal(struct lorica_writer_job *job) {
+    struct lorica_request *request = request_of(job);
+    struct lorica_error err = {0};
+    if (lorica_refusals_record(request, &err) != 0)
+        lorica_log_line(request->server->parts.log, "error",
+                        "event=refusal_not_recorded key=%s id=%s why=\"%s\"", request->key.name,
+                        request->id, err.text);
+}
+
+static void run_refusal_done(struct lorica_writer_job *job) {
+    struct lorica_request *request = request_of(job);
+    send_error(request);
     lorica_request_unref(request);
 }
 
-static struct lorica_request *request_of(struct lorica_writer_job *job) {
-    return (struct lorica_request *)(void *)((char *)job - offsetof(struct lorica_request, job));
+/* The request failed: records a refused attempt at a change, then answers. */
+static void answer_error(struct lorica_request *request) {
+    struct lorica_refusals *refusals = request->server->refusals;
+    if (lorica_refusals_is_one(request) && lorica_refusals_take(refusals, request)) {
+        request->job.run = run_refusal;
+        request->job.done = run_refusal_done;
+        if (lorica_writer_submit(request->server->writer, &request->job) == 0) {
+            (void)lorica_request_ref(request);
+            return; /* the connection goes on to wait as it did */
+        }
+        lorica_refusals_missed(refusals, request);
+    }
+    send_error(request);
+}
+
+/* All halves of the handler returned: answer, unless the client has gone. */
+static void on_ran(struct lorica_request *request) {
+    if (request->run_rc != 0)
+        answer_error(request);
+    else if (request->conn && request->match.route->after)
+        request->match.route->after(request);
+    else if (request->conn)
+        lorica_conn_respond(request->conn);
+    lorica_request_unref(request);
 }
 
 static void run_job(struct lorica_writer_job *job) {
@@ -164,7 +195,7 @@ static void check_work(uv_work_t *work) {
 
 static void check_done(uv_work_t *work, int status) {
     struct lorica_request *request = work->data;
-    if (request->conn && (status != 0 || request->run_rc != 0)) {
+    if (status != 0 || request->run_rc != 0) {
         if (status != 0)
             (void)lorica_request_fail(request, LORICA_EBUSY, NULL, NULL, "the server is ending");
         answer_error(request);
@@ -251,7 +282,7 @@ static void spool_done(uv_work_t *work, int status) {
     struct lorica_request *request = work->data;
     struct lorica_conn *conn = request->conn;
     lorica_buf_clear(&request->body);
-    if (conn && request->run_rc != 0)
+    if (request->run_rc != 0)
         answer_error(request);
     else if (conn && request->body_done)
         run_handler(request);

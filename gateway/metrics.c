@@ -162,6 +162,10 @@ void lorica_metrics_write(struct lorica_server *server, struct lorica_buf *out) 
               "Requests whose client went away before the answer.", (double)m->cancelled);
     write_one(out, "lorica_slow_readers_total", "counter", "Clients cut off for not reading.",
               (double)m->slow_readers);
+    write_one(out, "lorica_changes_refused_total", "counter",
+              "Changes that keys asked for and that were refused.", (double)m->refused);
+    write_one(out, "lorica_changes_unauthenticated_total", "counter",
+              "Changes that were asked for without a valid key.", (double)m->unauthenticated);
     write_one(out, "lorica_network_received_bytes_total", "counter", "Bytes received.",
               (double)m->bytes_in);
     write_one(out, "lorica_network_sent_bytes_total", "counter", "Bytes sent.",

@@ -37,6 +37,7 @@ struct lorica_metrics {
     size_t adapter_count;
     uint64_t connections_total, handshake_failures, cancelled, slow_readers;
     uint64_t bytes_in, bytes_out;
+    uint64_t refused, unauthenticated; /**< attempts at changes (refusals.h) */
 };
 
 void lorica_metrics_request(struct lorica_metrics *metrics, const char *route, int status,

@@ -38,6 +38,8 @@ struct lorica_route {
     bool open;           /**< no key is needed */
     enum lorica_role role;
     enum lorica_body_kind body;
+    const char *change; /**< what it changes in the registry: a refused attempt goes into the audit
+                             chain by this word (refusals.h); NULL: nothing */
     enum lorica_where where;
     /** Fills the response or returns a lorica error with the request's error set. Also runs for a
      * client that has gone, whose response is then dropped. */

@@ -15,6 +15,7 @@
 #define OPEN .open = true
 #define JSON .body = LORICA_BODY_JSON
 #define UPLOAD .body = LORICA_BODY_UPLOAD
+#define CHANGE(word) .change = word
 #define LOOP .where = LORICA_ON_LOOP
 #define WORKER .where = LORICA_ON_WORKER
 #define WRITER .where = LORICA_ON_WRITER
@@ -32,11 +33,12 @@ static const struct lorica_route routes[] = {
     {GET, "/v1/adapters", PUBLISH, WORKER, .run = lorica_handle_adapters},
     {GET, "/v1/adapters/{}", PUBLISH, WORKER, .run = lorica_handle_adapter},
     {GET, "/v1/adapters/{}/versions", PUBLISH, WORKER, .run = lorica_handle_versions},
-    {POST, "/v1/adapters/{}/versions", PUBLISH, UPLOAD, WORKER, .run = lorica_handle_publish_check,
-     .write = lorica_handle_publish_write},
+    {POST, "/v1/adapters/{}/versions", CHANGE("publish"), PUBLISH, UPLOAD, WORKER,
+     .run = lorica_handle_publish_check, .write = lorica_handle_publish_write},
     {GET, "/v1/adapters/{}/versions/{}", PUBLISH, WORKER, .run = lorica_handle_version},
-    {DELETE, "/v1/adapters/{}/versions/{}", OPS, JSON, WRITER, .run = lorica_handle_delete},
-    {POST, "/v1/adapters/{}/versions/{}/undelete", OPS, JSON, WRITER,
+    {DELETE, "/v1/adapters/{}/versions/{}", CHANGE("delete"), OPS, JSON, WRITER,
+     .run = lorica_handle_delete},
+    {POST, "/v1/adapters/{}/versions/{}/undelete", CHANGE("undelete"), OPS, JSON, WRITER,
      .run = lorica_handle_undelete},
     {GET, "/v1/adapters/{}/versions/{}/adapter_config.json", PUBLISH, WORKER,
      .run = lorica_handle_version_config},
@@ -46,28 +48,32 @@ static const struct lorica_route routes[] = {
      .run = lorica_handle_version_manifest},
     {GET, "/v1/adapters/{}/channels", PUBLISH, WORKER, .run = lorica_handle_channels},
     {GET, "/v1/adapters/{}/channels/{}", PUBLISH, WORKER, .run = lorica_handle_channel},
-    {PUT, "/v1/adapters/{}/channels/{}", OPS, JSON, WRITER, .run = lorica_handle_promote},
-    {POST, "/v1/adapters/{}/channels/{}/rollback", OPS, JSON, WRITER,
+    {PUT, "/v1/adapters/{}/channels/{}", CHANGE("promote"), OPS, JSON, WRITER,
+     .run = lorica_handle_promote},
+    {POST, "/v1/adapters/{}/channels/{}/rollback", CHANGE("rollback"), OPS, JSON, WRITER,
      .run = lorica_handle_rollback},
     {GET, "/v1/adapters/{}/channels/{}/policy", PUBLISH, WORKER, .run = lorica_handle_policy},
-    {PUT, "/v1/adapters/{}/channels/{}/policy", ADMIN, JSON, WRITER,
+    {PUT, "/v1/adapters/{}/channels/{}/policy", CHANGE("policy"), ADMIN, JSON, WRITER,
      .run = lorica_handle_policy_set},
     {GET, "/v1/adapters/{}/channels/{}/approvals", PUBLISH, WORKER, .run = lorica_handle_approvals},
-    {POST, "/v1/adapters/{}/channels/{}/approvals", OPS, JSON, WRITER,
+    {POST, "/v1/adapters/{}/channels/{}/approvals", CHANGE("approve"), OPS, JSON, WRITER,
      .run = lorica_handle_approve},
     {GET, "/v1/adapters/{}/split", PUBLISH, WORKER, .run = lorica_handle_split},
-    {PUT, "/v1/adapters/{}/split", OPS, JSON, WRITER, .run = lorica_handle_split_set},
-    {DELETE, "/v1/adapters/{}/split", OPS, JSON, WRITER, .run = lorica_handle_split_end},
+    {PUT, "/v1/adapters/{}/split", CHANGE("split"), OPS, JSON, WRITER,
+     .run = lorica_handle_split_set},
+    {DELETE, "/v1/adapters/{}/split", CHANGE("split-end"), OPS, JSON, WRITER,
+     .run = lorica_handle_split_end},
     {GET, "/v1/adapters/{}/retention", PUBLISH, WORKER, .run = lorica_handle_retention},
-    {PUT, "/v1/adapters/{}/retention", OPS, JSON, WRITER, .run = lorica_handle_retention_set},
-    {POST, "/v1/sweep", ADMIN, WRITER, .run = lorica_handle_sweep},
+    {PUT, "/v1/adapters/{}/retention", CHANGE("retention"), OPS, JSON, WRITER,
+     .run = lorica_handle_retention_set},
+    {POST, "/v1/sweep", CHANGE("sweep"), ADMIN, WRITER, .run = lorica_handle_sweep},
     {GET, "/v1/adapters/{}/history", PUBLISH, WORKER, .run = lorica_handle_history},
     {GET, "/v1/audit", OPS, WORKER, .run = lorica_handle_audit},
     {GET, "/v1/backup/snapshot", OPS, WORKER, .run = lorica_handle_backup_snapshot},
     {GET, "/v1/backup/contents/{}", OPS, WORKER, .run = lorica_handle_backup_content},
     {GET, "/v1/keys", ADMIN, WORKER, .run = lorica_handle_keys},
-    {POST, "/v1/keys", ADMIN, JSON, WRITER, .run = lorica_handle_key_create},
-    {DELETE, "/v1/keys/{}", ADMIN, WRITER, .run = lorica_handle_key_revoke},
+    {POST, "/v1/keys", CHANGE("key-create"), ADMIN, JSON, WRITER, .run = lorica_handle_key_create},
+    {DELETE, "/v1/keys/{}", CHANGE("key-revoke"), ADMIN, WRITER, .run = lorica_handle_key_revoke},
 };
 
 const struct lorica_route *lorica_routes(size_t *ret_count) {

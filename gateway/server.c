@@ -130,6 +130,8 @@ int lorica_server_init(struct lorica_server *server, const struct lorica_server_
         server->listener.data = server->drain_timer.data = server;
         rc = lorica_writer_create(&server->loop, &server->writer, err);
         if (rc == 0)
+            rc = lorica_refusals_create(server, &server->refusals, err);
+        if (rc == 0)
             rc = lorica_hub_create(&server->loop, &server->hub, err);
         if (rc == 0)
             rc = lorica_split_watcher_create(server, &server->splits, err);
@@ -150,6 +152,7 @@ void lorica_server_run(struct lorica_server *server) {
 static void on_left(uv_handle_t *handle, void *arg) { close_handle(handle); }
 
 void lorica_server_finish(struct lorica_server *server) {
+    lorica_refusals_flush(server->refusals);
     lorica_writer_destroy(server->writer);
     lorica_hub_destroy(server->hub);
     server->writer = NULL;
@@ -160,4 +163,6 @@ void lorica_server_finish(struct lorica_server *server) {
     lorica_pins_finish(&server->pins);
     lorica_split_watcher_destroy(server->splits);
     server->splits = NULL;
+    lorica_refusals_destroy(server->refusals);
+    server->refusals = NULL;
 }

@@ -11,6 +11,7 @@
 #include "gateway/log.h"
 #include "gateway/metrics.h"
 #include "gateway/pins.h"
+#include "gateway/refusals.h"
 #include "gateway/split_watch.h"
 #include "gateway/sweeper.h"
 #include "gateway/tls.h"
@@ -58,6 +59,7 @@ struct lorica_server {
     _Atomic unsigned snapshots; /**< of backups, that are being read */
     struct lorica_writer *writer;
     struct lorica_sweeper sweeper;
+    struct lorica_refusals *refusals;
     struct lorica_hub *hub; /**< engine events on their way to the loop */
     struct lorica_split_watcher *splits;
     struct lorica_pins pins;

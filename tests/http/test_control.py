@@ -105,9 +105,9 @@ def test_rollback_goes_back_and_further_and_then_no_more(api, dirs):
     assert api.text("back") == texts[1]
     assert api.post(path + "/rollback").status == 409
     history = api.get(f"{ADAPTERS}/back/history").json["data"]
-    assert [h["kind"] for h in history][-2:] == ["rollback", "rollback"]
-    assert history[-2]["message"] == "worse" and history[-2]["actor"] == "admin"
-    assert (history[-2]["previous"], history[-2]["version"]) == (3, 2)
+    assert [h["kind"] for h in history][-3:] == ["rollback", "rollback", "refused"]
+    assert history[-3]["message"] == "worse" and history[-3]["actor"] == "admin"
+    assert (history[-3]["previous"], history[-3]["version"]) == (3, 2)
 
 
 def test_history_and_audit_are_paged(api, dirs):

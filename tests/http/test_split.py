@@ -120,8 +120,8 @@ def test_a_split_is_read_changed_and_ended_under_its_epoch(api, dirs):
     ended = api("DELETE", path("epochs"), {"reason": "enough"}, if_match='"2"')
     assert ended.status == 200 and ended.headers["etag"] == '"3"' and ended.json["version"] == 0
     assert api("DELETE", path("epochs"), if_match='"3"').status == 409
-    records = api.get(f"{ADAPTERS}/epochs/history").json["data"][-3:]
-    assert [(r["kind"], r["version"], r["message"]) for r in records] == [
+    records = api.get(f"{ADAPTERS}/epochs/history").json["data"]
+    assert [(r["kind"], r["version"], r["message"]) for r in records if r["kind"] == "split"] == [
         ("split", 2, "try it"), ("split", 3, ""), ("split", 0, "enough")]
     assert {answering(api, "epochs", user) for user in USERS[:20]} == {"epochs@1"}
 
