@@ -21,7 +21,8 @@
  *   that were only counted {"refused":count,"from","to"} (gateway/refusals.h)
  * policy of a channel
  *   {"object":"adapter.policy","name","channel","epoch","changed","changed_by",
- *    "policy":{"approvals","min_role","max_rank","max_bytes","eval_set","max_worse"}}
+ *    "policy":{"approvals","min_role","max_rank","max_bytes","eval_set","max_worse",
+ *    "signed":bool}}
  *   epoch 0: never set; 0, "infer" and null demand nothing
  * retention of an adapter
  *   {"object":"adapter.retention","name","days","default":bool}
@@ -66,7 +67,7 @@
  * POST   /v1/adapters/{name}/channels/{channel}/rollback   {"reason"?} -> channel
  * GET    /v1/adapters/{name}/channels/{channel}/policy     policy. ETag: "<epoch of the policy>"
  * PUT    /v1/adapters/{name}/channels/{channel}/policy     {"approvals"?,"min_role"?,"max_rank"?,
- *                                                      "max_bytes"?,"eval_set"?,"max_worse"?,
+ *                                                      "max_bytes"?,"eval_set"?,"max_worse"?,"signed"?,
  *                                                      "message"?} with If-Match -> policy; what
  *                                                      is left out is not demanded any more
  * GET    /v1/adapters/{name}/channels/{channel}/approvals  list of approval

@@ -18,12 +18,12 @@ enum { POLICY, APPROVE };
 /* The options of `adapter policy` as given; NULL: not given. */
 struct demands {
     const char *approvals, *min_role, *max_rank, *max_mb, *eval_set, *margin;
-    bool clear;
+    bool must_sign, need_not_sign, clear;
 };
 
 static bool any_given(const struct demands *d) {
     return d->clear || d->approvals || d->min_role || d->max_rank || d->max_mb || d->eval_set ||
-           d->margin;
+           d->margin || d->must_sign || d->need_not_sign;
 }
 
 /* The policy that the server has. */
@@ -37,6 +37,7 @@ static void read_present(const struct lorica_json *object, struct lorica_policy 
         .max_rank = (uint32_t)lorica_member_number(policy, "max_rank"),
         .max_nbytes = (uint64_t)lorica_member_number(policy, "max_bytes"),
         .max_worse = lorica_json_number(lorica_json_get(policy, "max_worse"), 0),
+        .trusted_signature = lorica_json_is_true(lorica_json_get(policy, "signed")),
     };
     if (lorica_eval_set_valid(set))
         memcpy(ret->eval_set, set, strlen(set) + 1);
@@ -79,6 +80,8 @@ static bool apply(const struct demands *d, struct lorica_policy *policy) {
         memcpy(policy->eval_set, d->eval_set, strlen(d->eval_set) + 1);
         policy->max_worse = 0;
     }
+    if (d->must_sign || d->need_not_sign)
+        policy->trusted_signature = d->must_sign;
     return !d->margin || lorica_cmd_number("margin", d->margin, 0, 1e9, &policy->max_worse);
 }
 
@@ -100,8 +103,10 @@ static void print_policy(const struct lorica_json *object) {
     if (p.eval_set[0])
         (void)printf("  loss on %s no more than %g above the present version's\n", p.eval_set,
                      p.max_worse);
+    if (p.trusted_signature)
+        (void)printf("  signed by a trusted key (lorica signer list)\n");
     if (p.approvals < 2 && p.min_role == LORICA_ROLE_INFER && !p.max_rank && !p.max_nbytes &&
-        !p.eval_set[0])
+        !p.eval_set[0] && !p.trusted_signature)
         (void)printf("  nothing is demanded\n");
 }
 
@@ -121,6 +126,7 @@ static int put_policy(struct lorica_client *client, const char *path,
     lorica_jsonw_integer(&w, "max_bytes", (int64_t)policy->max_nbytes);
     lorica_jsonw_string(&w, "eval_set", policy->eval_set[0] ? policy->eval_set : NULL);
     lorica_jsonw_number(&w, "max_worse", policy->max_worse);
+    lorica_jsonw_bool(&w, "signed", policy->trusted_signature);
     if (message)
         lorica_jsonw_string(&w, "message", message);
     lorica_jsonw_end_object(&w);
@@ -182,6 +188,8 @@ static int policy(int argc, char **argv) {
                                             {.name = "max-mb", .value = &d.max_mb},
                                             {.name = "eval", .value = &d.eval_set},
                                             {.name = "margin", .value = &d.margin},
+                                            {.name = "signed", .flag = &d.must_sign},
+                                            {.name = "unsigned", .flag = &d.need_not_sign},
                                             {.name = "clear", .flag = &d.clear},
                                             {.name = "message", .value = &message},
                                             {.name = "json", .flag = &json},
@@ -193,6 +201,8 @@ static int policy(int argc, char **argv) {
         !lorica_cmd_adapter_name(COMMAND(POLICY), argv[0]) ||
         !lorica_cmd_channel_name(COMMAND(POLICY), channel) || !apply(&d, &probe))
         return LORICA_EXIT_USAGE;
+    if (d.must_sign && d.need_not_sign)
+        return lorica_cmd_usage(COMMAND(POLICY), "--signed and --unsigned exclude each other");
     if (message && !any_given(&d))
         return lorica_cmd_usage(COMMAND(POLICY), "--message goes with a change");
     if (!lorica_client_open(&where, &client))
@@ -286,7 +296,8 @@ const struct lorica_cmd lorica_cmd_policy[] = {
     [POLICY] =
         {.name = "adapter policy",
          .synopsis = "NAME [--channel C] [--approvals N] [--min-role R] [--max-rank R] "
-                     "[--max-mb M] [--eval SET [--margin X]] [--clear] [--message TEXT] "
+                     "[--max-mb M] [--eval SET [--margin X]] [--signed|--unsigned] [--clear] "
+                     "[--message TEXT] "
                      "[--json] " LORICA_CLIENT_SYNOPSIS,
          .summary = "show or set what a channel demands of a promote",
          .help =
@@ -302,6 +313,9 @@ const struct lorica_cmd lorica_cmd_policy[] = {
              "margin above that of the version that the channel points to, where that states one: "
              "{\"evals\":{\"SET\":1.25}}\n"
              "--margin X\tthe margin; 0 otherwise\n"
+             "--signed\tthe version must be signed by a key that is trusted when the channel moves "
+             "(lorica signer)\n"
+             "--unsigned\tit need not be\n"
              "--clear\tfirst take every demand away\n"
              "--message TEXT\twhy, for the history\n"
              "--json\tprint the server's object as JSON\n" LORICA_CLIENT_HELP

@@ -83,13 +83,19 @@ static int read_words(struct lorica_request *request, const struct lorica_json *
         return lorica_request_fail(request, LORICA_EINVAL, "max_worse", NULL,
                                    "max_worse must be a number");
     policy->max_worse = lorica_json_number(worse, 0);
+    const struct lorica_json *sign = lorica_json_get(root, "signed");
+    if (lorica_json_type(sign) != LORICA_JSON_NULL && lorica_json_type(sign) != LORICA_JSON_BOOL)
+        return lorica_request_fail(request, LORICA_EINVAL, "signed", NULL,
+                                   "signed must be true or false");
+    policy->trusted_signature = lorica_json_is_true(sign);
     return 0;
 }
 
 static int read_policy(struct lorica_request *request, const struct lorica_json *root,
                        struct lorica_policy *policy) {
-    static const char *const members[] = {"approvals", "min_role",  "max_rank", "max_bytes",
-                                          "eval_set",  "max_worse", "message",  NULL};
+    static const char *const members[] = {"approvals", "min_role", "max_rank",
+                                          "max_bytes", "eval_set", "max_worse",
+                                          "signed",    "message",  NULL};
     int64_t approvals = 0, rank = 0, nbytes = 0;
     int rc = lorica_request_only(request, root, members);
     if (rc == 0)

@@ -8,6 +8,7 @@
     XX(EINVAL, 400, "invalid argument")                                                            \
     XX(EFORMAT, 400, "malformed or damaged data")                                                  \
     XX(EUNSUPPORTED, 400, "valid, but not supported")                                              \
+    XX(ESIGNATURE, 400, "a signature does not hold")                                               \
     XX(EAUTH, 401, "no valid key")                                                                 \
     XX(EPERM, 403, "not allowed for this key")                                                     \
     XX(ENOTFOUND, 404, "not found")                                                                \

@@ -7,13 +7,22 @@
 #include "registry/internal.h"
 
 static const char *const kind_names[LORICA_AUDIT_COUNT] = {
-    [LORICA_AUDIT_PUBLISH] = "publish",       [LORICA_AUDIT_PROMOTE] = "promote",
-    [LORICA_AUDIT_ROLLBACK] = "rollback",     [LORICA_AUDIT_KEY_CREATE] = "key-create",
-    [LORICA_AUDIT_KEY_REVOKE] = "key-revoke", [LORICA_AUDIT_DELETE] = "delete",
-    [LORICA_AUDIT_UNDELETE] = "undelete",     [LORICA_AUDIT_SWEEP] = "sweep",
-    [LORICA_AUDIT_SPLIT] = "split",           [LORICA_AUDIT_POLICY] = "policy",
-    [LORICA_AUDIT_APPROVE] = "approve",       [LORICA_AUDIT_REFUSED] = "refused",
+    [LORICA_AUDIT_PUBLISH] = "publish",
+    [LORICA_AUDIT_PROMOTE] = "promote",
+    [LORICA_AUDIT_ROLLBACK] = "rollback",
+    [LORICA_AUDIT_KEY_CREATE] = "key-create",
+    [LORICA_AUDIT_KEY_REVOKE] = "key-revoke",
+    [LORICA_AUDIT_DELETE] = "delete",
+    [LORICA_AUDIT_UNDELETE] = "undelete",
+    [LORICA_AUDIT_SWEEP] = "sweep",
+    [LORICA_AUDIT_SPLIT] = "split",
+    [LORICA_AUDIT_POLICY] = "policy",
+    [LORICA_AUDIT_APPROVE] = "approve",
+    [LORICA_AUDIT_REFUSED] = "refused",
     [LORICA_AUDIT_RETENTION] = "retention",
+    [LORICA_AUDIT_SIGNER_ADD] = "signer-add",
+    [LORICA_AUDIT_SIGN] = "sign",
+    [LORICA_AUDIT_SIGNER_REMOVE] = "signer-remove",
 };
 
 const char *lorica_audit_kind_name(enum lorica_audit_kind kind) {
@@ -25,7 +34,8 @@ bool lorica_audit_is_move(enum lorica_audit_kind kind) {
 }
 
 static bool is_key_event(const struct lorica_audit *audit) {
-    return audit->kind == LORICA_AUDIT_KEY_CREATE || audit->kind == LORICA_AUDIT_KEY_REVOKE;
+    return audit->kind == LORICA_AUDIT_KEY_CREATE || audit->kind == LORICA_AUDIT_KEY_REVOKE ||
+           audit->kind == LORICA_AUDIT_SIGNER_ADD || audit->kind == LORICA_AUDIT_SIGNER_REMOVE;
 }
 
 bool lorica_audit_of_adapter(const struct lorica_audit *audit) {

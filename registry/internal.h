@@ -83,10 +83,6 @@ int lorica_version_get(struct lorica_txn *txn, const char *name, uint64_t number
  * deleted. */
 int lorica_version_find(struct lorica_txn *txn, const char *name, uint64_t number,
                         struct lorica_version *ret, struct lorica_error *err) LORICA_MUSTCHECK;
-/** Identity of content. */
-int lorica_version_digest(const struct lorica_digest *canonical,
-                          const struct lorica_digest *weights,
-                          struct lorica_digest *ret) LORICA_MUSTCHECK;
 /** Says that a name is unknown; LORICA_ENOTFOUND. */
 int lorica_unknown_name(struct lorica_error *err, const char *name);
 
@@ -159,6 +155,47 @@ int lorica_approvals_void(struct lorica_txn *txn, const char *name, const char *
 /** SHA-256 of a policy's record without the audit record's number: the chain holds it. */
 int lorica_policy_fingerprint(const struct lorica_policy_record *policy,
                               struct lorica_digest *ret) LORICA_MUSTCHECK;
+
+/* signer.c */
+
+/** A signer's record; LORICA_ENOTFOUND without a sentence. */
+int lorica_signer_get(struct lorica_txn *txn, const char *name, struct lorica_signer_record *ret,
+                      struct lorica_error *err) LORICA_MUSTCHECK;
+/** Called for each signer; a non-zero return stops the walk and is returned. */
+typedef int (*lorica_signer_record_fn)(void *arg, const char *name,
+                                       const struct lorica_digest *key_id,
+                                       const struct lorica_signer_record *record);
+int lorica_signers_walk(struct lorica_txn *txn, lorica_signer_record_fn fn, void *arg,
+                        struct lorica_error *err) LORICA_MUSTCHECK;
+/** Finds the signer with a key: one that is trusted, or (`removed_too`) one that was, if none is.
+ * LORICA_ENOTFOUND without a sentence. */
+int lorica_signer_find(struct lorica_txn *txn, const struct lorica_digest *key_id, bool removed_too,
+                       char ret_name[LORICA_NAME_MAX + 1], struct lorica_signer_record *ret,
+                       struct lorica_error *err) LORICA_MUSTCHECK;
+
+/* sign.c */
+
+/** What a signature turned out to be. */
+struct lorica_signature_facts {
+    enum lorica_signature_form form;
+    struct lorica_digest key_id;
+    bool bound;
+};
+/** Holds a signature against a version: LORICA_ESIGNATURE with what differs. A bundle's key is
+ * looked for among the signers (`removed_too`: also those that are trusted no longer). */
+int lorica_signature_check(struct lorica_txn *txn, const struct lorica_version *version,
+                           const char *text, size_t len, bool removed_too,
+                           struct lorica_signature_facts *ret,
+                           struct lorica_error *err) LORICA_MUSTCHECK;
+/** Adds a signature to a version, with its audit record. *ret_changed is set to true unless its key
+ * has signed the version before. */
+int lorica_signature_add(struct lorica_txn *txn, const struct lorica_version *version,
+                         const char *text, size_t len, const struct lorica_actor *actor,
+                         bool *ret_changed, struct lorica_error *err) LORICA_MUSTCHECK;
+/** How many signatures a version has, and how many of those count: bound, by a trusted key. */
+int lorica_signatures_count(struct lorica_txn *txn, const struct lorica_version *version,
+                            unsigned *ret_all, unsigned *ret_trusted,
+                            struct lorica_error *err) LORICA_MUSTCHECK;
 
 /* split.c */
 

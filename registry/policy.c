@@ -28,6 +28,7 @@ void lorica_policy_write(struct lorica_jsonw *w, const char *key,
     lorica_jsonw_integer(w, "max_bytes", (int64_t)policy->max_nbytes);
     lorica_jsonw_string(w, "eval_set", policy->eval_set[0] ? policy->eval_set : NULL);
     lorica_jsonw_number(w, "max_worse", policy->max_worse);
+    lorica_jsonw_bool(w, "signed", policy->trusted_signature);
     lorica_jsonw_end_object(w);
 }
 
@@ -480,6 +481,23 @@ static void judge_size(struct judge *j) {
                     j->version->weights_nbytes, j->policy->max_nbytes);
 }
 
+static int judge_signature(struct judge *j) {
+    unsigned all = 0, trusted = 0;
+    if (!j->policy->trusted_signature)
+        return 0;
+    const int rc = lorica_signatures_count(j->txn, j->version, &all, &trusted, j->err);
+    if (rc || trusted)
+        return rc;
+    if (all)
+        gate_failed(j,
+                    "signed: of its %u signatures none is by a key that is trusted now and names "
+                    "the adapter",
+                    all);
+    else
+        gate_failed(j, "signed: it has no signature");
+    return 0;
+}
+
 struct tally {
     const struct judge *judge;
     uint32_t count;
@@ -535,7 +553,9 @@ int lorica_policy_judge(struct lorica_txn *txn, const struct lorica_version *ver
                            channel, version->name, lorica_role_name(j.policy->min_role),
                            actor->key_name, lorica_role_name(actor->role));
     judge_size(&j);
-    rc = judge_eval(&j);
+    rc = judge_signature(&j);
+    if (!rc)
+        rc = judge_eval(&j);
     if (!rc)
         rc = judge_approvals(&j);
     if (!rc && j.len)

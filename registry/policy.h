@@ -27,7 +27,8 @@ struct lorica_policy {
     /** The version must state its loss on this set, and where the version that the channel points
      * to states one, be no more than max_worse above it. "": none. [A-Za-z0-9][A-Za-z0-9._-]* */
     char eval_set[LORICA_EVAL_SET_MAX + 1];
-    double max_worse; /**< >= 0 */
+    double max_worse;       /**< >= 0 */
+    bool trusted_signature; /**< a key that is trusted now has signed the version (sign.h) */
 
     uint64_t epoch; /**< counts its changes; 0: it was never set */
     int64_t changed_ms;
@@ -38,7 +39,7 @@ struct lorica_policy {
 bool lorica_eval_set_valid(const char *set);
 
 /** Writes the demands as an object: {"approvals","min_role","max_rank","max_bytes","eval_set",
- * "max_worse"}; eval_set is null for none. */
+ * "max_worse","signed"}; eval_set is null for none. */
 void lorica_policy_write(struct lorica_jsonw *w, const char *key,
                          const struct lorica_policy *policy);
 

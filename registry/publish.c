@@ -164,6 +164,9 @@ static int publish_inside(struct lorica_txn *txn, const struct lorica_publish *p
     } else {
         rc = make_version(txn, publish, weights, actor, &identity, version, err);
     }
+    if (!rc && publish->signature_len)
+        rc = lorica_signature_add(txn, version, publish->signature, publish->signature_len, actor,
+                                  ret_changed, err);
     if (!rc && publish->channel)
         rc = point_channel(txn, version, publish->channel, actor, ret_changed, err);
     return rc;

@@ -8,6 +8,7 @@
 
 #define FORMAT 1        /* of every record that has had only one */
 #define FORMAT_DETAIL 2 /* of an audit record with a detail */
+#define FORMAT_SIGNED 2 /* of a policy that demands a signature */
 
 enum { VERSION_BASE_STATED = 1 };
 
@@ -396,7 +397,7 @@ static double get_double(struct reader *r) {
 int lorica_record_encode_policy(const struct lorica_policy_record *policy,
                                 struct lorica_record *ret) {
     const struct lorica_policy *p = &policy->policy;
-    struct writer w = begin_write(ret);
+    struct writer w = begin_write_as(ret, p->trusted_signature ? FORMAT_SIGNED : FORMAT);
     put_uint(&w, p->epoch, 8);
     put_uint(&w, policy->seq, 8);
     put_uint(&w, p->approvals, 4);
@@ -405,11 +406,14 @@ int lorica_record_encode_policy(const struct lorica_policy_record *policy,
     put_uint(&w, p->max_nbytes, 8);
     put_text(&w, p->eval_set, LORICA_EVAL_SET_MAX);
     put_double(&w, p->max_worse);
+    if (p->trusted_signature)
+        put_uint(&w, 1, 1);
     return end_write(&w);
 }
 
 int lorica_record_decode_policy(const void *bytes, size_t len, struct lorica_policy_record *ret) {
-    struct reader r = begin_read(bytes, len);
+    uint64_t format;
+    struct reader r = begin_read_upto(bytes, len, FORMAT_SIGNED, &format);
     struct lorica_policy *p = &ret->policy;
     memset(ret, 0, sizeof(*ret));
     p->epoch = get_uint(&r, 8);
@@ -426,6 +430,9 @@ int lorica_record_decode_policy(const void *bytes, size_t len, struct lorica_pol
     p->max_worse = get_double(&r);
     if (!r.failure && !isfinite(p->max_worse))
         read_fault(&r, LORICA_EFORMAT);
+    if (format == FORMAT_SIGNED && get_uint(&r, 1) != 1)
+        read_fault(&r, LORICA_EFORMAT);
+    p->trusted_signature = format == FORMAT_SIGNED;
     return end_read(&r);
 }
 
@@ -443,6 +450,50 @@ int lorica_record_decode_approval(const void *bytes, size_t len,
     ret->epoch = get_uint(&r, 8);
     ret->seq = get_uint(&r, 8);
     return end_read(&r);
+}
+
+int lorica_record_encode_signer(const struct lorica_signer_record *signer,
+                                struct lorica_record *ret) {
+    struct writer w = begin_write(ret);
+    put_text(&w, signer->public_pem, LORICA_PUBLIC_PEM_MAX - 1);
+    put_uint(&w, signer->seq, 8);
+    put_uint(&w, signer->removed_seq, 8);
+    return end_write(&w);
+}
+
+int lorica_record_decode_signer(const void *bytes, size_t len, struct lorica_signer_record *ret) {
+    struct reader r = begin_read(bytes, len);
+    get_text(&r, ret->public_pem, LORICA_PUBLIC_PEM_MAX - 1);
+    ret->seq = get_uint(&r, 8);
+    ret->removed_seq = get_uint(&r, 8);
+    return end_read(&r);
+}
+
+int lorica_record_encode_signature(const struct lorica_signature_record *signature,
+                                   struct lorica_record *ret) {
+    struct writer w = begin_write(ret);
+    put_uint(&w, signature->form, 1);
+    put_uint(&w, signature->bound, 1);
+    put_uint(&w, signature->seq, 8);
+    put_uint(&w, signature->text_len, 4);
+    if (signature->text_len == 0 || signature->text_len > LORICA_SIGNATURE_BYTES_MAX)
+        return LORICA_EBUG;
+    return end_write(&w);
+}
+
+int lorica_record_decode_signature(const void *bytes, size_t len,
+                                   struct lorica_signature_record *ret) {
+    struct reader r = begin_read(bytes, len);
+    const uint64_t form = get_uint(&r, 1), bound = get_uint(&r, 1);
+    ret->seq = get_uint(&r, 8);
+    ret->text_len = (size_t)get_uint(&r, 4);
+    if (form >= LORICA_SIGNATURE_COUNT || bound > 1 || ret->text_len == 0 ||
+        ret->text_len > LORICA_SIGNATURE_BYTES_MAX || r.left != ret->text_len)
+        read_fault(&r, LORICA_EFORMAT);
+    ret->form = (enum lorica_signature_form)form;
+    ret->bound = bound;
+    ret->text = (const char *)r.at;
+    return r.failure;
 }
 
 /* Keys. Names are checked before they come here; a longer text is cut, which only makes a key that
@@ -522,6 +573,24 @@ bool lorica_record_key_split(const void *bytes, size_t len, char name[LORICA_NAM
     at += 8;
     len -= 8;
     return key_text(&at, &len, true, LORICA_NAME_MAX, key_name);
+}
+
+void lorica_record_key_signature(const char *name, uint64_t number,
+                                 const struct lorica_digest *key_id,
+                                 struct lorica_record_key *ret) {
+    lorica_record_key_numbered(name, number, ret);
+    if (key_id)
+        key_bytes(ret, key_id->bytes, sizeof(key_id->bytes));
+}
+
+bool lorica_record_key_split_signature(const void *bytes, size_t len,
+                                       char name[LORICA_NAME_MAX + 1], uint64_t *ret_number,
+                                       struct lorica_digest *ret_key_id) {
+    const size_t id_len = sizeof(ret_key_id->bytes);
+    if (len <= id_len || !lorica_record_key_split_numbered(bytes, len - id_len, name, ret_number))
+        return false;
+    memcpy(ret_key_id->bytes, (const uint8_t *)bytes + len - id_len, id_len);
+    return true;
 }
 
 void lorica_record_key_identity(const char *name, const struct lorica_digest *digest,

@@ -10,6 +10,7 @@
 
 #include "registry/policy.h"
 #include "registry/registry.h"
+#include "registry/sign.h"
 #include "registry/split.h"
 
 /** No record is longer than this. */
@@ -72,6 +73,22 @@ struct lorica_approval_record {
     uint64_t seq;   /**< its audit record */
 };
 
+/** A signer as stored; its name is the key, its id the SHA-256 of its PEM text. */
+struct lorica_signer_record {
+    char public_pem[LORICA_PUBLIC_PEM_MAX];
+    uint64_t seq;         /**< audit record of its adding */
+    uint64_t removed_seq; /**< and of its removal; 0: it is trusted */
+};
+
+/** A signature as stored. */
+struct lorica_signature_record {
+    enum lorica_signature_form form;
+    bool bound;       /**< it names the adapter: see sign.h */
+    uint64_t seq;     /**< its audit record */
+    const char *text; /**< as it was given; borrowed from the value */
+    size_t text_len;  /**< 1 .. LORICA_SIGNATURE_BYTES_MAX */
+};
+
 /* Encoding: the caller guarantees the limits of registry.h (texts within their arrays); LORICA_EBUG
  * if not. Decoding: LORICA_EFORMAT for anything that encoding does not write, LORICA_EUNSUPPORTED
  * for a format number above the known one; *ret is then undefined. */
@@ -123,6 +140,9 @@ int lorica_record_encode_split(const struct lorica_split_record *split,
 int lorica_record_decode_split(const void *bytes, size_t len,
                                struct lorica_split_record *ret) LORICA_MUSTCHECK;
 
+/** A policy is written in the oldest format that can say it, so that the fingerprint of one that
+ * was set by an older lorica stays what the chain says: 1 without, 2 with the demand of a
+ * signature. */
 int lorica_record_encode_policy(const struct lorica_policy_record *policy,
                                 struct lorica_record *ret) LORICA_MUSTCHECK;
 int lorica_record_decode_policy(const void *bytes, size_t len,
@@ -132,6 +152,18 @@ int lorica_record_encode_approval(const struct lorica_approval_record *approval,
                                   struct lorica_record *ret) LORICA_MUSTCHECK;
 int lorica_record_decode_approval(const void *bytes, size_t len,
                                   struct lorica_approval_record *ret) LORICA_MUSTCHECK;
+
+int lorica_record_encode_signer(const struct lorica_signer_record *signer,
+                                struct lorica_record *ret) LORICA_MUSTCHECK;
+int lorica_record_decode_signer(const void *bytes, size_t len,
+                                struct lorica_signer_record *ret) LORICA_MUSTCHECK;
+
+/** What stands before the text; the caller puts that behind it. */
+int lorica_record_encode_signature(const struct lorica_signature_record *signature,
+                                   struct lorica_record *ret) LORICA_MUSTCHECK;
+/** The whole; ret->text points into `bytes`. */
+int lorica_record_decode_signature(const void *bytes, size_t len,
+                                   struct lorica_signature_record *ret) LORICA_MUSTCHECK;
 
 /* Keys. A part that others follow ends with NUL, which no name holds; numbers are big-endian, so
  * that the store's order is the order of names and numbers. */
@@ -152,6 +184,13 @@ void lorica_record_key_approval(const char *name, const char *channel, uint64_t 
 bool lorica_record_key_split(const void *bytes, size_t len, char name[LORICA_NAME_MAX + 1],
                              char channel[LORICA_CHANNEL_MAX + 1], uint64_t *ret_number,
                              char key_name[LORICA_NAME_MAX + 1]);
+/** name NUL number key-id: a signature. Without the id (NULL) it begins those of a version. */
+void lorica_record_key_signature(const char *name, uint64_t number,
+                                 const struct lorica_digest *key_id, struct lorica_record_key *ret);
+/** Takes the key of a signature apart; false for a malformed one. */
+bool lorica_record_key_split_signature(const void *bytes, size_t len,
+                                       char name[LORICA_NAME_MAX + 1], uint64_t *ret_number,
+                                       struct lorica_digest *ret_key_id);
 /** name NUL digest base: the version that holds this content for this base. */
 void lorica_record_key_identity(const char *name, const struct lorica_digest *digest,
                                 const struct lorica_digest *base, struct lorica_record_key *ret);

@@ -101,13 +101,17 @@ struct lorica_publish {
     const char *manifest; /**< extra JSON facts (trainer parameters, losses), or NULL */
     size_t manifest_len;
     const char *channel; /**< also points this channel to it, in the same transaction; NULL: none */
+    const char *signature; /**< a signature of it (sign.h), or NULL */
+    size_t signature_len;
 };
 
 /** Publishes. *ret gets the version; *ret_existing is true when the same content for the same base
  * was already there under this name: nothing new is made, the first config and manifest stay, and
  * `channel`, if given, is moved unless it points there already. So a publish may be repeated
- * safely when its answer got lost. A move must meet the channel's policy as a promote must, or the
- * whole is refused. LORICA_ENOSPC when it would not fit: nothing has changed. */
+ * safely when its answer got lost. A signature must hold over what is stored then
+ * (LORICA_ESIGNATURE if not); it is added in the same transaction, unless its key has signed the
+ * version before. A move must meet the channel's policy as a promote must, or the whole is refused.
+ * LORICA_ENOSPC when it would not fit: nothing has changed. */
 int lorica_registry_publish(struct lorica_registry *registry, const struct lorica_publish *publish,
                             const struct lorica_actor *actor, struct lorica_version *ret,
                             bool *ret_existing, struct lorica_error *err) LORICA_MUSTCHECK;
@@ -189,14 +193,17 @@ enum lorica_audit_kind {
     LORICA_AUDIT_ROLLBACK,
     LORICA_AUDIT_KEY_CREATE,
     LORICA_AUDIT_KEY_REVOKE,
-    LORICA_AUDIT_DELETE,    /* a version becomes a tombstone */
-    LORICA_AUDIT_UNDELETE,  /* and is taken back */
-    LORICA_AUDIT_SWEEP,     /* content of tombstones is gone for good */
-    LORICA_AUDIT_SPLIT,     /* a split begins, changes or ends */
-    LORICA_AUDIT_POLICY,    /* what a channel demands of a promote */
-    LORICA_AUDIT_APPROVE,   /* a key approves of a promote to come */
-    LORICA_AUDIT_REFUSED,   /* a change that was asked for and not made */
-    LORICA_AUDIT_RETENTION, /* how long an adapter's deleted content stays */
+    LORICA_AUDIT_DELETE,        /* a version becomes a tombstone */
+    LORICA_AUDIT_UNDELETE,      /* and is taken back */
+    LORICA_AUDIT_SWEEP,         /* content of tombstones is gone for good */
+    LORICA_AUDIT_SPLIT,         /* a split begins, changes or ends */
+    LORICA_AUDIT_POLICY,        /* what a channel demands of a promote */
+    LORICA_AUDIT_APPROVE,       /* a key approves of a promote to come */
+    LORICA_AUDIT_REFUSED,       /* a change that was asked for and not made */
+    LORICA_AUDIT_RETENTION,     /* how long an adapter's deleted content stays */
+    LORICA_AUDIT_SIGNER_ADD,    /* a signing key is trusted from now on */
+    LORICA_AUDIT_SIGNER_REMOVE, /* and is not any more */
+    LORICA_AUDIT_SIGN,          /* a version gets a signature */
     LORICA_AUDIT_COUNT
 };
 /** "publish", "promote", ... */
@@ -212,20 +219,20 @@ struct lorica_audit {
     enum lorica_audit_kind kind;
     int64_t time_ms;
     char actor[LORICA_NAME_MAX + 1];
-    char name[LORICA_NAME_MAX + 1]; /**< adapter, or key name */
+    char name[LORICA_NAME_MAX + 1]; /**< adapter, or name of a key or signer */
     char channel[LORICA_CHANNEL_MAX + 1];
     uint64_t version;            /**< version published, or pointed to after */
     uint64_t previous;           /**< version pointed to before; 0: none */
     uint64_t epoch;              /**< of the channel after a move, or when approved; of a policy */
     uint64_t before;             /**< of a move: seq of the move that a rollback goes back to; of
                                     an undelete: that of the delete; 0: none */
-    struct lorica_digest digest; /**< of the version; zero for keys */
+    struct lorica_digest digest; /**< of the version, the signature's text, the key's record, ... */
     char message[LORICA_MESSAGE_MAX + 1];
     char detail[LORICA_DETAIL_MAX + 1]; /**< JSON of what the kind needs besides, or empty */
     struct lorica_digest hash;
 };
-/** True for records that are about an adapter, not about a key or about everything: they stand in
- * the adapter's history. */
+/** True for records that are about an adapter, not about a key, a signer or about everything: they
+ * stand in the adapter's history. */
 bool lorica_audit_of_adapter(const struct lorica_audit *audit);
 typedef int (*lorica_audit_fn)(void *arg, const struct lorica_audit *record);
 

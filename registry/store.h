@@ -31,7 +31,9 @@
     XX(TOMBSTONE, "tombstone") /* name, number: a deleted version; number 0: retention */          \
     XX(SPLIT, "split")         /* name: the share of a channel that goes to a canary */            \
     XX(POLICY, "policy")       /* name, channel: what it demands of a promote */                   \
-    XX(APPROVAL, "approval")   /* name, channel, number, key name: who approves of it */
+    XX(APPROVAL, "approval")   /* name, channel, number, key name: who approves of it */           \
+    XX(SIGNER, "signer")       /* signer's name: a public key that is or was trusted */            \
+    XX(SIGNATURE, "signature") /* name, number, key id: a signature of a version */
 
 enum lorica_table {
 #define XX(name, text) LORICA_TABLE_##name,
@@ -40,10 +42,9 @@ enum lorica_table {
         LORICA_TABLE_COUNT
 };
 
-/** Number of the layout that this program writes. 1 had the tables up to STAGED; 2 has all. An
- * older one is brought up to date when the store is opened for writing. */
-#define LORICA_STORE_SCHEMA 2
-#define LORICA_TABLES_SCHEMA_1 (LORICA_TABLE_STAGED + 1)
+/** Number of the layout that this program writes. 1 had the tables up to STAGED, 2 those up to
+ * APPROVAL; 3 has all. An older one is brought up to date when the store is opened for writing. */
+#define LORICA_STORE_SCHEMA 3
 
 struct lorica_store;
 struct lorica_txn;

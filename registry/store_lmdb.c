@@ -249,6 +249,12 @@ static int write_schema(struct lorica_store *store, MDB_txn *txn, struct lorica_
     return rc ? store_fail(store, rc, err) : 0;
 }
 
+/* How many tables a store of each layout has; 0 is one that is being made. */
+static const int tables_of_schema[] = {0, LORICA_TABLE_STAGED + 1, LORICA_TABLE_APPROVAL + 1,
+                                       LORICA_TABLE_COUNT};
+_Static_assert(sizeof(tables_of_schema) / sizeof(tables_of_schema[0]) == LORICA_STORE_SCHEMA + 1,
+               "every layout says how many tables it has");
+
 /* Opens all tables; makes those that a new store, or one of an older layout, has not. */
 static int open_tables(struct lorica_store *store, MDB_txn *txn, struct lorica_error *err) {
     uint64_t schema = 0;
@@ -256,8 +262,8 @@ static int open_tables(struct lorica_store *store, MDB_txn *txn, struct lorica_e
     if (rc)
         return rc;
     const bool current = schema == LORICA_STORE_SCHEMA;
-    for (size_t i = 0; i < LORICA_TABLE_COUNT; i++) {
-        const bool make = !current && (schema == 0 || i >= LORICA_TABLES_SCHEMA_1);
+    for (int i = 0; i < LORICA_TABLE_COUNT; i++) {
+        const bool make = i >= tables_of_schema[schema];
         rc = mdb_dbi_open(txn, table_names[i], make ? MDB_CREATE : 0, &store->tables[i]);
         if (rc)
             return store_fail(store, rc == MDB_NOTFOUND ? MDB_INVALID : rc, err);

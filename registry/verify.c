@@ -159,10 +159,13 @@ static int check_subject(struct walk *w, const struct lorica_audit *audit) {
     struct lorica_slice value;
     if (audit->kind == LORICA_AUDIT_KEY_CREATE || audit->kind == LORICA_AUDIT_KEY_REVOKE)
         return check_key_event(w, audit);
+    if (audit->kind == LORICA_AUDIT_SIGNER_ADD || audit->kind == LORICA_AUDIT_SIGNER_REMOVE)
+        return lorica_verify_signer_event(w, audit);
     if (!lorica_audit_of_adapter(audit))
         return 0;
     w->adapter_records++;
     w->first_moves += lorica_audit_is_move(audit->kind) && audit->epoch == 1;
+    w->signs += audit->kind == LORICA_AUDIT_SIGN;
     w->first_splits += audit->kind == LORICA_AUDIT_SPLIT && audit->epoch == 1;
     lorica_record_key_numbered(audit->name, audit->seq, &key);
     int rc = lorica_store_get(w->txn, LORICA_TABLE_HISTORY, lorica_slice_key(&key), &value, w->err);
@@ -610,6 +613,8 @@ static int walk_records(struct walk *w) {
         rc = expect_count(w, LORICA_TABLE_POLICY, w->first_policies, "policies");
     if (!rc)
         rc = walk_table(w, LORICA_TABLE_APPROVAL, check_approval, NULL);
+    if (!rc)
+        rc = lorica_verify_signatures(w);
     if (!rc)
         rc = walk_table(w, LORICA_TABLE_KEY, check_secret, NULL);
     if (!rc)

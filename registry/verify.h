@@ -23,6 +23,7 @@ struct walk {
     /* what the chain says there should be */
     uint64_t publishes, key_creates, first_moves, first_splits, first_policies, adapter_records;
     uint64_t deletes, undeletes, sweeps; /* sweeps: of versions */
+    uint64_t signer_adds, signs;
     struct lorica_error *err;
 };
 
@@ -91,5 +92,13 @@ static inline int expect_count(struct walk *w, enum lorica_table table, uint64_t
 int lorica_verify_retired(struct walk *w, const struct lorica_audit *audit) LORICA_MUSTCHECK;
 /** Walks the tombstones; the chain must have been walked before. */
 int lorica_verify_tombstones(struct walk *w) LORICA_MUSTCHECK;
+
+/* verify_sign.c */
+
+/** Holds an audit record about a signer against its record; does nothing for others. */
+int lorica_verify_signer_event(struct walk *w, const struct lorica_audit *audit) LORICA_MUSTCHECK;
+/** Walks signers and signatures, and checks each signature again; the chain must have been walked
+ * before. */
+int lorica_verify_signatures(struct walk *w) LORICA_MUSTCHECK;
 
 #endif

@@ -49,6 +49,29 @@ static void fuzz_policy(const uint8_t *data, size_t len) {
         expect_same(lorica_record_encode_approval(&approval, &record), &record, data, len);
 }
 
+static void fuzz_sign(const uint8_t *data, size_t len) {
+    struct lorica_signer_record signer;
+    struct lorica_signature_record signature;
+    struct lorica_record_key key;
+    struct lorica_record record;
+    struct lorica_digest id;
+    char name[LORICA_NAME_MAX + 1];
+    uint64_t number;
+    if (lorica_record_decode_signer(data, len, &signer) == 0)
+        expect_same(lorica_record_encode_signer(&signer, &record), &record, data, len);
+    if (lorica_record_decode_signature(data, len, &signature) == 0) {
+        if ((const uint8_t *)signature.text + signature.text_len != data + len)
+            abort();
+        expect_same(lorica_record_encode_signature(&signature, &record), &record, data,
+                    len - signature.text_len);
+    }
+    if (lorica_record_key_split_signature(data, len, name, &number, &id)) {
+        lorica_record_key_signature(name, number, &id, &key);
+        if (key.len != len || memcmp(key.bytes, data, len) != 0)
+            abort();
+    }
+}
+
 /* A key that comes apart goes together again. */
 static void fuzz_key_split(const uint8_t *data, size_t len) {
     char name[LORICA_NAME_MAX + 1], channel[LORICA_CHANNEL_MAX + 1], by[LORICA_NAME_MAX + 1];
@@ -98,7 +121,7 @@ static void fuzz_small(const uint8_t *data, size_t len) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len) {
     static void (*const kinds[])(const uint8_t *, size_t) = {
-        fuzz_audit, fuzz_version, fuzz_key, fuzz_small, fuzz_policy, fuzz_key_split};
+        fuzz_audit, fuzz_version, fuzz_key, fuzz_small, fuzz_policy, fuzz_key_split, fuzz_sign};
     if (len > 0)
         kinds[data[0] % (sizeof(kinds) / sizeof(kinds[0]))](data + 1, len - 1);
     return 0;

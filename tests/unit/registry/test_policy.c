@@ -113,11 +113,12 @@ static void test_policy_set_is_recorded_before_and_after(void **state) {
     struct lorica_audit audit = last_audit(f);
     assert_int_equal(audit.kind, LORICA_AUDIT_POLICY);
     assert_string_equal(audit.actor, "chief");
-    assert_string_equal(audit.detail,
-                        "{\"before\":{\"approvals\":2,\"min_role\":\"infer\",\"max_rank\":16,"
-                        "\"max_bytes\":0,\"eval_set\":null,\"max_worse\":0.0},"
-                        "\"after\":{\"approvals\":0,\"min_role\":\"admin\",\"max_rank\":0,"
-                        "\"max_bytes\":0,\"eval_set\":\"ward-7\",\"max_worse\":0.0}}");
+    assert_string_equal(
+        audit.detail,
+        "{\"before\":{\"approvals\":2,\"min_role\":\"infer\",\"max_rank\":16,"
+        "\"max_bytes\":0,\"eval_set\":null,\"max_worse\":0.0,\"signed\":false},"
+        "\"after\":{\"approvals\":0,\"min_role\":\"admin\",\"max_rank\":0,"
+        "\"max_bytes\":0,\"eval_set\":\"ward-7\",\"max_worse\":0.0,\"signed\":false}}");
     fixture_reopen(f);
     ok(lorica_registry_policy(f->registry, "cardiology", "stable", &found, &err));
     assert_string_equal(found.eval_set, "ward-7");

@@ -115,6 +115,16 @@ static int decode_approval(const void *bytes, size_t len) {
     return lorica_record_decode_approval(bytes, len, &approval);
 }
 
+static int decode_signer(const void *bytes, size_t len) {
+    struct lorica_signer_record signer;
+    return lorica_record_decode_signer(bytes, len, &signer);
+}
+
+static int decode_signature(const void *bytes, size_t len) {
+    struct lorica_signature_record signature;
+    return lorica_record_decode_signature(bytes, len, &signature);
+}
+
 /* Whole: accepted. Every shorter one, one byte more, another format number: refused. The copies are
  * allocated at their very size, so that the sanitizers see a read behind the end. */
 static void check_bounds(const struct lorica_record *record, decode_fn decode) {
@@ -159,6 +169,18 @@ static void test_decode_cut_or_longer_refused(void **state) {
     sample_policy(&policy);
     assert_int_equal(lorica_record_encode_policy(&policy, &record), 0);
     check_bounds(&record, decode_policy);
+    policy.policy.trusted_signature = true;
+    assert_int_equal(lorica_record_encode_policy(&policy, &record), 0);
+    check_bounds(&record, decode_policy);
+    const struct lorica_signer_record signer = {.public_pem = "PEM\n", .seq = 1, .removed_seq = 2};
+    assert_int_equal(lorica_record_encode_signer(&signer, &record), 0);
+    check_bounds(&record, decode_signer);
+    const struct lorica_signature_record signature = {
+        .form = LORICA_SIGNATURE_BUNDLE, .bound = true, .seq = 3, .text = "{}", .text_len = 2};
+    assert_int_equal(lorica_record_encode_signature(&signature, &record), 0);
+    memcpy(record.bytes + record.len, "{}", 2);
+    record.len += 2;
+    check_bounds(&record, decode_signature);
     const struct lorica_approval_record approval = {4, 5};
     assert_int_equal(lorica_record_encode_approval(&approval, &record), 0);
     check_bounds(&record, decode_approval);
@@ -190,6 +212,36 @@ static void test_round_trip_gives_the_same(void **state) {
     assert_int_equal(lorica_record_encode_policy(&policy, &record), 0);
     assert_int_equal(lorica_record_decode_policy(record.bytes, record.len, &policy_back), 0);
     assert_memory_equal(&policy, &policy_back, sizeof(policy));
+    /* a policy of before signatures keeps its bytes, and so its fingerprint in the chain */
+    assert_int_equal(record.bytes[0], 1);
+    const size_t before = record.len;
+    policy.policy.trusted_signature = true;
+    assert_int_equal(lorica_record_encode_policy(&policy, &record), 0);
+    assert_int_equal(record.bytes[0], 2);
+    assert_int_equal(record.len, before + 1);
+    assert_int_equal(lorica_record_decode_policy(record.bytes, record.len, &policy_back), 0);
+    assert_memory_equal(&policy, &policy_back, sizeof(policy));
+    record.bytes[before] = 0; /* one form for each policy */
+    assert_int_equal(lorica_record_decode_policy(record.bytes, record.len, &policy_back),
+                     LORICA_EFORMAT);
+
+    static const uint8_t signature_bytes[] = "\x01\x01\x01\0\0\0\0\0\0\0\x07\0\0\0\x02{}";
+    struct lorica_signature_record signature;
+    assert_int_equal(lorica_record_decode_signature(signature_bytes, 17, &signature), 0);
+    assert_int_equal(signature.form, LORICA_SIGNATURE_BUNDLE);
+    assert_true(signature.bound);
+    assert_int_equal(signature.seq, 7);
+    assert_int_equal(signature.text_len, 2);
+    assert_memory_equal(signature.text, "{}", 2);
+    assert_int_equal(lorica_record_encode_signature(&signature, &record), 0);
+    assert_int_equal(record.len, 15);
+    assert_memory_equal(record.bytes, signature_bytes, 15);
+    for (size_t at = 1; at < 3; at++) {
+        uint8_t wrong[17];
+        memcpy(wrong, signature_bytes, 17);
+        wrong[at] = 2;
+        assert_int_equal(lorica_record_decode_signature(wrong, 17, &signature), LORICA_EFORMAT);
+    }
 
     struct lorica_audit audit, audit_back;
     sample_audit(&audit);

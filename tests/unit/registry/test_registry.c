@@ -89,14 +89,19 @@ static void test_open_older_schema_brought_up_to_date(void **state) {
     struct fixture *f = *state;
     const struct lorica_registry_options reading = {.map_bytes = MAP_BYTES, .read_only = true};
     struct lorica_version version;
-    close_as_schema(f, 1);
-    fails(LORICA_EUNSUPPORTED, "older", lorica_registry_open(f->dir, &reading, &f->registry, &err));
-    ok(lorica_registry_open(f->dir, NULL, &f->registry, &err));
-    ok(lorica_registry_resolve(f->registry, "cardiology", &version, &err));
-    lorica_registry_close(f->registry);
-    f->registry = NULL;
-    ok(lorica_registry_open(f->dir, &reading, &f->registry, &err));
-    assert_clean(f->registry);
+    for (uint64_t schema = 1; schema < LORICA_STORE_SCHEMA; schema++) {
+        close_as_schema(f, schema);
+        fails(LORICA_EUNSUPPORTED, "older",
+              lorica_registry_open(f->dir, &reading, &f->registry, &err));
+        ok(lorica_registry_open(f->dir, NULL, &f->registry, &err));
+        ok(lorica_registry_resolve(f->registry, "cardiology", &version, &err));
+        lorica_registry_close(f->registry);
+        f->registry = NULL;
+        ok(lorica_registry_open(f->dir, &reading, &f->registry, &err));
+        assert_clean(f->registry);
+        lorica_registry_close(f->registry);
+        fixture_open(f);
+    }
 }
 
 static void test_open_garbage_file_refused(void **state) {
