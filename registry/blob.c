@@ -199,18 +199,32 @@ static bool is_large(const struct lorica_blob_file *file) {
     return lorica_blob_chunks(file->nbytes) > LORICA_BATCH_CHUNKS;
 }
 
+/* What the file can take without growing. */
+static int reusable(struct lorica_store *store, uint64_t *ret, struct lorica_error *err) {
+    struct lorica_txn *txn = NULL;
+    int rc = lorica_store_begin(store, false, &txn, err);
+    if (!rc)
+        rc = lorica_store_reusable(txn, ret, err);
+    lorica_store_abort(txn);
+    return rc;
+}
+
 static int check_disk(const struct lorica_registry *registry, uint64_t nbytes,
                       struct lorica_error *err) {
     struct statvfs fs;
+    uint64_t in_file = 0;
     if (statvfs(registry->dir, &fs) != 0)
         return lorica_fail(err, LORICA_EIO, "%s: %s", registry->dir, strerror(errno));
-    uint64_t free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
+    const uint64_t free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
     if (free_bytes >= nbytes + DISK_RESERVE)
         return 0;
+    const int rc = reusable(registry->store, &in_file, err);
+    if (rc || free_bytes + in_file >= nbytes + DISK_RESERVE)
+        return rc;
     return lorica_fail(err, LORICA_ENOSPC,
                        "%s: %" PRIu64 " bytes are free, %" PRIu64 " are needed; nothing was "
-                       "changed; free some and try again",
-                       registry->dir, free_bytes, nbytes + DISK_RESERVE);
+                       "changed; free some, or delete versions and sweep them, and try again",
+                       registry->dir, free_bytes + in_file, nbytes + DISK_RESERVE);
 }
 
 /* Removes the first piece of content that is there. */

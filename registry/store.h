@@ -85,6 +85,10 @@ int lorica_store_delete(struct lorica_txn *txn, enum lorica_table table, struct 
 /** Number of records in a table. */
 int lorica_store_count(struct lorica_txn *txn, enum lorica_table table, uint64_t *ret,
                        struct lorica_error *err) LORICA_MUSTCHECK;
+/** Bytes of the data file that hold nothing and that later transactions fill before it grows. They
+ * may lie in pieces too small for what comes: an estimate. */
+int lorica_store_reusable(struct lorica_txn *txn, uint64_t *ret,
+                          struct lorica_error *err) LORICA_MUSTCHECK;
 
 /** Walks a table in order of keys. The cursor must be closed before its transaction ends. */
 int lorica_store_walk(struct lorica_txn *txn, enum lorica_table table, struct lorica_cursor **ret,

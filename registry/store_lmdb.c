@@ -27,6 +27,8 @@
 #define MAP_SMALLEST (UINT64_C(64) << 20)
 #define READERS 512
 #define DISK_FULL_BELOW (UINT64_C(256) << 10)
+/* LMDB's own table of free pages. */
+#define FREE_TABLE ((MDB_dbi)0)
 
 static const char schema_key[] = "schema";
 
@@ -407,6 +409,30 @@ int lorica_store_count(struct lorica_txn *txn, enum lorica_table table, uint64_t
     if (rc)
         return store_fail(txn->store, rc, err);
     *ret = stat.ms_entries;
+    return 0;
+}
+
+int lorica_store_reusable(struct lorica_txn *txn, uint64_t *ret, struct lorica_error *err) {
+    MDB_cursor *cursor;
+    MDB_stat stat;
+    MDB_val key, value;
+    uint64_t pages = 0;
+    int rc = mdb_stat(txn->txn, FREE_TABLE, &stat);
+    if (!rc)
+        rc = mdb_cursor_open(txn->txn, FREE_TABLE, &cursor);
+    if (rc)
+        return store_fail(txn->store, rc, err);
+    while ((rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0) {
+        size_t count; /* page numbers that follow */
+        if (value.mv_size < sizeof(count))
+            continue;
+        memcpy(&count, value.mv_data, sizeof(count));
+        pages += count;
+    }
+    mdb_cursor_close(cursor);
+    if (rc != MDB_NOTFOUND)
+        return store_fail(txn->store, rc, err);
+    *ret = pages * stat.ms_psize;
     return 0;
 }
 
