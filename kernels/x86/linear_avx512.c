@@ -7,9 +7,10 @@
  * would otherwise bring most of the error. Weights are made unsigned by adding 128; an accumulator
  * starts at -128 * sum(x) of the block, which is kept with the row. NF4's table is rounded to int8.
  *
- * Per 32 inputs, whatever the number of rows: sum = fma(float(acc), w_scale * x_scale, sum), and
- * the same for the second plane, where a row that needs none adds zero when its neighbour needs
- * one. So a row's result never depends on its company. */
+ * Inputs are taken in chunks, whose weights stay in the first-level cache. Whatever the number of
+ * rows and tiles, an output is the sum, chunk by chunk, of its blocks in ascending order, then of
+ * the second planes that its row has there: sum = fma(float(acc), w_scale * x_scale, sum). So a
+ * row's result never depends on its company. */
 #include "kernels/kernels.h"
 
 #include <immintrin.h>
@@ -31,16 +32,18 @@ enum layout {
     LAYOUT_DECODED, /* NF4 decoded to unsigned bytes in Q8's order */
 };
 
-/* Inputs that are decoded at once when many rows share them: 24 KB of scratch per tile. */
-#define CHUNK_INPUTS 1536
-/* Rows that share each decoded register. */
-#define GROUP_ROWS 8
+#define BLOCK 32
+/* Blocks of a chunk: two decoded tiles of it take 24 KB. */
+#define CHUNK 24
+/* Tiles and rows that are multiplied together: 12 accumulators and 12 sums in registers. */
+#define TILES 2
+#define ROWS 6
 
 /* Blocks beyond this multiple of the mean block maximum of the row get the second plane. */
 #define OUTLIER 2.0f
 
-/* Where the parts of a quantised row lie: two planes of codes, of scales and of starts, and one bit
- * per block that says whether it has a second plane. */
+/* Where the parts of a quantised row lie: two planes of codes, of scales and of starts, and for
+ * each chunk a word whose bits say which of its blocks have a second plane. */
 struct form {
     size_t codes[2], scales[2], starts[2], marks, nbytes;
 };
@@ -55,22 +58,30 @@ struct job {
     uint32_t rows;
 };
 
-/* A run of one tile: bytes and scales from 32-input block `begin` up to `end`. */
+/* A chunk of one tile or two: blocks [begin, end) of 32 inputs. `codes` and `scales` are those of
+ * the first tile and block; the second tile's lie so many bytes or scales further. */
 struct span {
     const uint8_t *codes;
     const uint16_t *scales;
+    size_t codes_step, scales_step;
     uint32_t begin, end;
+    bool last; /* there is no chunk after this */
+    /* The span after this one, whose codes are fetched while this one is multiplied, so that memory
+     * is read evenly: lines of 64 bytes of each tile, and how many at each block of each group of
+     * rows. */
+    const uint8_t *next[TILES];
+    uint32_t next_lines, next_each;
 };
 
 static struct form form_of(uint32_t k) {
-    const size_t codes = ((size_t)k + 63) / 64 * 64, blocks = k / 32;
+    const size_t codes = ((size_t)k + 63) / 64 * 64, blocks = k / BLOCK;
     struct form form = {.codes = {0, codes}};
     form.scales[0] = 2 * codes;
     form.scales[1] = form.scales[0] + 4 * blocks;
     form.starts[0] = form.scales[1] + 4 * blocks;
     form.starts[1] = form.starts[0] + 4 * blocks;
     form.marks = form.starts[1] + 4 * blocks;
-    form.nbytes = (form.marks + (blocks + 31) / 32 * 4 + 63) / 64 * 64;
+    form.nbytes = (form.marks + (blocks + CHUNK - 1) / CHUNK * 4 + 63) / 64 * 64;
     return form;
 }
 
@@ -95,11 +106,11 @@ static __m512i take_codes(__m512 *x, int8_t *codes, float inverse, float scale) 
 /* One block of a quantised row `dst`; `max` is its largest magnitude, finite. */
 static void quantise_block(char *dst, const struct form *form, uint32_t b, const float *x,
                            float max, bool outlier) {
-    __m512 low = _mm512_loadu_ps(x + (size_t)b * 32),
-           high = _mm512_loadu_ps(x + (size_t)b * 32 + 16);
+    __m512 low = _mm512_loadu_ps(x + (size_t)b * BLOCK),
+           high = _mm512_loadu_ps(x + (size_t)b * BLOCK + 16);
     float scale = max * (1.0f / 127.0f), inverse = 127.0f / max;
     for (int plane = 0; plane < (outlier ? 2 : 1); plane++) {
-        int8_t *codes = (int8_t *)dst + form->codes[plane] + (size_t)b * 32;
+        int8_t *codes = (int8_t *)dst + form->codes[plane] + (size_t)b * BLOCK;
         const __m512i sum = _mm512_add_epi32(take_codes(&low, codes, inverse, scale),
                                              take_codes(&high, codes + 16, inverse, scale));
         const int32_t start = -128 * _mm512_reduce_add_epi32(sum);
@@ -109,9 +120,9 @@ static void quantise_block(char *dst, const struct form *form, uint32_t b, const
         inverse *= 252.0f;
     }
     uint32_t word;
-    memcpy(&word, dst + form->marks + b / 32 * 4, sizeof(word));
-    word |= (uint32_t)outlier << b % 32;
-    memcpy(dst + form->marks + b / 32 * 4, &word, sizeof(word));
+    memcpy(&word, dst + form->marks + b / CHUNK * 4, sizeof(word));
+    word |= (uint32_t)outlier << b % CHUNK;
+    memcpy(dst + form->marks + b / CHUNK * 4, &word, sizeof(word));
 }
 
 static void act_quantise_avx512(void *dst, const float *x, uint32_t k) {
@@ -119,13 +130,13 @@ static void act_quantise_avx512(void *dst, const float *x, uint32_t k) {
     float *scales = (float *)((char *)dst + form.scales[0]);
     float mean = 0;
     memset(dst, 0, form.nbytes);
-    for (uint32_t b = 0; b < k / 32; b++) {
-        const int32_t top = top_bits(x + (size_t)b * 32);
+    for (uint32_t b = 0; b < k / BLOCK; b++) {
+        const int32_t top = top_bits(x + (size_t)b * BLOCK);
         memcpy(&scales[b], &top, sizeof(top));
         mean += scales[b];
     }
-    mean /= (float)(k / 32);
-    for (uint32_t b = 0; b < k / 32; b++) {
+    mean /= (float)(k / BLOCK);
+    for (uint32_t b = 0; b < k / BLOCK; b++) {
         const float max = scales[b];
         if (!isfinite(max)) /* infinity or NaN: the whole block is lost, and says so */
             scales[b] = NAN;
@@ -159,112 +170,280 @@ INLINE float real(const char *at) {
     return value;
 }
 
-/* acc[r] += 32 inputs of the weights at `codes` times those of row r at x[r] + at. */
-INLINE void products(__m512i *acc, const char *const *x, size_t at, uint32_t rows,
-                     const uint8_t *codes, enum layout layout) {
-    const __m512i book = codebook(), flip = _mm512_set1_epi8((char)0x80);
+/* Eight inputs of 16 outputs as unsigned weights; `g` counts eights within a block. */
+INLINE void eight_inputs(__m512i w[2], const uint8_t *block, uint32_t g, enum layout layout) {
+    if (layout == LAYOUT_NF4) {
+        const __m512i raw = _mm512_loadu_si512(block + 64 * g), book = codebook();
+        w[0] = nf4_low(raw, book);
+        w[1] = nf4_high(raw, book);
+        return;
+    }
+    w[0] = _mm512_loadu_si512(block + 128 * g);
+    w[1] = _mm512_loadu_si512(block + 128 * g + 64);
+    if (layout == LAYOUT_Q8) {
+        const __m512i flip = _mm512_set1_epi8((char)0x80);
+        w[0] = _mm512_xor_si512(w[0], flip);
+        w[1] = _mm512_xor_si512(w[1], flip);
+    }
+}
+
+/* sum[t * ROWS + r] += one plane of one block; x[r]: codes, start and scale of row r. */
+struct operand {
+    const char *codes, *start, *scale;
+};
+
+INLINE void add_block(__m512 *sum, const struct operand *x, uint32_t rows, const uint8_t *block,
+                      const struct span *span, const __m512 *scale, uint32_t tiles,
+                      enum layout layout) {
+    __m512i acc[TILES * ROWS];
+#pragma GCC unroll 6
+    for (uint32_t r = 0; r < rows; r++)
+#pragma GCC unroll 2
+        for (uint32_t t = 0; t < tiles; t++)
+            acc[t * ROWS + r] = _mm512_set1_epi32(word(x[r].start));
 #pragma GCC unroll 4
     for (uint32_t g = 0; g < 4; g++) {
-        __m512i low, high;
-        if (layout == LAYOUT_NF4) {
-            const __m512i raw = _mm512_loadu_si512(codes + 64 * g);
-            low = nf4_low(raw, book), high = nf4_high(raw, book);
-        } else {
-            low = _mm512_loadu_si512(codes + 128 * g);
-            high = _mm512_loadu_si512(codes + 128 * g + 64);
-        }
-        if (layout == LAYOUT_Q8)
-            low = _mm512_xor_si512(low, flip), high = _mm512_xor_si512(high, flip);
-#pragma GCC unroll 8
-        for (uint32_t r = 0; r < rows; r++)
-            acc[r] = _mm512_dpbusd_epi32(acc[r], low, _mm512_set1_epi32(word(x[r] + at + 8 * g)));
-#pragma GCC unroll 8
-        for (uint32_t r = 0; r < rows; r++)
-            acc[r] =
-                _mm512_dpbusd_epi32(acc[r], high, _mm512_set1_epi32(word(x[r] + at + 8 * g + 4)));
+        __m512i w[TILES][2];
+#pragma GCC unroll 2
+        for (uint32_t t = 0; t < tiles; t++)
+            eight_inputs(w[t], block + t * span->codes_step, g, layout);
+#pragma GCC unroll 2
+        for (uint32_t half = 0; half < 2; half++)
+#pragma GCC unroll 6
+            for (uint32_t r = 0; r < rows; r++) {
+                const __m512i four = _mm512_set1_epi32(word(x[r].codes + 8 * g + 4 * half));
+#pragma GCC unroll 2
+                for (uint32_t t = 0; t < tiles; t++)
+                    acc[t * ROWS + r] = _mm512_dpbusd_epi32(acc[t * ROWS + r], w[t][half], four);
+            }
+    }
+#pragma GCC unroll 6
+    for (uint32_t r = 0; r < rows; r++)
+#pragma GCC unroll 2
+        for (uint32_t t = 0; t < tiles; t++)
+            sum[t * ROWS + r] = _mm512_fmadd_ps(
+                _mm512_cvtepi32_ps(acc[t * ROWS + r]),
+                _mm512_mul_ps(scale[t], _mm512_set1_ps(real(x[r].scale))), sum[t * ROWS + r]);
+}
+
+INLINE const uint8_t *block_codes(const struct span *span, uint32_t b, enum layout layout) {
+    return span->codes + (size_t)(b - span->begin) * (layout == LAYOUT_NF4 ? 256 : 512);
+}
+
+INLINE void block_scales(__m512 *scale, const struct span *span, uint32_t b, uint32_t tiles,
+                         enum layout layout) {
+    /* Chunks begin at an even block. */
+    const size_t at = layout == LAYOUT_Q8 ? b - span->begin : (b - span->begin) / 2;
+#pragma GCC unroll 2
+    for (uint32_t t = 0; t < tiles; t++)
+        scale[t] = _mm512_cvtph_ps(_mm256_loadu_si256(
+            (const __m256i *)(span->scales + t * span->scales_step + at * LORICA_TILE_ROWS)));
+}
+
+INLINE struct operand operand_of(const struct form *form, const char *row, uint32_t b, int plane) {
+    return (struct operand){row + form->codes[plane] + (size_t)b * BLOCK,
+                            row + form->starts[plane] + (size_t)b * 4,
+                            row + form->scales[plane] + (size_t)b * 4};
+}
+
+/* The second planes of one row. */
+INLINE void add_second(__m512 *sum, const struct form *form, const char *row,
+                       const struct span *span, uint32_t tiles, enum layout layout) {
+    uint32_t marks = (uint32_t)word(row + form->marks + span->begin / CHUNK * 4);
+    for (; marks; marks &= marks - 1) {
+        const uint32_t b = span->begin + (uint32_t)__builtin_ctz(marks);
+        const struct operand x = operand_of(form, row, b, 1);
+        __m512 scale[TILES];
+        block_scales(scale, span, b, tiles, layout);
+        add_block(sum, &x, 1, block_codes(span, b, layout), span, scale, tiles, layout);
     }
 }
 
-/* sum[r] += one plane of 32-input block b. */
-INLINE void add_plane(__m512 *sum, const struct form *form, int plane, const char *const *x,
-                      uint32_t b, uint32_t rows, const uint8_t *codes, __m512 scale,
-                      enum layout layout) {
-    __m512i acc[GROUP_ROWS];
+/* Fetches of the next span what falls to block b of the rows from `row` on. */
+INLINE void fetch_ahead(const struct span *span, uint32_t row, uint32_t b, uint32_t tiles,
+                        enum layout layout) {
+    const uint32_t lines = layout == LAYOUT_Q8 ? 8 : 4; /* of one block */
+    const uint32_t at = row / ROWS * (span->end - span->begin) + b - span->begin;
+    if (row == 0 && span->next_each == lines) {
 #pragma GCC unroll 8
-    for (uint32_t r = 0; r < rows; r++)
-        acc[r] = _mm512_set1_epi32(word(x[r] + form->starts[plane] + 4 * b));
-    products(acc, x, form->codes[plane] + 32 * b, rows, codes, layout);
-#pragma GCC unroll 8
-    for (uint32_t r = 0; r < rows; r++)
-        sum[r] = _mm512_fmadd_ps(
-            _mm512_cvtepi32_ps(acc[r]),
-            _mm512_mul_ps(scale, _mm512_set1_ps(real(x[r] + form->scales[plane] + 4 * b))), sum[r]);
+        for (uint32_t i = 0; i < lines; i++)
+#pragma GCC unroll 2
+            for (uint32_t t = 0; t < tiles; t++)
+                _mm_prefetch((const char *)span->next[t] + ((size_t)at * lines + i) * 64,
+                             _MM_HINT_T0);
+        return;
+    }
+    for (uint32_t i = at * span->next_each; i < (at + 1) * span->next_each; i++)
+        if (i < span->next_lines)
+#pragma GCC unroll 2
+            for (uint32_t t = 0; t < tiles; t++)
+                _mm_prefetch((const char *)span->next[t] + (size_t)i * 64, _MM_HINT_T0);
 }
 
-/* `rows` (a constant after inlining) rows of x against one span of one tile. */
-INLINE void multiply(const struct job *job, uint32_t row, uint32_t rows, float *y,
-                     const struct span *span, enum layout layout) {
-    const uint32_t step = layout == LAYOUT_NF4 ? 256 : 512;
-    const char *x[GROUP_ROWS];
-    __m512 sum[GROUP_ROWS];
-    uint32_t marks = 0;
-#pragma GCC unroll 8
+/* `rows` rows of x from `row` on against a span of `tiles` tiles; all but the first three are
+ * constants after inlining. */
+INLINE void multiply(const struct job *job, const struct span *span, float *y, uint32_t row,
+                     uint32_t rows, uint32_t tiles, enum layout layout) {
+    const char *x[ROWS];
+    __m512 sum[TILES * ROWS];
+#pragma GCC unroll 6
     for (uint32_t r = 0; r < rows; r++) {
         x[r] = job->x + (row + r) * job->stride;
-        sum[r] = span->begin ? _mm512_loadu_ps(y + r * job->ldy) : _mm512_setzero_ps();
+#pragma GCC unroll 2
+        for (uint32_t t = 0; t < tiles; t++)
+            sum[t * ROWS + r] = span->begin
+                                    ? _mm512_loadu_ps(y + r * job->ldy + t * LORICA_TILE_ROWS)
+                                    : _mm512_setzero_ps();
     }
-    const uint8_t *codes = span->codes;
-    for (uint32_t b = span->begin; b < span->end; b++, codes += step) {
-        if (b % 32 == 0 || b == span->begin) {
-            marks = 0;
-            for (uint32_t r = 0; r < rows; r++)
-                marks |= (uint32_t)word(x[r] + job->form.marks + b / 32 * 4);
-        }
-        if (layout != LAYOUT_DECODED)
-            for (uint32_t i = 0; i < step; i += 64)
-                _mm_prefetch((const char *)codes + 2048 + i, _MM_HINT_T0);
-        const uint32_t block = layout == LAYOUT_Q8 ? b : b / 2;
-        __m512 scale = _mm512_cvtph_ps(
-            _mm256_loadu_si256((const __m256i *)(span->scales + (size_t)block * LORICA_TILE_ROWS)));
-        if (layout != LAYOUT_Q8)
-            scale = _mm512_mul_ps(scale, _mm512_set1_ps(1.0f / NF4_FACTOR));
-        add_plane(sum, &job->form, 0, x, b, rows, codes, scale, layout);
-        if (marks >> b % 32 & 1)
-            add_plane(sum, &job->form, 1, x, b, rows, codes, scale, layout);
+    for (uint32_t b = span->begin; b < span->end; b++) {
+        const uint8_t *codes = block_codes(span, b, layout);
+        struct operand operands[ROWS];
+        __m512 scale[TILES];
+        fetch_ahead(span, row, b, tiles, layout);
+        block_scales(scale, span, b, tiles, layout);
+#pragma GCC unroll 6
+        for (uint32_t r = 0; r < rows; r++)
+            operands[r] = operand_of(&job->form, x[r], b, 0);
+        add_block(sum, operands, rows, codes, span, scale, tiles, layout);
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 6
     for (uint32_t r = 0; r < rows; r++)
-        _mm512_storeu_ps(y + r * job->ldy, sum[r]);
+        add_second(sum + r, &job->form, x[r], span, tiles, layout);
+    const __m512 last =
+        _mm512_set1_ps(layout != LAYOUT_Q8 && span->last ? 1.0f / NF4_FACTOR : 1.0f);
+#pragma GCC unroll 6
+    for (uint32_t r = 0; r < rows; r++)
+#pragma GCC unroll 2
+        for (uint32_t t = 0; t < tiles; t++)
+            _mm512_storeu_ps(y + r * job->ldy + t * LORICA_TILE_ROWS,
+                             _mm512_mul_ps(sum[t * ROWS + r], last));
 }
 
-INLINE void multiply_rows(const struct job *job, const struct span *span, uint32_t tile,
-                          enum layout layout) {
+INLINE void multiply_tiles(const struct job *job, const struct span *span, uint32_t tile,
+                           uint32_t tiles, enum layout layout) {
     uint32_t r = 0;
     float *y = job->y + (size_t)tile * LORICA_TILE_ROWS;
-    for (; r + 8 <= job->rows; r += 8)
-        multiply(job, r, 8, y + r * job->ldy, span, layout);
-    if (job->rows - r >= 4) {
-        multiply(job, r, 4, y + r * job->ldy, span, layout);
-        r += 4;
+    for (; r + ROWS <= job->rows; r += ROWS)
+        multiply(job, span, y + r * job->ldy, r, ROWS, tiles, layout);
+    y += r * job->ldy;
+    switch (job->rows - r) {
+    case 1:
+        multiply(job, span, y, r, 1, tiles, layout);
+        break;
+    case 2:
+        multiply(job, span, y, r, 2, tiles, layout);
+        break;
+    case 3:
+        multiply(job, span, y, r, 3, tiles, layout);
+        break;
+    case 4:
+        multiply(job, span, y, r, 4, tiles, layout);
+        break;
+    case 5:
+        multiply(job, span, y, r, 5, tiles, layout);
+        break;
+    default:
+        break;
     }
-    if (job->rows - r >= 2) {
-        multiply(job, r, 2, y + r * job->ldy, span, layout);
-        r += 2;
+}
+
+typedef void (*span_fn)(const struct job *job, const struct span *span, uint32_t tile,
+                        uint32_t tiles);
+
+static void span_nf4(const struct job *job, const struct span *span, uint32_t tile,
+                     uint32_t tiles) {
+    if (tiles == 2)
+        multiply_tiles(job, span, tile, 2, LAYOUT_NF4);
+    else
+        multiply_tiles(job, span, tile, 1, LAYOUT_NF4);
+}
+
+static void span_q8(const struct job *job, const struct span *span, uint32_t tile, uint32_t tiles) {
+    if (tiles == 2)
+        multiply_tiles(job, span, tile, 2, LAYOUT_Q8);
+    else
+        multiply_tiles(job, span, tile, 1, LAYOUT_Q8);
+}
+
+/* Decodes the span first: once for all rows. */
+static void span_decoded(const struct job *job, const struct span *span, uint32_t tile,
+                         uint32_t tiles) {
+    uint8_t scratch[TILES * CHUNK * BLOCK * LORICA_TILE_ROWS] __attribute__((aligned(64)));
+    const __m512i book = codebook();
+    struct span decoded = *span;
+    decoded.codes = scratch;
+    decoded.codes_step = sizeof(scratch) / TILES;
+    for (uint32_t t = 0; t < tiles; t++) {
+        const uint8_t *codes = span->codes + t * span->codes_step;
+        uint8_t *to = scratch + t * decoded.codes_step;
+        for (uint32_t g = 0; g < (span->end - span->begin) * 4; g++, codes += 64, to += 128) {
+            const __m512i raw = _mm512_loadu_si512(codes);
+            _mm512_store_si512(to, nf4_low(raw, book));
+            _mm512_store_si512(to + 64, nf4_high(raw, book));
+        }
     }
-    if (job->rows - r)
-        multiply(job, r, 1, y + r * job->ldy, span, layout);
+    if (tiles == 2)
+        multiply_tiles(job, &decoded, tile, 2, LAYOUT_DECODED);
+    else
+        multiply_tiles(job, &decoded, tile, 1, LAYOUT_DECODED);
 }
 
-static void rows_nf4(const struct job *job, const struct span *span, uint32_t tile) {
-    multiply_rows(job, span, tile, LAYOUT_NF4);
+/* Chunk by chunk through tiles [tile0, tile1), one or two tiles at a time. */
+struct walk {
+    const struct lorica_linear *w;
+    uint32_t block; /* inputs that share a scale */
+    uint32_t tile, tiles, tile1, begin, end;
+};
+
+INLINE void walk_to(struct walk *walk, uint32_t tile, uint32_t begin) {
+    const uint32_t blocks = walk->w->k / BLOCK;
+    walk->tile = tile;
+    walk->tiles = walk->tile1 - tile < walk->tiles ? 1 : walk->tiles;
+    walk->begin = begin;
+    walk->end = blocks - begin < CHUNK ? blocks : begin + CHUNK;
 }
 
-static void rows_q8(const struct job *job, const struct span *span, uint32_t tile) {
-    multiply_rows(job, span, tile, LAYOUT_Q8);
+INLINE void walk_on(struct walk *walk) {
+    if (walk->end < walk->w->k / BLOCK)
+        walk_to(walk, walk->tile, walk->end);
+    else
+        walk_to(walk, walk->tile + walk->tiles, 0);
 }
 
-static void rows_decoded(const struct job *job, const struct span *span, uint32_t tile) {
-    multiply_rows(job, span, tile, LAYOUT_DECODED);
+/* Index of a tile's first block of the walk, in blocks that share a scale. */
+INLINE size_t walk_at(const struct walk *walk, uint32_t t) {
+    return (size_t)(walk->tile + t) * (walk->w->k / walk->block) +
+           (size_t)walk->begin * BLOCK / walk->block;
+}
+
+INLINE const uint8_t *walk_codes(const struct walk *walk, uint32_t t) {
+    return (const uint8_t *)walk->w->codes + walk_at(walk, t) * LORICA_TILE_BLOCK_NBYTES;
+}
+
+static void product(const struct job *job, const struct lorica_linear *w, uint32_t tile0,
+                    uint32_t tile1, uint32_t block, span_fn fn) {
+    const uint32_t groups = (job->rows + ROWS - 1) / ROWS;
+    struct walk walk = {w, block, .tiles = job->rows == 1 ? 1 : TILES, .tile1 = tile1};
+    for (walk_to(&walk, tile0, 0); walk.tile < tile1 && groups;) {
+        struct walk next = walk;
+        walk_on(&next);
+        const bool more = next.tile < tile1;
+        struct span span = {.codes = walk_codes(&walk, 0),
+                            .scales = w->scales + walk_at(&walk, 0) * LORICA_TILE_ROWS,
+                            .codes_step = (size_t)w->k / block * LORICA_TILE_BLOCK_NBYTES,
+                            .scales_step = (size_t)w->k / block * LORICA_TILE_ROWS,
+                            .begin = walk.begin,
+                            .end = walk.end,
+                            .last = walk.end == w->k / BLOCK,
+                            .next = {walk_codes(&next, 0), walk_codes(&next, next.tiles - 1)},
+                            .next_lines = more ? (next.end - next.begin) * BLOCK / block *
+                                                     LORICA_TILE_BLOCK_NBYTES / 64
+                                               : 0};
+        const uint32_t calls = groups * (walk.end - walk.begin);
+        span.next_each = (span.next_lines + calls - 1) / calls;
+        fn(job, &span, walk.tile, walk.tiles);
+        walk = next;
+    }
 }
 
 static struct job make_job(float *y, size_t ldy, const void *xq, size_t stride, uint32_t rows,
@@ -273,51 +452,16 @@ static struct job make_job(float *y, size_t ldy, const void *xq, size_t stride, 
         .x = xq, .stride = stride, .form = form_of(k), .y = y, .ldy = ldy, .rows = rows};
 }
 
-/* Decodes a tile piece by piece, each used for all rows while it is in the first-level cache. */
-static void tile_decoded(const struct job *job, const uint8_t *codes, const uint16_t *scales,
-                         uint32_t k, uint32_t tile) {
-    uint8_t scratch[CHUNK_INPUTS * LORICA_TILE_ROWS] __attribute__((aligned(64)));
-    const __m512i book = codebook();
-    for (uint32_t k0 = 0; k0 < k; k0 += CHUNK_INPUTS) {
-        const uint32_t inputs = k - k0 < CHUNK_INPUTS ? k - k0 : CHUNK_INPUTS;
-        for (uint32_t g = 0; g < inputs / 8; g++, codes += 64) {
-            const __m512i raw = _mm512_loadu_si512(codes);
-            _mm_prefetch((const char *)codes + 4096, _MM_HINT_T1);
-            _mm512_store_si512(scratch + g * 128, nf4_low(raw, book));
-            _mm512_store_si512(scratch + g * 128 + 64, nf4_high(raw, book));
-        }
-        const struct span span = {scratch, scales, k0 / 32, (k0 + inputs) / 32};
-        rows_decoded(job, &span, tile);
-    }
-}
-
 static void nf4_avx512(float *y, size_t ldy, const void *xq, size_t xq_stride, uint32_t rows,
                        const struct lorica_linear *w, uint32_t tile0, uint32_t tile1) {
     const struct job job = make_job(y, ldy, xq, xq_stride, rows, w->k);
-    const uint32_t blocks = w->k / LORICA_NF4_BLOCK;
-    for (uint32_t t = tile0; t < tile1; t++) {
-        const uint8_t *codes =
-            (const uint8_t *)w->codes + (size_t)t * blocks * LORICA_TILE_BLOCK_NBYTES;
-        const uint16_t *scales = w->scales + (size_t)t * blocks * LORICA_TILE_ROWS;
-        if (rows > 2 * GROUP_ROWS) {
-            tile_decoded(&job, codes, scales, w->k, t);
-        } else {
-            const struct span span = {codes, scales, 0, w->k / 32};
-            rows_nf4(&job, &span, t);
-        }
-    }
+    product(&job, w, tile0, tile1, LORICA_NF4_BLOCK, rows > 18 ? span_decoded : span_nf4);
 }
 
 static void q8_avx512(float *y, size_t ldy, const void *xq, size_t xq_stride, uint32_t rows,
                       const struct lorica_linear *w, uint32_t tile0, uint32_t tile1) {
     const struct job job = make_job(y, ldy, xq, xq_stride, rows, w->k);
-    const uint32_t blocks = w->k / LORICA_Q8_BLOCK;
-    for (uint32_t t = tile0; t < tile1; t++) {
-        const struct span span = {(const uint8_t *)w->codes +
-                                      (size_t)t * blocks * LORICA_TILE_BLOCK_NBYTES,
-                                  w->scales + (size_t)t * blocks * LORICA_TILE_ROWS, 0, blocks};
-        rows_q8(&job, &span, t);
-    }
+    product(&job, w, tile0, tile1, LORICA_Q8_BLOCK, span_q8);
 }
 
 void lorica_linear_kernels_avx512(struct lorica_linear_kernels *kernels) {
