@@ -23,6 +23,8 @@
 #define HEAD_DIM 64u
 #define LENGTH 1024u
 #define PAGES (LENGTH / LORICA_KV_PAGE)
+#define PAGE_NBYTES lorica_kv_page_nbytes(LORICA_KV_BF16, HEAD_DIM)
+#define QUERIES (16 * HEADS)
 #define MIN_SECONDS 0.15
 
 /* Made-up operands, all from one block. */
@@ -30,9 +32,9 @@ struct data {
     struct lorica_linear_kernels linear;
     struct lorica_lora_kernels lora;
     struct lorica_attn_kernels attn;
-    uint8_t *codes, *xq;
-    uint16_t *scales, *lora_a, *lora_bt, *cells;
-    float *x, *y, *t, *q, *out, *scratch;
+    uint8_t *codes, *xq, *cells;
+    uint16_t *scales, *lora_a, *lora_bt;
+    float *x, *y, *t, *q, *out, *states;
     uint32_t pages[PAGES];
     size_t xq_stride;
     void *owned[16];
@@ -83,10 +85,12 @@ static void run_expand(struct data *d, uint32_t rows) {
 }
 
 static void run_attend(struct data *d, uint32_t rows) {
-    const struct lorica_kv_view kv = {d->cells, d->cells + LORICA_KV_PAGE * HEAD_DIM,
-                                      2 * LORICA_KV_PAGE * HEAD_DIM, d->pages, HEAD_DIM};
-    for (uint32_t r = 0; r < rows; r++)
-        d->attn.attend(d->out, d->q, HEADS, &kv, LENGTH, 0.125f, d->scratch);
+    const struct lorica_kv_view kv = {d->cells, PAGE_NBYTES, d->pages, HEAD_DIM};
+    const struct lorica_attn_queries queries = {d->q,  HEADS * HEAD_DIM, rows,
+                                                HEADS, LENGTH - rows,    0.125f};
+    d->attn.attend[LORICA_KV_BF16](d->states, true, &queries, &kv, 0,
+                                   lorica_attn_spans(LENGTH - 1));
+    d->attn.finish(d->out, d->states, &queries, HEAD_DIM);
 }
 
 static const struct entry entries[] = {
@@ -99,8 +103,10 @@ static const struct entry entries[] = {
     {"quantise activations", run_quantise, 1, K * 4.0, 0},
     {"lora shrink, rank 16", run_shrink, 1, 2.0 * RANK *K, (double)RANK *K},
     {"lora expand, rank 16", run_expand, 1, 2.0 * RANK *N, (double)RANK *N},
-    {"attention, 1024 tokens", run_attend, 1, 4.0 * LENGTH *HEAD_DIM,
+    {"attention x 1 row, 1024 tokens", run_attend, 1, 4.0 * LENGTH *HEAD_DIM,
      2.0 * LENGTH *HEAD_DIM *HEADS},
+    {"attention x 16 rows, 1024 tokens", run_attend, 16, 4.0 * LENGTH *HEAD_DIM,
+     32.0 * LENGTH *HEAD_DIM *HEADS},
 };
 
 #define ENTRIES (sizeof(entries) / sizeof(entries[0]))
@@ -134,11 +140,11 @@ static bool prepare(struct data *d) {
         !(d->scales = take(d, (size_t)N * K / 32 * 2)) ||
         !(d->lora_a = take(d, (size_t)RANK * K * 2)) ||
         !(d->lora_bt = take(d, (size_t)RANK * N * 2)) ||
-        !(d->cells = take(d, (size_t)2 * LENGTH * HEAD_DIM * 2)) ||
-        !(d->x = take(d, (size_t)MAX_ROWS * K * 4)) ||
+        !(d->cells = take(d, PAGES * PAGE_NBYTES)) || !(d->x = take(d, (size_t)MAX_ROWS * K * 4)) ||
         !(d->y = take(d, (size_t)MAX_ROWS * N * 4)) || !(d->t = take(d, RANK * 4)) ||
-        !(d->q = take(d, HEADS * HEAD_DIM * 4)) || !(d->out = take(d, HEADS * HEAD_DIM * 4)) ||
-        !(d->scratch = take(d, HEADS * LENGTH * 4)))
+        !(d->q = take(d, (size_t)QUERIES * HEAD_DIM * 4)) ||
+        !(d->out = take(d, (size_t)QUERIES * HEAD_DIM * 4)) ||
+        !(d->states = take(d, QUERIES * lorica_attn_state_count(HEAD_DIM) * 4)))
         return false;
     for (size_t i = 0; i < (size_t)N * K; i++)
         d->codes[i] = (uint8_t)(i * 167 >> 3);

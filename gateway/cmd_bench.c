@@ -127,7 +127,7 @@ static int bench_open(struct bench *bench, const struct bench_words *words, unsi
     bench->pages_each = lorica_kv_pages(bench->tokens);
     rc = lorica_model_init(&bench->model, bench->base, err);
     if (!rc)
-        rc = lorica_kv_init(&bench->kv, &bench->base->arch,
+        rc = lorica_kv_init(&bench->kv, &bench->base->arch, LORICA_KV_BF16,
                             bench->sequences * bench->pages_each * LORICA_KV_PAGE, err);
     if (!rc)
         rc = lorica_pool_create(threads, &bench->pool, err);

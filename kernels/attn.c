@@ -1,51 +1,154 @@
-/* SPDX-License-Identifier: MIT */
+/* SPDX-License-Identifier: MIT
+ * Plain C, the reference of the faster versions: one query, one span and one column after the
+ * other. Then the ladder. */
 #include "kernels/attn.h"
 
 #include <math.h>
 
+#include "kernels/attn_page.h"
 #include "kernels/kernels.h"
 #include "kernels/matrix.h"
 
-/* Scores of one head into `scores`; the largest is returned. A NaN stays where it is. */
-static float scores_c(float *scores, const float *q, const struct lorica_kv_view *kv,
-                      uint32_t length, float scale) {
-    float top = -INFINITY;
-    for (uint32_t p = 0; p < length; p++) {
-        const uint16_t *key = lorica_kv_row(kv->keys, kv, p);
-        float sum = 0;
-        for (uint32_t d = 0; d < kv->head_dim; d++)
-            sum += q[d] * lorica_bf16_to_f32(key[d]);
-        scores[p] = sum * scale;
-        top = scores[p] > top ? scores[p] : top;
-    }
-    return top;
+size_t lorica_kv_page_nbytes(enum lorica_kv_format format, uint32_t head_dim) {
+    (void)format;
+    return lorica_kv_bf16_keys(head_dim) + LORICA_KV_PAGE * lorica_kv_columns(head_dim) * 2;
 }
 
-static void attend_c(float *out, const float *q, uint32_t heads, const struct lorica_kv_view *kv,
-                     uint32_t length, float scale, float *scratch) {
-    const uint32_t dim = kv->head_dim;
-    for (uint32_t h = 0; h < heads; h++, out += dim, q += dim) {
-        const float top = scores_c(scratch, q, kv, length, scale);
-        float total = 0;
-        for (uint32_t d = 0; d < dim; d++)
-            out[d] = 0;
-        for (uint32_t p = 0; p < length; p++) {
-            const float weight = expf(scratch[p] - top);
-            const uint16_t *value = lorica_kv_row(kv->values, kv, p);
-            total += weight;
-            for (uint32_t d = 0; d < dim; d++)
-                out[d] += weight * lorica_bf16_to_f32(value[d]);
+static void put_bf16_c(void *page, uint32_t slot, const float *key, const float *value,
+                       uint32_t head_dim) {
+    for (uint32_t d = 0; d < head_dim; d++) {
+        *lorica_kv_bf16_key(page, slot, d) = lorica_f32_to_bf16(key[d]);
+        *lorica_kv_bf16_value(page, slot, d, head_dim) = lorica_f32_to_bf16(value[d]);
+    }
+    if (head_dim % 2)
+        *lorica_kv_bf16_key(page, slot, head_dim) = 0;
+}
+
+static float key_bf16(void *page, uint32_t slot, uint32_t d, uint32_t head_dim) {
+    (void)head_dim;
+    return lorica_bf16_to_f32(*lorica_kv_bf16_key(page, slot, d));
+}
+
+static float value_bf16(void *page, uint32_t slot, uint32_t d, uint32_t head_dim) {
+    return lorica_bf16_to_f32(*lorica_kv_bf16_value(page, slot, d, head_dim));
+}
+
+/* Reads an element of a page. */
+typedef float (*element_fn)(void *page, uint32_t slot, uint32_t d, uint32_t head_dim);
+
+/* The keys of one span that a query sees. */
+struct span {
+    void *pages[LORICA_ATTN_SPAN / LORICA_KV_PAGE];
+    uint32_t count, head_dim;
+};
+
+static float element(const struct span *span, element_fn read, uint32_t key, uint32_t d) {
+    return read(span->pages[key / LORICA_KV_PAGE], key % LORICA_KV_PAGE, d, span->head_dim);
+}
+
+static struct span span_of(const struct lorica_kv_view *kv, uint32_t start, uint32_t count) {
+    struct span span = {.count = count, .head_dim = kv->head_dim};
+    for (uint32_t i = 0; i * LORICA_KV_PAGE < count; i++)
+        span.pages[i] =
+            (uint8_t *)kv->cells + kv->pages[start / LORICA_KV_PAGE + i] * kv->page_nbytes;
+    return span;
+}
+
+/* What folding a partial softmax whose largest score is `b` into a state multiplies each with. */
+static void fold_scores(float *state, float b, float sum, float *ret_keep, float *ret_add) {
+    const float a = state[LORICA_STATE_MAX], top = a > b ? a : b;
+    *ret_keep = expf(a - top);
+    *ret_add = expf(b - top);
+    state[LORICA_STATE_MAX] = top;
+    state[LORICA_STATE_SUM] = state[LORICA_STATE_SUM] * *ret_keep + sum * *ret_add;
+}
+
+static void attend_span(float *state, bool begin, const float *q, float scale,
+                        const struct span *span, element_fn key, element_fn value) {
+    float weights[LORICA_ATTN_SPAN], top = -INFINITY, total = 0, keep = 0, add = 1;
+    for (uint32_t i = 0; i < span->count; i++) {
+        float sum = 0;
+        for (uint32_t d = 0; d < span->head_dim; d++)
+            sum += q[d] * element(span, key, i, d);
+        weights[i] = sum * scale;
+        top = weights[i] > top ? weights[i] : top;
+    }
+    for (uint32_t i = 0; i < span->count; i++)
+        total += weights[i] = expf(weights[i] - top);
+    if (begin)
+        state[LORICA_STATE_MAX] = top, state[LORICA_STATE_SUM] = total;
+    else
+        fold_scores(state, top, total, &keep, &add);
+    state += LORICA_STATE_VALUES;
+    for (uint32_t d = 0; d < span->head_dim; d++) {
+        float sum = 0;
+        for (uint32_t i = 0; i < span->count; i++)
+            sum += weights[i] * element(span, value, i, d);
+        state[d] = begin ? sum : state[d] * keep + sum * add;
+    }
+}
+
+static void attend_c(float *states, bool fresh, const struct lorica_attn_queries *queries,
+                     const struct lorica_kv_view *kv, uint32_t span0, uint32_t span1,
+                     element_fn key, element_fn value) {
+    const size_t each = lorica_attn_state_count(kv->head_dim);
+    for (uint32_t s = span0; s < span1; s++) {
+        const uint32_t start = s * LORICA_ATTN_SPAN;
+        for (uint32_t r = lorica_attn_first_row(queries, s); r < queries->rows; r++) {
+            const uint32_t seen = queries->position + r + 1 - start;
+            const struct span span =
+                span_of(kv, start, seen < LORICA_ATTN_SPAN ? seen : LORICA_ATTN_SPAN);
+            for (uint32_t h = 0; h < queries->heads; h++) {
+                const uint32_t i = r * queries->heads + h;
+                attend_span(states + i * each, fresh && s == span0,
+                            lorica_attn_query(queries, i, kv->head_dim), queries->scale, &span, key,
+                            value);
+            }
         }
-        for (uint32_t d = 0; d < dim; d++)
-            out[d] /= total;
+    }
+}
+
+static void attend_bf16_c(float *states, bool fresh, const struct lorica_attn_queries *queries,
+                          const struct lorica_kv_view *kv, uint32_t span0, uint32_t span1) {
+    attend_c(states, fresh, queries, kv, span0, span1, key_bf16, value_bf16);
+}
+
+static void fold_c(float *states, const float *parts, const struct lorica_attn_queries *queries,
+                   uint32_t head_dim, uint32_t span) {
+    const size_t each = lorica_attn_state_count(head_dim);
+    for (uint32_t i = lorica_attn_first_row(queries, span) * queries->heads;
+         i < queries->rows * queries->heads; i++) {
+        float *state = states + i * each, keep, add;
+        const float *part = parts + i * each;
+        fold_scores(state, part[LORICA_STATE_MAX], part[LORICA_STATE_SUM], &keep, &add);
+        for (uint32_t d = LORICA_STATE_VALUES; d < LORICA_STATE_VALUES + head_dim; d++)
+            state[d] = state[d] * keep + part[d] * add;
+    }
+}
+
+static void finish_c(float *out, const float *states, const struct lorica_attn_queries *queries,
+                     uint32_t head_dim) {
+    const size_t each = lorica_attn_state_count(head_dim);
+    for (uint32_t i = 0; i < queries->rows * queries->heads; i++) {
+        const float *state = states + i * each;
+        float *to =
+            out + i / queries->heads * queries->stride + (size_t)(i % queries->heads) * head_dim;
+        for (uint32_t d = 0; d < head_dim; d++)
+            to[d] = state[LORICA_STATE_VALUES + d] / state[LORICA_STATE_SUM];
     }
 }
 
 void lorica_attn_kernels_init(struct lorica_attn_kernels *kernels) {
-    *kernels = (struct lorica_attn_kernels){.attend = attend_c};
+    *kernels = (struct lorica_attn_kernels){.put = {[LORICA_KV_BF16] = put_bf16_c},
+                                            .attend = {[LORICA_KV_BF16] = attend_bf16_c},
+                                            .fold = fold_c,
+                                            .finish = finish_c};
 #if defined(__x86_64__)
     if (lorica_cpu_level() == LORICA_CPU_C)
         return;
     lorica_attn_kernels_avx2(kernels);
+    if (lorica_cpu_level() == LORICA_CPU_AVX2)
+        return;
+    lorica_attn_kernels_avx512(kernels);
 #endif
 }

@@ -13,18 +13,12 @@
 /** Bytes of codes of 16 rows of one block, in both tiled layouts. */
 #define LORICA_TILE_BLOCK_NBYTES 512
 
-/** The row of position p in the keys or values of a view. */
-static inline const uint16_t *lorica_kv_row(const uint16_t *base, const struct lorica_kv_view *kv,
-                                            uint32_t p) {
-    return base + kv->pages[p / LORICA_KV_PAGE] * kv->page_stride +
-           (size_t)(p % LORICA_KV_PAGE) * kv->head_dim;
-}
-
 #if defined(__x86_64__)
 void lorica_linear_kernels_avx2(struct lorica_linear_kernels *kernels);
 void lorica_linear_kernels_avx512(struct lorica_linear_kernels *kernels);
 void lorica_lora_kernels_avx2(struct lorica_lora_kernels *kernels);
 void lorica_attn_kernels_avx2(struct lorica_attn_kernels *kernels);
+void lorica_attn_kernels_avx512(struct lorica_attn_kernels *kernels);
 void lorica_vec_kernels_avx2(struct lorica_vec_kernels *kernels);
 #endif
 

@@ -296,7 +296,7 @@ static int engine_prepare(struct lorica_engine *engine, const struct lorica_base
     const struct lorica_engine_options *o = &engine->options;
     int rc = lorica_model_init(&engine->model, base, err);
     if (!rc)
-        rc = lorica_kv_init(&engine->kv, &base->arch, o->kv_tokens, err);
+        rc = lorica_kv_init(&engine->kv, &base->arch, LORICA_KV_BF16, o->kv_tokens, err);
     if (!rc)
         rc = lorica_pool_create(o->threads, &engine->pool, err);
     if (!rc)

@@ -26,7 +26,7 @@ static int open_run(struct logits_run *run, const struct lorica_base *base,
                     struct lorica_error *err) {
     int rc = lorica_model_init(&run->model, base, err);
     if (!rc)
-        rc = lorica_kv_init(&run->kv, &base->arch, count, err);
+        rc = lorica_kv_init(&run->kv, &base->arch, LORICA_KV_BF16, count, err);
     if (!rc)
         rc = lorica_pool_create(threads, &run->pool, err);
     if (!rc)

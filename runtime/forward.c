@@ -14,13 +14,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/attend.h"
+
 #define ALIGNMENT 64
 /* Up to this many rows every thread prepares all rows for itself. */
 #define PRIVATE_ROWS 2
 /* Modules that one stage multiplies at most (q, k, v). */
 #define STAGE_MODULES 3
-/* What attention costs beside reading the past, in positions. */
-#define ATTEND_OVERHEAD 16
 
 struct lorica_forward {
     const struct lorica_model *model;
@@ -32,17 +32,15 @@ struct lorica_forward {
     size_t xq_stride; /* bytes */
     float *x;         /* residual stream */
     float *q, *k, *v, *attn, *gate, *up, *y, *logits, *angles;
-    float *t;       /* [row][STAGE_MODULES][rank]: shrunk activations */
-    float *in;      /* normed rows: shared ones, then PRIVATE_ROWS for each thread */
-    uint8_t *xq;    /* quantised rows, likewise */
-    float *scratch; /* attention's, per thread */
-    size_t scratch_count;
+    float *t;    /* [row][STAGE_MODULES][rank]: shrunk activations */
+    float *in;   /* normed rows: shared ones, then PRIVATE_ROWS for each thread */
+    uint8_t *xq; /* quantised rows, likewise */
+    struct lorica_attend *attend;
     uint32_t *wanted; /* rows that want logits */
     /* The present batch. */
     const struct lorica_row *rows;
     uint32_t count, wanted_count;
-    bool adapted;         /* some row has an adapter */
-    uint64_t attend_cost; /* of all rows, per head */
+    bool adapted; /* some row has an adapter */
 };
 
 /* What the products of one stage read. */
@@ -247,15 +245,12 @@ static void place_heads(const struct worker *w, uint32_t r, uint32_t head0, uint
         vec->rope(fw->q + r * fw->q_ld + (size_t)head0 * hd,
                   (head1 < arch->heads ? head1 : arch->heads) - head0, hd, cs, sn);
     for (uint32_t h = head0 > arch->heads ? head0 : arch->heads; h < head1; h++) {
-        const uint32_t head = h - arch->heads;
-        float *key = fw->k + r * fw->kv_ld + (size_t)head * hd;
-        uint16_t *cell =
-            lorica_kv_at(fw->kv, w->layer, head, fw->rows[r].pages[position / LORICA_KV_PAGE]) +
-            (size_t)(position % LORICA_KV_PAGE) * hd;
-        vec->rope(key, 1, hd, cs, sn);
-        vec->to_bf16(cell, key, hd);
-        vec->to_bf16(cell + (size_t)LORICA_KV_PAGE * hd, fw->v + r * fw->kv_ld + (size_t)head * hd,
-                     hd);
+        const size_t head = h - arch->heads, at = r * fw->kv_ld + head * hd;
+        vec->rope(fw->k + at, 1, hd, cs, sn);
+        fw->model->attn.put[fw->kv->format](
+            lorica_kv_at(fw->kv, w->layer, (uint32_t)head,
+                         fw->rows[r].pages[position / LORICA_KV_PAGE]),
+            position % LORICA_KV_PAGE, fw->k + at, fw->v + at, hd);
     }
 }
 
@@ -272,49 +267,10 @@ static void place_rows(const struct worker *w) {
     }
 }
 
-/* Attention of a row's query heads [head0, head1): one call for each key/value head they share. */
-static void attend_heads(const struct worker *w, uint32_t r, uint32_t head0, uint32_t head1) {
-    const struct lorica_forward *fw = w->fw;
-    const struct lorica_arch *arch = &fw->model->base->arch;
-    const uint32_t group = arch->heads / arch->kv_heads;
-    const float scale = 1.0f / sqrtf((float)arch->head_dim);
-    while (head0 < head1) {
-        const uint32_t kv_head = head0 / group;
-        const uint32_t stop = (kv_head + 1) * group < head1 ? (kv_head + 1) * group : head1;
-        const struct lorica_kv_view view =
-            lorica_kv_view(fw->kv, w->layer, kv_head, fw->rows[r].pages);
-        fw->model->attn.attend(fw->attn + r * fw->q_ld + (size_t)head0 * arch->head_dim,
-                               fw->q + r * fw->q_ld + (size_t)head0 * arch->head_dim, stop - head0,
-                               &view, fw->rows[r].position + 1, scale,
-                               fw->scratch + w->thread * fw->scratch_count);
-        head0 = stop;
-    }
-}
-
-static uint64_t attend_row_cost(const struct lorica_row *row) {
-    return (uint64_t)row->position + 1 + ATTEND_OVERHEAD;
-}
-
-/* How many heads of a row, whose costs begin at `at`, start before `limit`. */
-static uint32_t heads_before(uint64_t limit, uint64_t at, uint64_t cost, uint32_t heads) {
-    const uint64_t before = limit > at ? (limit - at + cost - 1) / cost : 0;
-    return before < heads ? (uint32_t)before : heads;
-}
-
-/* Splits (row, head) by what each costs: long pasts are spread over threads. */
 static void attend_rows(const struct worker *w) {
     const struct lorica_forward *fw = w->fw;
-    const uint32_t heads = fw->model->base->arch.heads;
-    const uint64_t total = fw->attend_cost * heads;
-    const uint64_t begin = total * w->thread / w->threads;
-    const uint64_t end = total * (w->thread + 1) / w->threads;
-    uint64_t at = 0;
-    for (uint32_t r = 0; r < fw->count && at < end; r++) {
-        const uint64_t cost = attend_row_cost(&fw->rows[r]);
-        attend_heads(w, r, heads_before(begin, at, cost, heads),
-                     heads_before(end, at, cost, heads));
-        at += cost * heads;
-    }
+    const struct lorica_attend_rows io = {fw->q, fw->attn, fw->q_ld};
+    lorica_attend_run(fw->attend, &io, w->layer, w->thread, w->threads);
 }
 
 /* A product whose result is added to the residual stream. */
@@ -419,13 +375,12 @@ void lorica_forward_run(struct lorica_forward *fw, const struct lorica_row *rows
     fw->count = count;
     fw->wanted_count = 0;
     fw->adapted = false;
-    fw->attend_cost = 0;
     for (uint32_t r = 0; r < count; r++) {
         fw->adapted = fw->adapted || rows[r].adapter;
-        fw->attend_cost += attend_row_cost(&rows[r]);
         if (rows[r].wants_logits)
             fw->wanted[fw->wanted_count++] = r;
     }
+    lorica_attend_plan(fw->attend, rows, count);
     lorica_pool_run(fw->pool, run_step, fw);
 }
 
@@ -462,12 +417,8 @@ static void set_widths(struct lorica_forward *fw) {
 }
 
 static bool take_buffers(struct lorica_forward *fw) {
-    const struct lorica_arch *arch = &fw->model->base->arch;
     const size_t rows = fw->max_rows, threads = lorica_pool_threads(fw->pool);
     const size_t prepared = rows + threads * PRIVATE_ROWS;
-    const uint64_t room = (uint64_t)fw->kv->pages * LORICA_KV_PAGE;
-    const uint64_t length = room < arch->max_positions ? room : arch->max_positions;
-    fw->scratch_count = (size_t)(arch->heads / arch->kv_heads) * (padded((uint32_t)length) + 16);
     return (fw->x = take(rows, fw->x_ld * sizeof(float))) &&
            (fw->y = take(rows, fw->x_ld * sizeof(float))) &&
            (fw->q = take(rows, fw->q_ld * sizeof(float))) &&
@@ -479,7 +430,6 @@ static bool take_buffers(struct lorica_forward *fw) {
            (fw->angles = take(rows, fw->angles_ld * sizeof(float))) &&
            (fw->in = take(prepared, fw->in_ld * sizeof(float))) &&
            (fw->xq = take(prepared, fw->xq_stride)) &&
-           (fw->scratch = take(threads, fw->scratch_count * sizeof(float))) &&
            (fw->wanted = take(rows, sizeof(uint32_t))) &&
            (fw->logits = take(fw->max_logits, fw->logits_ld * sizeof(float)));
 }
@@ -503,6 +453,11 @@ int lorica_forward_create(const struct lorica_model *model, struct lorica_kv *kv
                            "a smaller prefill chunk",
                            max_rows);
     }
+    const int rc = lorica_attend_create(model, kv, pool, max_rows, &fw->attend, err);
+    if (rc) {
+        lorica_forward_destroy(fw);
+        return rc;
+    }
     *ret = fw;
     return 0;
 }
@@ -525,10 +480,10 @@ int lorica_forward_reserve_rank(struct lorica_forward *fw, uint32_t rank,
 void lorica_forward_destroy(struct lorica_forward *fw) {
     if (!fw)
         return;
-    void *const buffers[] = {fw->x,      fw->y,    fw->q,  fw->k,       fw->v,
-                             fw->attn,   fw->gate, fw->up, fw->angles,  fw->in,
-                             fw->logits, fw->xq,   fw->t,  fw->scratch, fw->wanted};
+    void *const buffers[] = {fw->x,  fw->y,      fw->q,  fw->k,      fw->v,  fw->attn, fw->gate,
+                             fw->up, fw->angles, fw->in, fw->logits, fw->xq, fw->t,    fw->wanted};
     for (size_t i = 0; i < sizeof(buffers) / sizeof(buffers[0]); i++)
         free(buffers[i]);
+    lorica_attend_destroy(fw->attend);
     free(fw);
 }

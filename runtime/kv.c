@@ -6,16 +6,15 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-int lorica_kv_init(struct lorica_kv *kv, const struct lorica_arch *arch, uint32_t tokens,
-                   struct lorica_error *err) {
+int lorica_kv_init(struct lorica_kv *kv, const struct lorica_arch *arch,
+                   enum lorica_kv_format format, uint32_t tokens, struct lorica_error *err) {
     const uint32_t pages = lorica_kv_pages(tokens);
-    const size_t page_stride = 2 * (size_t)LORICA_KV_PAGE * arch->head_dim;
-    size_t head_stride, nbytes;
+    const size_t page_nbytes = lorica_kv_page_nbytes(format, arch->head_dim);
+    size_t head_nbytes, nbytes;
     if (pages == 0)
         return lorica_fail(err, LORICA_EINVAL, "a key/value cache of 0 tokens");
-    if (__builtin_mul_overflow(page_stride, (size_t)pages, &head_stride) ||
-        __builtin_mul_overflow(head_stride, (size_t)arch->layers * arch->kv_heads, &nbytes) ||
-        __builtin_mul_overflow(nbytes, sizeof(uint16_t), &nbytes))
+    if (__builtin_mul_overflow(page_nbytes, (size_t)pages, &head_nbytes) ||
+        __builtin_mul_overflow(head_nbytes, (size_t)arch->layers * arch->kv_heads, &nbytes))
         return lorica_fail(err, LORICA_ELIMIT, "a key/value cache of %u tokens is too large",
                            tokens);
     uint32_t *list = malloc(pages * sizeof(*list));
@@ -32,9 +31,10 @@ int lorica_kv_init(struct lorica_kv *kv, const struct lorica_arch *arch, uint32_
     }
     for (uint32_t i = 0; i < pages; i++)
         list[i] = pages - 1 - i;
-    *kv = (struct lorica_kv){.data = data,
-                             .head_stride = head_stride,
-                             .page_stride = page_stride,
+    *kv = (struct lorica_kv){.format = format,
+                             .data = data,
+                             .head_nbytes = head_nbytes,
+                             .page_nbytes = page_nbytes,
                              .head_dim = arch->head_dim,
                              .kv_heads = arch->kv_heads,
                              .pages = pages,

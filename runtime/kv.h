@@ -14,9 +14,10 @@
 #include "runtime/base.h"
 
 struct lorica_kv {
-    uint16_t *data;     /**< bf16 bits [layer][kv head][page][keys, values][token][head_dim] */
-    size_t head_stride; /**< elements from one (layer, head) to the next */
-    size_t page_stride; /**< elements from one page to the next */
+    enum lorica_kv_format format;
+    uint8_t *data;      /**< [layer][kv head][page] */
+    size_t head_nbytes; /**< from one (layer, head) to the next */
+    size_t page_nbytes; /**< from one page to the next */
     uint32_t head_dim, kv_heads;
     uint32_t pages;      /**< in all */
     uint32_t free_count; /**< pages that no sequence has */
@@ -30,7 +31,8 @@ static inline uint32_t lorica_kv_pages(uint64_t tokens) {
 }
 
 /** Reserves room for `tokens` tokens (rounded up to pages). Finish it. */
-int lorica_kv_init(struct lorica_kv *kv, const struct lorica_arch *arch, uint32_t tokens,
+int lorica_kv_init(struct lorica_kv *kv, const struct lorica_arch *arch,
+                   enum lorica_kv_format format, uint32_t tokens,
                    struct lorica_error *err) LORICA_MUSTCHECK;
 
 /** Gives everything back. A zeroed struct is accepted. */
@@ -43,21 +45,18 @@ int lorica_kv_take(struct lorica_kv *kv, uint32_t *pages, uint32_t count) LORICA
 /** Gives pages back. */
 void lorica_kv_give(struct lorica_kv *kv, const uint32_t *pages, uint32_t count);
 
-/** The keys of a (layer, head) at a page; its values follow LORICA_KV_PAGE * head_dim elements
- * behind. */
-static inline uint16_t *lorica_kv_at(const struct lorica_kv *kv, uint32_t layer, uint32_t head,
-                                     uint32_t page) {
-    return kv->data + ((size_t)layer * kv->kv_heads + head) * kv->head_stride +
-           page * kv->page_stride;
+/** The keys and values of a (layer, head) at a page. */
+static inline void *lorica_kv_at(const struct lorica_kv *kv, uint32_t layer, uint32_t head,
+                                 uint32_t page) {
+    return kv->data + ((size_t)layer * kv->kv_heads + head) * kv->head_nbytes +
+           page * kv->page_nbytes;
 }
 
 /** What the attention kernel reads for one (layer, head) of a sequence with these pages. */
 static inline struct lorica_kv_view lorica_kv_view(const struct lorica_kv *kv, uint32_t layer,
                                                    uint32_t head, const uint32_t *pages) {
-    const uint16_t *keys = lorica_kv_at(kv, layer, head, 0);
-    return (struct lorica_kv_view){.keys = keys,
-                                   .values = keys + (size_t)LORICA_KV_PAGE * kv->head_dim,
-                                   .page_stride = kv->page_stride,
+    return (struct lorica_kv_view){.cells = lorica_kv_at(kv, layer, head, 0),
+                                   .page_nbytes = kv->page_nbytes,
                                    .pages = pages,
                                    .head_dim = kv->head_dim};
 }

@@ -1,120 +1,71 @@
-/* SPDX-License-Identifier: MIT
- * Two passes over the cache: scores, then the weighted sum of the values. */
+/* SPDX-License-Identifier: MIT */
 #include <immintrin.h>
-#include <math.h>
+#include <string.h>
 
 #include "kernels/kernels.h"
 #include "kernels/x86/exp_avx2.h"
 
-/* Columns of the output that are kept in registers at a time. */
-#define COLUMNS 32
+#define LANES 8
+/* 6 queries: 12 sums, two operands and a factor in 16 registers. */
+#define SCORE_PAGES(queries) ((queries) <= 3 ? 2 : 1)
+#define GATHER_VECS(queries) ((queries) <= 3 ? 4 : 2)
 
-static inline const uint16_t *page(const uint16_t *pool, const struct lorica_kv_view *kv,
-                                   uint32_t at) {
-    return pool + kv->pages[at / LORICA_KV_PAGE] * kv->page_stride;
+typedef __m256 vec;
+
+static inline vec vec_zero(void) { return _mm256_setzero_ps(); }
+static inline vec vec_set1(float x) { return _mm256_set1_ps(x); }
+static inline vec vec_load(const float *at) { return _mm256_loadu_ps(at); }
+static inline void vec_store(float *at, vec v) { _mm256_storeu_ps(at, v); }
+static inline vec vec_add(vec a, vec b) { return _mm256_add_ps(a, b); }
+static inline vec vec_sub(vec a, vec b) { return _mm256_sub_ps(a, b); }
+static inline vec vec_mul(vec a, vec b) { return _mm256_mul_ps(a, b); }
+static inline vec vec_fma(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }
+static inline vec vec_max(vec a, vec b) { return _mm256_max_ps(a, b); }
+static inline vec vec_exp(vec v) { return exp_avx2(v); }
+static inline float vec_sum(vec v) { return sum_avx2(v); }
+
+static inline float vec_top(vec v) {
+    __m128 top = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    top = _mm_max_ps(top, _mm_movehl_ps(top, top));
+    return _mm_cvtss_f32(_mm_max_ss(top, _mm_movehdup_ps(top)));
 }
 
-static float dot(const float *q, const uint16_t *key, uint32_t dim) {
-    __m256 s0 = _mm256_setzero_ps(), s1 = s0;
-    uint32_t d = 0;
-    for (; d + 16 <= dim; d += 16) {
-        s0 = _mm256_fmadd_ps(_mm256_loadu_ps(q + d), bf16_avx2(key + d), s0);
-        s1 = _mm256_fmadd_ps(_mm256_loadu_ps(q + d + 8), bf16_avx2(key + d + 8), s1);
-    }
-    for (; d + 8 <= dim; d += 8)
-        s0 = _mm256_fmadd_ps(_mm256_loadu_ps(q + d), bf16_avx2(key + d), s0);
-    float sum = sum_avx2(_mm256_add_ps(s0, s1));
-    for (; d < dim; d++)
-        sum += q[d] * bf16_scalar(key[d]);
-    return sum;
+static inline vec vec_low(const uint8_t *at) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256((const __m256i *)at), 16));
 }
 
-/* scores[h * stride + p] = scale * q_h . key p. */
-static void score(float *scores, size_t stride, const float *q, uint32_t heads,
-                  const struct lorica_kv_view *kv, uint32_t length, float scale) {
-    for (uint32_t p0 = 0; p0 < length; p0 += LORICA_KV_PAGE) {
-        const uint16_t *keys = page(kv->keys, kv, p0);
-        const uint32_t rows = length - p0 < LORICA_KV_PAGE ? length - p0 : LORICA_KV_PAGE;
-        for (uint32_t i = 0; i < rows; i++)
-            for (uint32_t h = 0; h < heads; h++)
-                scores[h * stride + p0 + i] =
-                    scale * dot(q + (size_t)h * kv->head_dim, keys + (size_t)i * kv->head_dim,
-                                kv->head_dim);
-    }
+static inline vec vec_high(const uint8_t *at) {
+    return _mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256((const __m256i *)at),
+                                                _mm256_set1_epi32((int)0xffff0000)));
 }
 
-/* Turns scores into weights exp(score - max), padded with zeros to `padded`; returns their sum. */
-static float weigh(float *scores, uint32_t length, uint32_t padded) {
-    for (uint32_t p = length; p < padded; p++)
-        scores[p] = -INFINITY;
-    __m256 top = _mm256_set1_ps(-INFINITY), nans = _mm256_setzero_ps();
-    for (uint32_t p = 0; p < padded; p += 8) {
-        const __m256 v = _mm256_loadu_ps(scores + p);
-        top = _mm256_max_ps(v, top);
-        nans = _mm256_or_ps(nans, _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
-    }
-    float lanes[8], max = -INFINITY;
-    _mm256_storeu_ps(lanes, top);
-    for (int i = 0; i < 8; i++)
-        max = lanes[i] > max ? lanes[i] : max;
-    if (_mm256_movemask_ps(nans))
-        max = NAN;
-    const __m256 m = _mm256_set1_ps(max);
-    __m256 sum = _mm256_setzero_ps();
-    for (uint32_t p = 0; p < padded; p += 8) {
-        const __m256 e = exp_avx2(_mm256_sub_ps(_mm256_loadu_ps(scores + p), m));
-        _mm256_storeu_ps(scores + p, e);
-        sum = _mm256_add_ps(sum, e);
-    }
-    return sum_avx2(sum);
-}
+#include "kernels/attn_tile.h"
 
-/* out[d] = factor * sum of weights[p] * value p[d], for COLUMNS columns from d on. */
-static void gather(float *out, const float *weights, const struct lorica_kv_view *kv, uint32_t d,
-                   uint32_t length, float factor) {
-    __m256 s[COLUMNS / 8];
-    for (int c = 0; c < COLUMNS / 8; c++)
-        s[c] = _mm256_setzero_ps();
-    for (uint32_t p0 = 0; p0 < length; p0 += LORICA_KV_PAGE) {
-        const uint16_t *value = page(kv->values, kv, p0) + d;
-        const uint32_t rows = length - p0 < LORICA_KV_PAGE ? length - p0 : LORICA_KV_PAGE;
-        for (uint32_t i = 0; i < rows; i++, value += kv->head_dim) {
-            const __m256 w = _mm256_broadcast_ss(weights + p0 + i);
-            for (int c = 0; c < COLUMNS / 8; c++)
-                s[c] = _mm256_fmadd_ps(w, bf16_avx2(value + 8 * c), s[c]);
+/* Eight columns at a time; single stores, for a neighbour may be writing the slot beside. */
+static void put_bf16(void *page, uint32_t slot, const float *key, const float *value,
+                     uint32_t head_dim) {
+    for (uint32_t d = 0; d < head_dim; d += 8) {
+        float tail[2][8] = {{0}};
+        uint16_t bits[2][8];
+        const uint32_t count = head_dim - d < 8 ? head_dim - d : 8;
+        if (count < 8) {
+            memcpy(tail[0], key + d, count * sizeof(*key));
+            memcpy(tail[1], value + d, count * sizeof(*value));
         }
-    }
-    for (int c = 0; c < COLUMNS / 8; c++)
-        _mm256_storeu_ps(out + d + 8 * c, _mm256_mul_ps(s[c], _mm256_set1_ps(factor)));
-}
-
-static void gather_one(float *out, const float *weights, const struct lorica_kv_view *kv,
-                       uint32_t d, uint32_t length, float factor) {
-    float sum = 0;
-    for (uint32_t p = 0; p < length; p++) {
-        const uint16_t *value =
-            page(kv->values, kv, p) + (size_t)(p % LORICA_KV_PAGE) * kv->head_dim;
-        sum += weights[p] * bf16_scalar(value[d]);
-    }
-    out[d] = sum * factor;
-}
-
-static void attend_avx2(float *out, const float *q, uint32_t heads, const struct lorica_kv_view *kv,
-                        uint32_t length, float scale, float *scratch) {
-    const uint32_t padded = (length + 15) / 16 * 16;
-    score(scratch, padded, q, heads, kv, length, scale);
-    for (uint32_t h = 0; h < heads; h++) {
-        float *weights = scratch + (size_t)h * padded;
-        const float factor = 1 / weigh(weights, length, padded);
-        float *row = out + (size_t)h * kv->head_dim;
-        uint32_t d = 0;
-        for (; d + COLUMNS <= kv->head_dim; d += COLUMNS)
-            gather(row, weights, kv, d, length, factor);
-        for (; d < kv->head_dim; d++)
-            gather_one(row, weights, kv, d, length, factor);
+        _mm_storeu_si128((__m128i *)bits[0],
+                         to_bf16_8(_mm256_loadu_ps(count < 8 ? tail[0] : key + d)));
+        _mm_storeu_si128((__m128i *)bits[1],
+                         to_bf16_8(_mm256_loadu_ps(count < 8 ? tail[1] : value + d)));
+        for (uint32_t i = 0; i < count; i += 2)
+            memcpy(lorica_kv_bf16_key(page, slot, d + i), &bits[0][i], 2 * sizeof(uint16_t));
+        for (uint32_t i = 0; i < count; i++)
+            *lorica_kv_bf16_value(page, slot, d + i, head_dim) = bits[1][i];
     }
 }
 
 void lorica_attn_kernels_avx2(struct lorica_attn_kernels *kernels) {
-    kernels->attend = attend_avx2;
+    *kernels = (struct lorica_attn_kernels){.put = {[LORICA_KV_BF16] = put_bf16},
+                                            .attend = {[LORICA_KV_BF16] = attend_bf16},
+                                            .fold = fold,
+                                            .finish = finish};
 }

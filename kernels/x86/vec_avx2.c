@@ -81,17 +81,6 @@ static void add_avx2(float *y, const float *x, uint32_t n) {
         y[i] += x[i];
 }
 
-static inline __m128i to_bf16_8(__m256 x) {
-    const __m256i bits = _mm256_castps_si256(x);
-    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-    const __m256i rounded = _mm256_srli_epi32(
-        _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd), 16);
-    const __m256i nan = _mm256_or_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(0x40));
-    const __m256i mask = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
-    const __m256i picked = _mm256_blendv_epi8(rounded, nan, mask);
-    return _mm_packus_epi32(_mm256_castsi256_si128(picked), _mm256_extracti128_si256(picked, 1));
-}
-
 static void to_bf16_avx2(uint16_t *dst, const float *x, uint32_t n) {
     uint32_t i = 0;
     for (; i + 8 <= n; i += 8)

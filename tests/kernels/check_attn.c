@@ -10,50 +10,72 @@
 #include "kernels/attn.h"
 #include "kernels/matrix.h"
 
+#define EPS 0x1p-24
+
 static struct lorica_attn_kernels kernels;
 
+/* A cache of one head, and what was put into it. */
 struct cache {
+    enum lorica_kv_format format;
     struct lorica_kv_view view;
-    uint16_t *keys, *values;
-    uint32_t *pages;
+    uint8_t *cells;
+    float *keys, *values; /* [position][dim] as the cache holds them */
+    uint32_t length;
 };
 
-/* Pages in random order, a gap between them, every row filled. */
-static struct cache make_cache(uint32_t length, uint32_t dim, size_t offset) {
+static const char *const format_names[LORICA_KV_COUNT] = {[LORICA_KV_BF16] = "bf16"};
+
+static void *page_of(const struct cache *c, uint32_t position) {
+    return c->cells + c->view.pages[position / LORICA_KV_PAGE] * c->view.page_nbytes;
+}
+
+static void put(struct cache *c, uint32_t p, const float *key, const float *value) {
+    const uint32_t dim = c->view.head_dim;
+    kernels.put[c->format](page_of(c, p), p % LORICA_KV_PAGE, key, value, dim);
+    for (uint32_t d = 0; d < dim; d++) {
+        c->keys[(size_t)p * dim + d] = lorica_bf16_to_f32(lorica_f32_to_bf16(key[d]));
+        c->values[(size_t)p * dim + d] = lorica_bf16_to_f32(lorica_f32_to_bf16(value[d]));
+    }
+}
+
+/* Pages in random order, a gap between them that holds NaN, as do slots before they are written. */
+static struct cache make_cache(enum lorica_kv_format format, uint32_t length, uint32_t dim) {
     const uint32_t count = (length + LORICA_KV_PAGE - 1) / LORICA_KV_PAGE;
-    const size_t stride = (size_t)LORICA_KV_PAGE * dim + 8;
-    struct cache c = {.keys = check_buffer(count * stride * 2, 2 * offset),
-                      .values = check_buffer(count * stride * 2, 2 * offset),
-                      .pages = check_buffer(count * sizeof(uint32_t), 0)};
-    for (size_t i = 0; i < count * stride; i++) {
-        c.keys[i] = lorica_f32_to_bf16(check_normal());
-        c.values[i] = lorica_f32_to_bf16(check_normal());
-    }
+    const size_t stride = lorica_kv_page_nbytes(format, dim) + 64;
+    uint32_t *pages = check_buffer(count * sizeof(uint32_t), 0);
+    struct cache c = {.format = format,
+                      .cells = check_buffer(count * stride, 0),
+                      .keys = check_buffer((size_t)length * dim * 4, 0),
+                      .values = check_buffer((size_t)length * dim * 4, 0),
+                      .length = length};
+    float *key = check_buffer(dim * 4, 4 * check_below(2)), *value = check_buffer(dim * 4, 4);
+    memset(c.cells, 0xff, count * stride);
     for (uint32_t i = 0; i < count; i++)
-        c.pages[i] = i;
+        pages[i] = i;
     for (uint32_t i = count; i > 1; i--) {
-        const uint32_t j = check_below(i), page = c.pages[i - 1];
-        c.pages[i - 1] = c.pages[j];
-        c.pages[j] = page;
+        const uint32_t j = check_below(i), page = pages[i - 1];
+        pages[i - 1] = pages[j];
+        pages[j] = page;
     }
-    c.view = (struct lorica_kv_view){c.keys, c.values, stride, c.pages, dim};
+    c.view = (struct lorica_kv_view){c.cells, stride, pages, dim};
+    const float size = check_below(4) ? 1 : check_below(2) ? 1e-30f : 20;
+    for (uint32_t p = 0; p < length; p++) {
+        for (uint32_t d = 0; d < dim; d++)
+            key[d] = check_normal() * size, value[d] = check_normal() * size;
+        put(&c, p, key, value);
+    }
     return c;
 }
 
-static size_t row_at(const struct lorica_kv_view *kv, uint32_t p) {
-    return kv->pages[p / LORICA_KV_PAGE] * kv->page_stride +
-           (size_t)(p % LORICA_KV_PAGE) * kv->head_dim;
-}
-
-/* One head in double; and how far float32 may be off, relative to sum of weight * |value|. */
-static double exact_weights(double *weights, const float *q, const struct lorica_kv_view *kv,
-                            uint32_t length, float scale) {
+/* One query in double; and how far float32 may be off, relative to sum of weight * |value|. */
+static double exact_weights(double *weights, const float *q, const struct cache *c, uint32_t seen,
+                            float scale) {
+    const uint32_t dim = c->view.head_dim;
     double top = -INFINITY, largest = 0, total = 0;
-    for (uint32_t p = 0; p < length; p++) {
+    for (uint32_t p = 0; p < seen; p++) {
         double sum = 0, size = 0;
-        for (uint32_t d = 0; d < kv->head_dim; d++) {
-            const double product =
-                (double)q[d] * (double)lorica_bf16_to_f32(kv->keys[row_at(kv, p) + d]);
+        for (uint32_t d = 0; d < dim; d++) {
+            const double product = (double)q[d] * (double)c->keys[(size_t)p * dim + d];
             sum += product;
             size += fabs(product);
         }
@@ -61,100 +83,206 @@ static double exact_weights(double *weights, const float *q, const struct lorica
         largest = fmax(largest, size * fabs((double)scale));
         top = fmax(top, weights[p]);
     }
-    for (uint32_t p = 0; p < length; p++)
+    for (uint32_t p = 0; p < seen; p++)
         total += weights[p] = exp(weights[p] - top);
-    for (uint32_t p = 0; p < length; p++)
+    for (uint32_t p = 0; p < seen; p++)
         weights[p] /= total;
-    /* Scores off by (dim + 4) roundings shift weight and total alike; the exponential adds 1e-6 */
-    return 2 * ((kv->head_dim + 4) * 0x1p-24 * largest * 2 + 1e-6) + 2 * (length + 4) * 0x1p-24;
+    /* A score is off by (dim + 4) roundings, its distance to the largest by one more, and each of
+     * the exponentials by 1e-6: one for the weight, one for each fold. Weights and their total are
+     * off alike, and summed in chains. */
+    const double folds = seen / LORICA_ATTN_SPAN + 1;
+    return 2 * ((dim + 6) * EPS * largest * 2 + 1e-6 * (1 + folds)) +
+           2 * (LORICA_ATTN_SPAN + 4 * folds) * EPS;
 }
 
-static void compare(const float *out, const float *q, const struct lorica_kv_view *kv,
-                    uint32_t length, float scale) {
-    double *weights = check_buffer(length * sizeof(double), 0);
-    const double relative = exact_weights(weights, q, kv, length, scale);
-    for (uint32_t d = 0; d < kv->head_dim; d++) {
+static void compare(const float *out, const float *q, const struct cache *c, uint32_t seen,
+                    float scale) {
+    const uint32_t dim = c->view.head_dim;
+    double *weights = malloc(seen * sizeof(double));
+    const double relative = exact_weights(weights, q, c, seen, scale);
+    for (uint32_t d = 0; d < dim; d++) {
         double sum = 0, size = 0;
-        for (uint32_t p = 0; p < length; p++) {
-            const double product =
-                weights[p] * (double)lorica_bf16_to_f32(kv->values[row_at(kv, p) + d]);
+        for (uint32_t p = 0; p < seen; p++) {
+            const double product = weights[p] * (double)c->values[(size_t)p * dim + d];
             sum += product;
             size += fabs(product);
         }
-        if (!check_near((double)out[d], sum, relative * size, "attend", d))
-            return;
+        if (!check_near((double)out[d], sum, relative * size + 1e-37, "attend", d))
+            break;
+    }
+    free(weights);
+}
+
+/* Queries at the end of a cache, and where their results go. */
+struct problem {
+    struct cache cache;
+    struct lorica_attn_queries queries;
+    float *q, *out, *other, *states, *parts;
+    size_t nbytes; /* of each of q, out, other */
+};
+
+static struct problem make_problem(enum lorica_kv_format format, uint32_t length, uint32_t dim,
+                                   uint32_t rows, uint32_t heads) {
+    const size_t stride = (size_t)heads * dim + check_below(3), count = rows * stride;
+    const size_t states = (size_t)rows * heads * lorica_attn_state_count(dim) * 4;
+    struct problem p = {.cache = make_cache(format, length, dim),
+                        .q = check_buffer(count * 4, 4 * check_below(2)),
+                        .out = check_buffer(count * 4, 4 * check_below(2)),
+                        .other = check_buffer(count * 4, 0),
+                        .states = check_buffer(states, 0),
+                        .parts = check_buffer(states, 0),
+                        .nbytes = count * 4};
+    for (size_t i = 0; i < count; i++)
+        p.q[i] = check_normal() * (check_below(20) ? 1 : 10);
+    p.queries = (struct lorica_attn_queries){p.q,   stride,        rows,
+                                             heads, length - rows, 1 / sqrtf((float)dim)};
+    return p;
+}
+
+/* All queries in one call. */
+static void attend_at_once(const struct problem *p, float *out) {
+    const uint32_t spans = lorica_attn_spans(p->cache.length - 1);
+    kernels.attend[p->cache.format](p->states, true, &p->queries, &p->cache.view, 0, spans);
+    kernels.finish(out, p->states, &p->queries, p->cache.view.head_dim);
+}
+
+/* Every row alone, every head alone, in calls of one span. */
+static void attend_one_by_one(const struct problem *p, float *out) {
+    const uint32_t dim = p->cache.view.head_dim;
+    for (uint32_t r = 0; r < p->queries.rows; r++) {
+        for (uint32_t h = 0; h < p->queries.heads; h++) {
+            struct lorica_attn_queries one = p->queries;
+            const size_t at = r * one.stride + (size_t)h * dim;
+            one.q += at, one.rows = 1, one.heads = 1, one.position += r;
+            for (uint32_t s = 0; s < lorica_attn_spans(one.position); s++)
+                kernels.attend[p->cache.format](p->states, s == 0, &one, &p->cache.view, s, s + 1);
+            kernels.finish(out + at, p->states, &one, dim);
+        }
     }
 }
 
-static void attend(uint32_t length, uint32_t dim, uint32_t heads) {
-    const size_t offset = check_below(2), padded = (length + 15) / 16 * 16;
-    const struct cache c = make_cache(length, dim, offset);
-    const float scale = 1 / sqrtf((float)dim);
-    float *q = check_buffer((size_t)heads * dim * 4, 4 * offset);
-    float *out = check_buffer((size_t)heads * dim * 4, 4 * offset);
-    float *one = check_buffer((size_t)heads * dim * 4, 0);
-    float *scratch = check_buffer(heads * padded * 4, 4 * offset);
-    float *small = check_buffer(padded * 4, 0);
-    for (uint32_t i = 0; i < heads * dim; i++)
-        q[i] = check_normal() * (check_below(20) ? 1 : 10);
-    kernels.attend(out, q, heads, &c.view, length, scale, scratch);
-    for (uint32_t h = 0; h < heads; h++) {
-        compare(out + (size_t)h * dim, q + (size_t)h * dim, &c.view, length, scale);
-        kernels.attend(one + (size_t)h * dim, q + (size_t)h * dim, 1, &c.view, length, scale,
-                       small);
+/* As threads share a long past: the first spans in one call, each other one alone, then folded. */
+static void attend_in_parts(const struct problem *p, float *out, uint32_t first) {
+    const lorica_attn_fn attend = kernels.attend[p->cache.format];
+    const uint32_t dim = p->cache.view.head_dim, spans = lorica_attn_spans(p->cache.length - 1);
+    attend(p->states, true, &p->queries, &p->cache.view, 0, first);
+    for (uint32_t s = first; s < spans; s++) {
+        memset(p->parts, 0xff,
+               (size_t)p->queries.rows * p->queries.heads * lorica_attn_state_count(dim) * 4);
+        attend(p->parts, true, &p->queries, &p->cache.view, s, s + 1);
+        kernels.fold(p->states, p->parts, &p->queries, dim, s);
     }
-    check_same(out, one, (size_t)heads * dim * 4, "heads together and alone");
-    check_canaries("attend");
-    /* What lies behind the last position must not matter, whatever it is. */
-    if (length % LORICA_KV_PAGE) {
-        const size_t after = row_at(&c.view, length - 1) + dim;
-        for (uint32_t d = 0; d < dim; d++)
-            c.keys[after + d] = c.values[after + d] = 0x7fc0;
-        kernels.attend(one, q, heads, &c.view, length, scale, scratch);
-        check_same(out, one, (size_t)heads * dim * 4, "rows past the end");
+    kernels.finish(out, p->states, &p->queries, dim);
+}
+
+static void fill_gaps(const struct problem *p, float *out) {
+    const size_t used = (size_t)p->queries.heads * p->cache.view.head_dim;
+    for (uint32_t r = 0; r < p->queries.rows; r++)
+        for (size_t i = used; i < p->queries.stride; i++)
+            if (r * p->queries.stride + i < p->nbytes / 4)
+                out[r * p->queries.stride + i] = 0;
+}
+
+/* A query that is no number gives no numbers, and harms none of the others. */
+static void attend_nan(struct problem *p) {
+    const uint32_t dim = p->cache.view.head_dim;
+    const uint32_t row = check_below(p->queries.rows), head = check_below(p->queries.heads);
+    const size_t at = row * p->queries.stride + (size_t)head * dim;
+    static const float bad[] = {NAN, INFINITY, -INFINITY};
+    const float was = p->q[at];
+    memcpy(p->other, p->out, p->nbytes);
+    p->q[at] = bad[check_below(3)];
+    attend_at_once(p, p->out);
+    for (uint32_t d = 0; d < dim; d++) {
+        if (isfinite(p->out[at + d]))
+            check_fail("attend: %g in the query is lost", (double)p->q[at]);
+        p->out[at + d] = p->other[at + d];
     }
-    q[check_below(dim)] = NAN;
-    kernels.attend(out, q, heads, &c.view, length, scale, scratch);
-    if (!isnan(out[0]) || !isnan(out[dim - 1]))
-        check_fail("attend: a NaN in the query is lost");
-    if (heads > 1)
-        check_same(out + dim, one + dim, (heads - 1) * (size_t)dim * 4, "heads beside a NaN");
+    p->q[at] = was;
+    fill_gaps(p, p->out);
+    check_same(p->out, p->other, p->nbytes, "queries beside one that is no number");
+}
+
+static void attend(enum lorica_kv_format format, uint32_t length, uint32_t dim, uint32_t rows,
+                   uint32_t heads) {
+    struct problem p = make_problem(format, length, dim, rows < length ? rows : length, heads);
+    attend_at_once(&p, p.out);
+    for (uint32_t r = 0; r < p.queries.rows; r++)
+        for (uint32_t h = 0; h < heads; h++)
+            compare(p.out + r * p.queries.stride + (size_t)h * dim,
+                    p.q + r * p.queries.stride + (size_t)h * dim, &p.cache,
+                    p.queries.position + r + 1, p.queries.scale);
+    fill_gaps(&p, p.out), fill_gaps(&p, p.other);
+    attend_one_by_one(&p, p.other);
+    check_same(p.out, p.other, p.nbytes, "queries together and alone");
+    for (uint32_t s = 1; s < lorica_attn_spans(length - 1); s += 1 + check_below(3)) {
+        attend_in_parts(&p, p.other, s);
+        check_same(p.out, p.other, p.nbytes, "spans together and alone");
+    }
+    check_canaries(format_names[format]);
+    attend_nan(&p);
+}
+
+/* Two slots written side by side, in either order, come out alike, and touch no other. */
+static void put_slots(enum lorica_kv_format format, uint32_t dim) {
+    const size_t nbytes = lorica_kv_page_nbytes(format, dim);
+    uint8_t *a = check_buffer(nbytes, 0), *b = check_buffer(nbytes, 0);
+    float *x = check_buffer((size_t)dim * 4 * LORICA_KV_PAGE, 0);
+    check_fill(x, (size_t)dim * LORICA_KV_PAGE);
+    for (uint32_t i = 0; i < LORICA_KV_PAGE; i++)
+        kernels.put[format](a, i, x + (size_t)i * dim, x + (size_t)i * dim, dim);
+    for (uint32_t i = LORICA_KV_PAGE; i-- > 0;)
+        kernels.put[format](b, i, x + (size_t)i * dim, x + (size_t)i * dim, dim);
+    check_same(a, b, nbytes, "slots in either order");
+    kernels.put[format](b, 3, x, x, dim);
+    kernels.put[format](b, 3, x + (size_t)3 * dim, x + (size_t)3 * dim, dim);
+    check_same(a, b, nbytes, "a slot overwritten");
+    check_canaries("put");
 }
 
 static void check(void) {
     static const uint32_t dims[] = {2, 8, 16, 24, 31, 32, 48, 64, 80, 100, 128, 256};
     lorica_attn_kernels_init(&kernels);
-    for (size_t i = 0; i < sizeof(dims) / sizeof(dims[0]); i++)
-        for (uint32_t length = 1; length < 200; length += 1 + length / 3)
-            attend(length, dims[i], 1 + check_below(9));
-    attend(1000, 64, 3);
+    for (int f = 0; f < LORICA_KV_COUNT; f++) {
+        const enum lorica_kv_format format = (enum lorica_kv_format)f;
+        for (size_t i = 0; i < sizeof(dims) / sizeof(dims[0]); i++) {
+            put_slots(format, dims[i]);
+            for (uint32_t length = 1; length < 200; length += 1 + length / 3)
+                attend(format, length, dims[i], 1 + check_below(9), 1 + check_below(9));
+        }
+        attend(format, 200, 64, 140, 3);
+        attend(format, 1000, 64, 2, 3);
+    }
 }
 
-struct timed {
-    struct cache cache;
-    float *out, *q, *scratch;
-    uint32_t heads, length;
-};
-
 static void time_attend(void *context) {
-    struct timed *p = context;
-    kernels.attend(p->out, p->q, p->heads, &p->cache.view, p->length, 0.125f, p->scratch);
+    const struct problem *p = context;
+    attend_at_once(p, p->out);
+}
+
+static void time_put(void *context) {
+    const struct problem *p = context;
+    kernels.put[p->cache.format](p->cache.cells, 3, p->q, p->q, p->cache.view.head_dim);
 }
 
 static void bench(void) {
     lorica_attn_kernels_init(&kernels);
-    for (uint32_t length = 64; length <= 4096; length *= 8) {
-        struct timed p = {make_cache(length, 64, 0),
-                          check_buffer(3 * 64 * 4, 0),
-                          check_buffer(3 * 64 * 4, 0),
-                          check_buffer((size_t)length * 3 * 4, 0),
-                          3,
-                          length};
-        for (int i = 0; i < 3 * 64; i++)
-            p.q[i] = check_normal();
+    for (int f = 0; f < LORICA_KV_COUNT; f++) {
+        const enum lorica_kv_format format = (enum lorica_kv_format)f;
         char name[64];
-        snprintf(name, sizeof(name), "attend 3 heads of 64, %u tokens", length);
-        check_bench(name, time_attend, &p, 256.0 * length, 768.0 * length);
+        for (uint32_t length = 64; length <= 4096; length *= 8) {
+            for (uint32_t rows = 1; rows <= 16; rows *= 16) {
+                struct problem p = make_problem(format, length, 64, rows, 3);
+                snprintf(name, sizeof(name), "attend %s, %u rows x 3, %u", format_names[format],
+                         rows, length);
+                check_bench(name, time_attend, &p,
+                            (double)lorica_kv_page_nbytes(format, 64) / LORICA_KV_PAGE * length,
+                            768.0 * length * rows);
+            }
+        }
+        struct problem p = make_problem(format, 16, 64, 1, 3);
+        snprintf(name, sizeof(name), "put %s 64", format_names[format]);
+        check_bench(name, time_put, &p, 0, 0);
     }
 }
 

@@ -143,6 +143,7 @@ def headers(source, build):
             if f"#ifndef {guard}\n#define {guard}\n" not in text:
                 yield f"{name}: the guard is not {guard}"
             isa = ["-mavx2", "-mfma", "-mf16c"] if "/x86/" in name else []
+            isa += ["-mavx512f"] if "avx512" in name else []
             done = subprocess.run(
                 [compiler, "-std=gnu11", "-fsyntax-only", "-Wall", "-Wextra", "-Werror",
                  "-Wno-unused-function", *isa, *flags, "-include", str(path), "-x", "c", "/dev/null"],

@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: MIT
+ * Attention as every instruction set does it: TILE queries against one span, in registers. A source
+ * that includes this has defined before
+ *
+ *   LANES                  floats in a vec: 16, 8 or 4
+ *   SCORE_PAGES(queries)   pages whose scores fit the registers at once: 1, 2 or 4
+ *   GATHER_VECS(queries)   vecs of columns whose sums do: 16 / LANES times 1, 2 or 4
+ *   vec, and on it: vec_zero() vec_set1(float) vec_load(at) vec_store(at, v) vec_add(a, b)
+ *   vec_sub(a, b) vec_mul(a, b) vec_fma(a, b, c) = a * b + c, vec_max(a, b), vec_exp(v) for v that
+ *   are not above 0 (or NaN), vec_top(v) the largest lane, vec_sum(v) the sum of the lanes,
+ *   vec_low(at), vec_high(at): the LANES low, or high, bf16 halves of 32-bit lanes, as floats
+ *
+ * Each sum is one chain, in the order of its index, whatever the tile: that makes results
+ * independent of it. */
+#ifndef LORICA_KERNELS_ATTN_TILE_H
+#define LORICA_KERNELS_ATTN_TILE_H
+
+#if defined(LANES)
+#include <math.h>
+
+#include "kernels/attn_page.h"
+
+#define INLINE static inline __attribute__((always_inline))
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+#define TILE 6
+#define SPAN_PAGES (LORICA_ATTN_SPAN / LORICA_KV_PAGE)
+#define PAGE_VECS (LORICA_KV_PAGE / LANES)
+#define VECS (LORICA_ATTN_SPAN / LANES) /* of a span; what one query may have in registers */
+
+/* Queries of one call that see the same keys of a span, and their states. */
+struct tile {
+    const float *q[TILE];
+    float *state[TILE];
+    const uint8_t *pages[SPAN_PAGES];
+    uint32_t visible; /* keys of the span that the queries see, from its start */
+    uint32_t head_dim;
+    float scale;
+    bool begin; /* the states begin with this span */
+};
+
+/* sums[i][v] += rows[i][at] * x[v]. */
+INLINE void accumulate(vec (*sums)[VECS], const vec *x, uint32_t vecs, const float *const *rows,
+                       uint32_t at, uint32_t queries) {
+    UNROLL
+    for (uint32_t i = 0; i < queries; i++) {
+        const vec factor = vec_set1(rows[i][at]);
+        UNROLL
+        for (uint32_t v = 0; v < vecs; v++)
+            sums[i][v] = vec_fma(factor, x[v], sums[i][v]);
+    }
+}
+
+INLINE void clear(vec (*sums)[VECS], uint32_t vecs, uint32_t queries) {
+    UNROLL
+    for (uint32_t i = 0; i < queries; i++)
+        UNROLL
+    for (uint32_t v = 0; v < vecs; v++)
+        sums[i][v] = vec_zero();
+}
+
+/* Column d of the keys of `pages` pages. */
+INLINE void load_keys(vec *x, const uint8_t *const *pages, uint32_t count, uint32_t d) {
+    UNROLL
+    for (uint32_t v = 0; v < count * PAGE_VECS; v++) {
+        const uint8_t *at =
+            pages[v / PAGE_VECS] + (size_t)(d / 2) * 64 + (size_t)(v % PAGE_VECS) * 4 * LANES;
+        x[v] = d % 2 ? vec_high(at) : vec_low(at);
+    }
+}
+
+/* Scores of the keys of `count` pages from `page` on: scores[i][key]. */
+INLINE void score(float (*scores)[LORICA_ATTN_SPAN], const struct tile *t, uint32_t queries,
+                  uint32_t page, uint32_t count) {
+    const uint32_t dim = t->head_dim;
+    vec sums[TILE][VECS], x[VECS];
+    clear(sums, count * PAGE_VECS, queries);
+    for (uint32_t d = 0; d + 2 <= dim; d += 2) {
+        load_keys(x, t->pages + page, count, d);
+        accumulate(sums, x, count * PAGE_VECS, t->q, d, queries);
+        load_keys(x, t->pages + page, count, d + 1);
+        accumulate(sums, x, count * PAGE_VECS, t->q, d + 1, queries);
+    }
+    if (dim % 2) {
+        load_keys(x, t->pages + page, count, dim - 1);
+        accumulate(sums, x, count * PAGE_VECS, t->q, dim - 1, queries);
+    }
+    UNROLL
+    for (uint32_t i = 0; i < queries; i++)
+        UNROLL
+    for (uint32_t v = 0; v < count * PAGE_VECS; v++)
+        vec_store(scores[i] + page * LORICA_KV_PAGE + v * LANES, sums[i][v]);
+}
+
+/* Scores of a query become weights exp(scale * score - largest), 0 for keys that are not visible.
+ */
+INLINE void weigh(float *scores, const struct tile *t, float *ret_top, float *ret_sum) {
+    const vec scale = vec_set1(t->scale);
+    vec top = vec_set1(-INFINITY), sum = vec_zero();
+    for (uint32_t i = t->visible; i < LORICA_ATTN_SPAN; i++)
+        scores[i] = -INFINITY; /* times a scale above 0 */
+    UNROLL
+    for (uint32_t i = 0; i < LORICA_ATTN_SPAN; i += LANES)
+        top = vec_max(vec_mul(vec_load(scores + i), scale), top);
+    *ret_top = vec_top(top);
+    top = vec_set1(*ret_top);
+    UNROLL
+    for (uint32_t i = 0; i < LORICA_ATTN_SPAN; i += LANES) {
+        const vec e = vec_exp(vec_sub(vec_mul(vec_load(scores + i), scale), top));
+        vec_store(scores + i, e);
+        sum = vec_add(sum, e);
+    }
+    *ret_sum = vec_sum(sum);
+}
+
+/* What folding multiplies with, for up to 8 queries: what is kept of states, then of parts. */
+struct factors {
+    float keep[16];
+};
+#define ADD 8
+
+/* Folds parts with these largest scores and sums into states, but for the values. */
+INLINE struct factors fold_scores(float *const *state, const float *tops, const float *sums,
+                                  uint32_t count) {
+    struct factors f = {{0}};
+    for (uint32_t i = 0; i < count; i++) {
+        const float a = state[i][LORICA_STATE_MAX], top = a > tops[i] ? a : tops[i];
+        f.keep[i] = a - top;
+        f.keep[ADD + i] = tops[i] - top;
+        state[i][LORICA_STATE_MAX] = top;
+    }
+    for (uint32_t i = 0; i < 16; i += LANES)
+        vec_store(f.keep + i, vec_exp(vec_load(f.keep + i)));
+    for (uint32_t i = 0; i < count; i++)
+        state[i][LORICA_STATE_SUM] =
+            state[i][LORICA_STATE_SUM] * f.keep[i] + sums[i] * f.keep[ADD + i];
+    return f;
+}
+
+/* values[i] of a state, folded. */
+INLINE void fold_values(float *values, vec part, bool begin, float keep, float add) {
+    vec_store(values,
+              begin ? part
+                    : vec_fma(vec_load(values), vec_set1(keep), vec_mul(part, vec_set1(add))));
+}
+
+/* `vecs` vecs of columns of the value of an even key at `at`, or of the odd one after it. */
+INLINE void load_values(vec *x, const uint8_t *at, uint32_t vecs, bool odd) {
+    UNROLL
+    for (uint32_t v = 0; v < vecs; v++)
+        x[v] = odd ? vec_high(at + (size_t)v * 4 * LANES) : vec_low(at + (size_t)v * 4 * LANES);
+}
+
+/* The weighted sums of the values, in `vecs` vecs of columns from `column` on, folded into the
+ * states. */
+INLINE void gather(const struct tile *t, uint32_t queries, const float *const *weights,
+                   const struct factors *f, uint32_t column, uint32_t vecs) {
+    const size_t pair = lorica_kv_columns(t->head_dim) * 4;
+    const size_t first = lorica_kv_bf16_keys(t->head_dim) + (size_t)column * 4;
+    vec sums[TILE][VECS], x[VECS];
+    clear(sums, vecs, queries);
+    for (uint32_t key0 = 0; key0 < t->visible; key0 += LORICA_KV_PAGE) {
+        const uint8_t *at = t->pages[key0 / LORICA_KV_PAGE] + first;
+        const uint32_t end =
+            t->visible - key0 < LORICA_KV_PAGE ? t->visible : key0 + LORICA_KV_PAGE;
+        uint32_t key = key0;
+        for (; key + 2 <= end; key += 2, at += pair) {
+            load_values(x, at, vecs, false);
+            accumulate(sums, x, vecs, weights, key, queries);
+            load_values(x, at, vecs, true);
+            accumulate(sums, x, vecs, weights, key + 1, queries);
+        }
+        if (key < end) {
+            load_values(x, at, vecs, false);
+            accumulate(sums, x, vecs, weights, key, queries);
+        }
+    }
+    UNROLL
+    for (uint32_t i = 0; i < queries; i++)
+        UNROLL
+    for (uint32_t v = 0; v < vecs; v++)
+        fold_values(t->state[i] + LORICA_STATE_VALUES + column + (size_t)v * LANES, sums[i][v],
+                    t->begin, f->keep[i], f->keep[ADD + i]);
+}
+
+/* A tile of `queries` queries, a constant after inlining. */
+INLINE void attend_tile(const struct tile *t, uint32_t queries) {
+    float weights[TILE][LORICA_ATTN_SPAN] __attribute__((aligned(64)));
+    const float *rows[TILE];
+    float tops[TILE], sums[TILE];
+    struct factors f = {{0}};
+    const uint32_t pages = (t->visible + LORICA_KV_PAGE - 1) / LORICA_KV_PAGE;
+    const uint32_t columns = (uint32_t)lorica_kv_columns(t->head_dim);
+    uint32_t page = 0, column = 0;
+    for (; page + SCORE_PAGES(queries) <= pages; page += SCORE_PAGES(queries))
+        score(weights, t, queries, page, SCORE_PAGES(queries));
+    for (; SCORE_PAGES(queries) > 1 && page < pages; page++)
+        score(weights, t, queries, page, 1);
+    UNROLL
+    for (uint32_t i = 0; i < queries; i++) {
+        weigh(weights[i], t, &tops[i], &sums[i]);
+        rows[i] = weights[i];
+    }
+    if (!t->begin)
+        f = fold_scores(t->state, tops, sums, queries);
+    for (uint32_t i = 0; t->begin && i < queries; i++) {
+        t->state[i][LORICA_STATE_MAX] = tops[i];
+        t->state[i][LORICA_STATE_SUM] = sums[i];
+    }
+    for (; column + GATHER_VECS(queries) * LANES <= columns; column += GATHER_VECS(queries) * LANES)
+        gather(t, queries, rows, &f, column, GATHER_VECS(queries));
+    for (; column < columns; column += 16)
+        gather(t, queries, rows, &f, column, 16 / LANES);
+}
+
+static void attend_queries(const struct tile *t, uint32_t queries) {
+    switch (queries) {
+    case 1:
+        attend_tile(t, 1);
+        break;
+    case 2:
+        attend_tile(t, 2);
+        break;
+    case 3:
+        attend_tile(t, 3);
+        break;
+    case 4:
+        attend_tile(t, 4);
+        break;
+    case 5:
+        attend_tile(t, 5);
+        break;
+    default:
+        attend_tile(t, 6);
+        break;
+    }
+}
+
+/* Queries [begin, end) of a call, all of which see the same keys of the span. */
+static void attend_range(struct tile *t, float *states, const struct lorica_attn_queries *queries,
+                         uint32_t begin, uint32_t end) {
+    const size_t each = lorica_attn_state_count(t->head_dim);
+    while (begin < end) {
+        const uint32_t count = end - begin < TILE ? end - begin : TILE;
+        for (uint32_t i = 0; i < count; i++) {
+            t->q[i] = lorica_attn_query(queries, begin + i, t->head_dim);
+            t->state[i] = states + (begin + i) * each;
+        }
+        attend_queries(t, count);
+        begin += count;
+    }
+}
+
+static void attend_bf16(float *states, bool fresh, const struct lorica_attn_queries *queries,
+                        const struct lorica_kv_view *kv, uint32_t span0, uint32_t span1) {
+    const uint32_t rows = queries->rows, heads = queries->heads;
+    for (uint32_t s = span0; s < span1; s++) {
+        const uint32_t start = s * LORICA_ATTN_SPAN;
+        const uint32_t first = lorica_attn_first_row(queries, s);
+        uint32_t whole = lorica_attn_whole_row(queries, s);
+        struct tile t = {.head_dim = kv->head_dim, .scale = queries->scale};
+        if (first >= rows)
+            break;
+        whole = whole < rows ? whole : rows;
+        t.begin = fresh && s == span0;
+        for (uint32_t p = 0;
+             p < SPAN_PAGES && start + p * LORICA_KV_PAGE < queries->position + rows; p++)
+            t.pages[p] = kv->cells + kv->pages[start / LORICA_KV_PAGE + p] * kv->page_nbytes;
+        for (uint32_t r = first; r < whole; r++) {
+            t.visible = queries->position + r + 1 - start;
+            attend_range(&t, states, queries, r * heads, (r + 1) * heads);
+        }
+        t.visible = LORICA_ATTN_SPAN;
+        attend_range(&t, states, queries, whole * heads, rows * heads);
+    }
+}
+
+static void fold(float *states, const float *parts, const struct lorica_attn_queries *queries,
+                 uint32_t head_dim, uint32_t span) {
+    const size_t each = lorica_attn_state_count(head_dim);
+    for (uint32_t i = lorica_attn_first_row(queries, span) * queries->heads;
+         i < queries->rows * queries->heads; i++) {
+        float *const state = states + i * each;
+        const float *part = parts + i * each;
+        const struct factors f =
+            fold_scores(&state, part + LORICA_STATE_MAX, part + LORICA_STATE_SUM, 1);
+        for (size_t d = LORICA_STATE_VALUES; d < each; d += LANES)
+            fold_values(state + d, vec_load(part + d), false, f.keep[0], f.keep[ADD]);
+    }
+}
+
+static void finish(float *out, const float *states, const struct lorica_attn_queries *queries,
+                   uint32_t head_dim) {
+    const size_t each = lorica_attn_state_count(head_dim);
+    for (uint32_t i = 0; i < queries->rows * queries->heads; i++) {
+        const float *state = states + i * each, factor = 1 / state[LORICA_STATE_SUM];
+        float *to =
+            out + i / queries->heads * queries->stride + (size_t)(i % queries->heads) * head_dim;
+        for (uint32_t d = 0; d < head_dim; d++)
+            to[d] = state[LORICA_STATE_VALUES + d] * factor;
+    }
+}
+
+#endif
+#endif
