@@ -70,29 +70,44 @@ static void run_job(struct lorica_writer_job *job) {
 
 static void run_job_done(struct lorica_writer_job *job) { on_ran(request_of(job)); }
 
-static void run_on_writer(struct lorica_request *request) {
-    request->job.run = run_job;
-    request->job.done = run_job_done;
-    if (lorica_writer_submit(request->server->writer, &request->job) == 0)
+/* Queues the request's job, or answers that there are too many. */
+static void submit(struct lorica_request *request, struct lorica_writer *to,
+                   void (*run)(struct lorica_writer_job *job),
+                   void (*done)(struct lorica_writer_job *job)) {
+    request->job.run = run;
+    request->job.done = done;
+    if (lorica_writer_submit(to, &request->job) == 0)
         return;
     request->run_rc = lorica_request_fail(request, LORICA_EBUSY, NULL, "server_busy",
                                           "too many changes wait; try again");
     on_ran(request);
 }
 
-static void run_work(uv_work_t *work) {
-    struct lorica_request *request = work->data;
-    request->run_rc = request->match.route->run(request);
+static void run_on_writer(struct lorica_request *request) {
+    submit(request, request->server->writer, run_job, run_job_done);
 }
 
-static void run_work_done(uv_work_t *work, int status) {
-    struct lorica_request *request = work->data;
-    /* What nobody waits for any more is not changed. */
+/* `run` returned. What nobody waits for any more is not changed. */
+static void on_judged(struct lorica_request *request) {
     if (request->run_rc == 0 && request->match.route->write && request->conn)
         run_on_writer(request);
     else
         on_ran(request);
 }
+
+static void run_judgement(struct lorica_writer_job *job) {
+    struct lorica_request *request = request_of(job);
+    request->run_rc = request->match.route->run(request);
+}
+
+static void run_judgement_done(struct lorica_writer_job *job) { on_judged(request_of(job)); }
+
+static void run_work(uv_work_t *work) {
+    struct lorica_request *request = work->data;
+    request->run_rc = request->match.route->run(request);
+}
+
+static void run_work_done(uv_work_t *work, int status) { on_judged(work->data); }
 
 /* The whole request is here: to its handler. */
 static void run_handler(struct lorica_request *request) {
@@ -106,6 +121,9 @@ static void run_handler(struct lorica_request *request) {
     case LORICA_ON_WORKER:
         /* Fails for a missing callback only. */
         (void)uv_queue_work(&request->server->loop, &request->work, run_work, run_work_done);
+        break;
+    case LORICA_ON_JUDGE:
+        submit(request, request->server->judge, run_judgement, run_judgement_done);
         break;
     case LORICA_ON_WRITER:
         run_on_writer(request);

@@ -16,6 +16,7 @@ struct lorica_request;
 enum lorica_where {
     LORICA_ON_LOOP,   /**< at once, on the loop thread: reads counters only */
     LORICA_ON_WORKER, /**< on a thread of the pool: may read the registry and compute */
+    LORICA_ON_JUDGE, /**< on the judge's thread: computes for long, gives way to those who answer */
     LORICA_ON_WRITER, /**< on the writer thread: may change the registry */
 };
 

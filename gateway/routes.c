@@ -18,6 +18,7 @@
 #define CHANGE(word) .change = word
 #define LOOP .where = LORICA_ON_LOOP
 #define WORKER .where = LORICA_ON_WORKER
+#define JUDGE .where = LORICA_ON_JUDGE
 #define WRITER .where = LORICA_ON_WRITER
 
 static const struct lorica_route routes[] = {
@@ -33,7 +34,7 @@ static const struct lorica_route routes[] = {
     {GET, "/v1/adapters", PUBLISH, WORKER, .run = lorica_handle_adapters},
     {GET, "/v1/adapters/{}", PUBLISH, WORKER, .run = lorica_handle_adapter},
     {GET, "/v1/adapters/{}/versions", PUBLISH, WORKER, .run = lorica_handle_versions},
-    {POST, "/v1/adapters/{}/versions", CHANGE("publish"), PUBLISH, UPLOAD, WORKER,
+    {POST, "/v1/adapters/{}/versions", CHANGE("publish"), PUBLISH, UPLOAD, JUDGE,
      .run = lorica_handle_publish_check, .write = lorica_handle_publish_write},
     {GET, "/v1/adapters/{}/versions/{}", PUBLISH, WORKER, .run = lorica_handle_version},
     {DELETE, "/v1/adapters/{}/versions/{}", CHANGE("delete"), OPS, JSON, WRITER,

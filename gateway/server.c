@@ -130,6 +130,8 @@ int lorica_server_init(struct lorica_server *server, const struct lorica_server_
         server->listener.data = server->drain_timer.data = server;
         rc = lorica_writer_create(&server->loop, &server->writer, err);
         if (rc == 0)
+            rc = lorica_writer_create(&server->loop, &server->judge, err);
+        if (rc == 0)
             rc = lorica_refusals_create(server, &server->refusals, err);
         if (rc == 0)
             rc = lorica_hub_create(&server->loop, &server->hub, err);
@@ -153,9 +155,10 @@ static void on_left(uv_handle_t *handle, void *arg) { close_handle(handle); }
 
 void lorica_server_finish(struct lorica_server *server) {
     lorica_refusals_flush(server->refusals);
+    lorica_writer_destroy(server->judge); /* what it lets pass goes to the writer */
     lorica_writer_destroy(server->writer);
     lorica_hub_destroy(server->hub);
-    server->writer = NULL;
+    server->writer = server->judge = NULL;
     server->hub = NULL;
     uv_walk(&server->loop, on_left, NULL);
     (void)uv_run(&server->loop, UV_RUN_DEFAULT);

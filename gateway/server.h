@@ -58,6 +58,7 @@ struct lorica_server {
     size_t upload_serial;       /**< makes names in the spool directory */
     _Atomic unsigned snapshots; /**< of backups, that are being read */
     struct lorica_writer *writer;
+    struct lorica_writer *judge;
     struct lorica_sweeper sweeper;
     struct lorica_refusals *refusals;
     struct lorica_hub *hub; /**< engine events on their way to the loop */

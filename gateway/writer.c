@@ -4,10 +4,13 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "gateway/uverr.h"
 
 #define QUEUE_MAX 256
+/* Steps of niceness behind the threads that answer. */
+#define BEHIND 5
 
 struct queue {
     struct lorica_writer_job *first, **end;
@@ -43,6 +46,7 @@ static struct lorica_writer_job *queue_pop(struct queue *queue) {
 
 static void *run(void *arg) {
     struct lorica_writer *writer = arg;
+    (void)!nice(BEHIND); /* of this thread alone, on Linux */
     pthread_mutex_lock(&writer->mutex);
     for (;;) {
         struct lorica_writer_job *job = queue_pop(&writer->waiting);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT
- * The one thread that changes the registry. Jobs wait in a bounded queue; each is run on the
- * writer's thread and then completed on the loop's thread. */
+ * A thread that works off a bounded queue: each job is run there and then completed on the loop's
+ * thread. The server has two: the one thread that changes the registry, and one that judges what
+ * was uploaded. Both give way to the threads that answer, so that a storm of publishes is not felt
+ * in running streams. */
 #ifndef LORICA_GATEWAY_WRITER_H
 #define LORICA_GATEWAY_WRITER_H
 
