@@ -157,12 +157,14 @@ static int train_into(struct lorica_train_session *s, const struct examples *e,
     if (!rc)
         rc = check_room(dir, lorica_train_weights_nbytes(&s->base->arch, s->adapter), err);
     if (!rc && job->eval_path)
-        rc = lorica_trainer_evaluate(s->base, s->pool, &e->held_apart, NULL, &before, err);
+        rc = lorica_trainer_evaluate(s->base, s->pool, &e->held_apart, job->options.compute, NULL,
+                                     &before, err);
     if (!rc)
         rc = lorica_trainer_run(s->base, s->pool, &e->data, &job->options, s->adapter,
                                 print_progress, NULL, &result, err);
     if (!rc && job->eval_path)
-        rc = lorica_trainer_evaluate(s->base, s->pool, &e->held_apart, s->adapter, &after, err);
+        rc = lorica_trainer_evaluate(s->base, s->pool, &e->held_apart, job->options.compute,
+                                     s->adapter, &after, err);
     struct lorica_buf config;
     lorica_buf_init(&config, LORICA_TRAIN_TEXT_MAX);
     if (!rc)

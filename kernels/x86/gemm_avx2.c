@@ -7,6 +7,7 @@
 
 #define NR LORICA_GEMM_NR
 #define ROWS 6
+#define DEPTH 256 /* of a panel at a time: half of it, 16 KB, stays in the first-level cache */
 
 /* C[ROWS rows][16 columns] of one half panel; the compiler unrolls for each constant `rows`. */
 static inline __attribute__((always_inline)) void block(float *c, size_t ldc, const float *a,
@@ -70,16 +71,30 @@ static void block_edge(float *c, size_t ldc, const float *a, size_t lda, const f
         memcpy(c + i * ldc, own + (size_t)i * 16, cols * sizeof(float));
 }
 
-static void panel_avx2(float *c, size_t ldc, const float *a, size_t lda, const float *panel,
+/* One half panel over all rows. */
+static void half_panel(float *c, size_t ldc, const float *a, size_t lda, const float *panel,
                        uint32_t m, uint32_t depth, uint32_t cols, int accumulate) {
     for (uint32_t i = 0; i < m; i += ROWS) {
         const uint32_t rows = m - i < ROWS ? m - i : ROWS;
-        for (uint32_t j = 0; j < cols; j += 16) {
-            float *to = c + i * ldc + j;
-            if (cols - j >= 16)
-                block_rows(to, ldc, a + i * lda, lda, panel + j, depth, accumulate, rows);
-            else
-                block_edge(to, ldc, a + i * lda, lda, panel + j, depth, accumulate, rows, cols - j);
+        if (cols >= 16)
+            block_rows(c + i * ldc, ldc, a + i * lda, lda, panel, depth, accumulate, rows);
+        else
+            block_edge(c + i * ldc, ldc, a + i * lda, lda, panel, depth, accumulate, rows, cols);
+    }
+}
+
+static void panel_f32_avx2(void *c, size_t ldc, const struct lorica_gemm_part *parts, size_t count,
+                           uint32_t m, uint32_t cols, enum lorica_gemm_out out) {
+    int accumulate = out == LORICA_GEMM_ADD;
+    for (size_t s = 0; s < count; s++) {
+        const struct lorica_gemm_part *part = &parts[s];
+        for (uint32_t p = 0; p < part->depth; p += DEPTH) {
+            const uint32_t depth = part->depth - p < DEPTH ? part->depth - p : DEPTH;
+            for (uint32_t j = 0; j < cols; j += 16)
+                half_panel((float *)c + j, ldc, (const float *)part->a + p, part->lda,
+                           (const float *)part->panel + (size_t)p * NR + j, m, depth, cols - j,
+                           accumulate);
+            accumulate = 1;
         }
     }
 }
@@ -161,8 +176,9 @@ static void pack_w_q8(float *panel, const struct lorica_matrix *w, uint32_t row,
     }
 }
 
-/* Transposes 8 rows of 8 values at `from` into to[p * NR + row]. */
-static void transpose8(float *to, const float *from, size_t stride) {
+/* Transposes 8 rows of 8 values at `from` into to[p * ldt + row]. */
+static inline __attribute__((always_inline)) void transpose8_to(float *to, size_t ldt,
+                                                                const float *from, size_t stride) {
     __m256 r[8], t[8];
     for (int i = 0; i < 8; i++)
         r[i] = _mm256_loadu_ps(from + i * stride);
@@ -177,9 +193,13 @@ static void transpose8(float *to, const float *from, size_t stride) {
         r[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xEE);
     }
     for (int i = 0; i < 4; i++) {
-        _mm256_storeu_ps(to + (size_t)i * NR, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
-        _mm256_storeu_ps(to + (size_t)(i + 4) * NR, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
+        _mm256_storeu_ps(to + i * ldt, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
+        _mm256_storeu_ps(to + (i + 4) * ldt, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
     }
+}
+
+static void transpose8(float *to, const float *from, size_t stride) {
+    transpose8_to(to, NR, from, stride);
 }
 
 /* Eight values of a dense matrix. */
@@ -193,10 +213,13 @@ static inline __m256 dense8(const struct lorica_matrix *w, size_t at) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
 }
 
-static void pack_w_dense(float *panel, const struct lorica_matrix *w, uint32_t row, uint32_t k0,
-                         uint32_t k1) {
+/* Columns are packed by eights; those past `cols` are 0. */
+static void pack_w_dense(float *panel, const struct lorica_matrix *w, uint32_t row, uint32_t cols,
+                         uint32_t k0, uint32_t k1) {
     float square[64];
-    for (uint32_t r = 0; r < NR; r += 8) {
+    for (uint32_t p = 0; p < k1 - k0; p++)
+        memset(panel + (size_t)p * NR + cols, 0, (NR - cols) * sizeof(float));
+    for (uint32_t r = 0; r < cols; r += 8) {
         for (uint32_t p = k0; p < k1; p += 8) {
             for (uint32_t i = 0; i < 8; i++)
                 _mm256_storeu_ps(square + (size_t)i * 8,
@@ -206,19 +229,28 @@ static void pack_w_dense(float *panel, const struct lorica_matrix *w, uint32_t r
     }
 }
 
-static void pack_w_avx2(float *panel, const struct lorica_matrix *w, uint32_t row, uint32_t cols,
-                        uint32_t k0, uint32_t k1) {
+static void scale_panel(float *panel, uint32_t depth, float scale) {
+    const __m256 factor = _mm256_set1_ps(scale);
+    for (size_t i = 0; scale != 1.0f && i < (size_t)depth * NR; i += 8)
+        _mm256_storeu_ps(panel + i, _mm256_mul_ps(_mm256_loadu_ps(panel + i), factor));
+}
+
+void lorica_gemm_pack_w_avx2(void *panel, const struct lorica_matrix *w, uint32_t row,
+                             uint32_t cols, uint32_t k0, uint32_t k1, float scale) {
     const bool whole = cols == NR || row + cols == w->n;
     if (w->format == LORICA_FORMAT_NF4 && whole && row % 16 == 0 && lorica_matrix_is_tiled(w) &&
         k0 % LORICA_NF4_BLOCK == 0 && k1 % LORICA_NF4_BLOCK == 0)
         pack_w_nf4(panel, w, row, k0, k1);
     else if (w->format == LORICA_FORMAT_Q8 && whole && row % 16 == 0 && k0 % 4 == 0 && k1 % 4 == 0)
         pack_w_q8(panel, w, row, k0, k1);
-    else if (w->format <= LORICA_FORMAT_BF16 && cols == NR && row + NR <= w->n &&
+    else if (w->format <= LORICA_FORMAT_BF16 && cols % 8 == 0 && row + cols <= w->n &&
              (k1 - k0) % 8 == 0)
-        pack_w_dense(panel, w, row, k0, k1);
-    else
-        lorica_gemm_pack_w_c(panel, w, row, cols, k0, k1);
+        pack_w_dense(panel, w, row, cols, k0, k1);
+    else {
+        lorica_gemm_pack_w_c(panel, w, row, cols, k0, k1, scale);
+        return;
+    }
+    scale_panel(panel, k1 - k0, scale);
 }
 
 static void pack_wt_nf4(float *panel, const struct lorica_matrix *w, uint32_t row0, uint32_t row1,
@@ -263,22 +295,60 @@ static void pack_wt_q8(float *panel, const struct lorica_matrix *w, uint32_t row
     }
 }
 
-static void pack_wt_avx2(float *panel, const struct lorica_matrix *w, uint32_t row0, uint32_t row1,
-                         uint32_t col, uint32_t cols) {
-    if (cols != NR || col + NR > w->k || col % NR != 0) {
-        lorica_gemm_pack_wt_c(panel, w, row0, row1, col, cols);
-    } else if (w->format == LORICA_FORMAT_NF4 && lorica_matrix_is_tiled(w)) {
+static void pack_wt_dense(float *panel, const struct lorica_matrix *w, uint32_t row0, uint32_t row1,
+                          uint32_t col) {
+    for (uint32_t i = row0; i < row1; i++)
+        for (uint32_t j = 0; j < NR; j += 8)
+            _mm256_storeu_ps(panel + (size_t)(i - row0) * NR + j,
+                             dense8(w, (size_t)i * w->k + col + j));
+}
+
+void lorica_gemm_pack_wt_avx2(void *panel, const struct lorica_matrix *w, uint32_t row0,
+                              uint32_t row1, uint32_t col, uint32_t cols, float scale) {
+    const bool whole = cols == NR && col + NR <= w->k && col % NR == 0;
+    if (whole && w->format == LORICA_FORMAT_NF4 && lorica_matrix_is_tiled(w)) {
         pack_wt_nf4(panel, w, row0, row1, col);
-    } else if (w->format == LORICA_FORMAT_Q8) {
+    } else if (whole && w->format == LORICA_FORMAT_Q8) {
         pack_wt_q8(panel, w, row0, row1, col);
-    } else if (w->format <= LORICA_FORMAT_BF16) {
-        for (uint32_t i = row0; i < row1; i++)
-            for (uint32_t j = 0; j < NR; j += 8)
-                _mm256_storeu_ps(panel + (size_t)(i - row0) * NR + j,
-                                 dense8(w, (size_t)i * w->k + col + j));
+    } else if (whole && w->format <= LORICA_FORMAT_BF16) {
+        pack_wt_dense(panel, w, row0, row1, col);
     } else {
-        lorica_gemm_pack_wt_c(panel, w, row0, row1, col, cols);
+        lorica_gemm_pack_wt_c(panel, w, row0, row1, col, cols, scale);
+        return;
     }
+    scale_panel(panel, row1 - row0, scale);
+}
+
+/* panel(p, j) = x[j][p] */
+static void pack_cols_f32_avx2(void *panel, const void *x, size_t ldx, uint32_t depth,
+                               uint32_t cols) {
+    const float *from = x;
+    float *to = panel;
+    uint32_t p = 0;
+    for (; p + 8 <= depth && cols == NR; p += 8)
+        for (uint32_t j = 0; j < NR; j += 8)
+            transpose8(to + (size_t)p * NR + j, from + j * ldx + p, ldx);
+    for (; p < depth; p++)
+        for (uint32_t j = 0; j < NR; j++)
+            to[(size_t)p * NR + j] = j < cols ? from[j * ldx + p] : 0;
+}
+
+static void turn_f32_avx2(void *to, size_t ldt, const void *x, size_t ldx, uint32_t rows,
+                          uint32_t cols) {
+    const float *from = x;
+    uint32_t i = 0;
+    for (; i + 8 <= rows; i += 8) {
+        float *at = (float *)to + i;
+        uint32_t j = 0;
+        for (; j + 8 <= cols; j += 8)
+            transpose8_to(at + j * ldt, ldt, from + i * ldx + j, ldx);
+        for (; j < cols; j++)
+            for (uint32_t r = 0; r < 8; r++)
+                at[j * ldt + r] = from[(i + r) * ldx + j];
+    }
+    for (; i < rows; i++)
+        for (uint32_t j = 0; j < cols; j++)
+            ((float *)to)[j * ldt + i] = from[i * ldx + j];
 }
 
 /* exp by x = n ln 2 + r, |r| <= ln 2 / 2, and a polynomial in r. */
@@ -319,9 +389,72 @@ static void exp_avx2(float *y, const float *x, uint32_t n, float scale, float of
     }
 }
 
+#define GEMM_EXP exp_avx2
+#include "kernels/gemm_rows.h"
+
+static void squeeze_avx2(void *to, const float *from, size_t count) {
+    const __m256i one = _mm256_set1_epi32(1), half = _mm256_set1_epi32(0x7FFF);
+    uint16_t *out = to;
+    size_t i = 0;
+    for (; i + 8 <= count; i += 8) {
+        const __m256 x = _mm256_loadu_ps(from + i);
+        const __m256i bits = _mm256_castps_si256(x);
+        const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), one);
+        __m256i rounded =
+            _mm256_srli_epi32(_mm256_add_epi32(_mm256_add_epi32(bits, half), odd), 16);
+        const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+        rounded = _mm256_blendv_epi8(
+            rounded, _mm256_or_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(0x40)), nan);
+        const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(rounded, rounded), 8);
+        _mm_storeu_si128((__m128i *)(out + i), _mm256_castsi256_si128(packed));
+    }
+    for (; i < count; i++)
+        out[i] = lorica_f32_to_bf16(from[i]);
+}
+
+static void expand_avx2(float *to, const void *from, size_t count) {
+    const uint16_t *in = from;
+    size_t i = 0;
+    for (; i + 8 <= count; i += 8) {
+        const __m128i bits = _mm_loadu_si128((const __m128i *)(in + i));
+        _mm256_storeu_ps(to + i,
+                         _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16)));
+    }
+    for (; i < count; i++)
+        to[i] = lorica_bf16_to_f32(in[i]);
+}
+
+static double peak_f32_avx2(uint64_t rounds) {
+    __m256 sums[12];
+    const __m256 x = _mm256_set1_ps(0.5f), y = _mm256_set1_ps(1.0f);
+    volatile float sink;
+    for (int i = 0; i < 12; i++)
+        sums[i] = _mm256_setzero_ps();
+    for (uint64_t r = 0; r < rounds; r++) {
+        LORICA_GEMM_UNROLL
+        for (int i = 0; i < 12; i++)
+            sums[i] = _mm256_fmadd_ps(sums[i], x, y);
+    }
+    for (int i = 0; i < 12; i++)
+        sink = _mm256_cvtss_f32(sums[i]);
+    (void)sink;
+    return (double)rounds * 12 * 8 * 2;
+}
+
 void lorica_gemm_kernels_init_avx2(struct lorica_gemm_kernels *kernels) {
     kernels->exp = exp_avx2;
-    kernels->panel = panel_avx2;
-    kernels->pack_w = pack_w_avx2;
-    kernels->pack_wt = pack_wt_avx2;
+    kernels->squeeze = squeeze_avx2;
+    kernels->expand = expand_avx2;
+    kernels->peak = peak_f32_avx2;
+    rows_fill_table(kernels);
+    if (kernels->operand == LORICA_OPERAND_BF16) {
+        kernels->store = squeeze_avx2;
+        kernels->load = expand_avx2;
+        return;
+    }
+    kernels->panel = panel_f32_avx2;
+    kernels->pack_w = lorica_gemm_pack_w_avx2;
+    kernels->pack_wt = lorica_gemm_pack_wt_avx2;
+    kernels->pack_cols = pack_cols_f32_avx2;
+    kernels->turn = turn_f32_avx2;
 }

@@ -11,212 +11,252 @@
 
 static size_t padded(size_t n) { return (n + NR - 1) / NR * NR; }
 
+/* Floats of each part of the workspace; operands take no more. */
+enum part {
+    K_COLS,
+    V_COLS,
+    K_ROWS,
+    V_ROWS,
+    SCORES,
+    DSCORES,
+    PROBS,
+    TURNED,
+    Q_ROWS,
+    O_ROWS,
+    DQ,
+    DK,
+    DV,
+    PARTS
+};
+
+static void part_sizes(uint32_t head_dim, uint32_t length, size_t sizes[PARTS]) {
+    const size_t keys = padded(length), dim = padded(head_dim);
+    for (int i = 0; i < PARTS; i++)
+        sizes[i] = keys * dim;
+    sizes[SCORES] = sizes[DSCORES] = sizes[PROBS] = sizes[TURNED] = BLOCK * keys;
+    sizes[Q_ROWS] = sizes[O_ROWS] = sizes[DQ] = BLOCK * dim;
+}
+
 size_t lorica_attention_scratch(const struct lorica_arch *arch, uint32_t length) {
-    const size_t dim = arch->head_dim, keys = padded(length);
-    return 2 * keys * dim + 2 * keys * padded(dim) + 3 * BLOCK * keys + 2 * BLOCK * padded(dim) +
-           BLOCK;
+    size_t sizes[PARTS], sum = 0;
+    part_sizes(arch->head_dim, length, sizes);
+    for (int i = 0; i < PARTS; i++)
+        sum += sizes[i];
+    return sum;
 }
 
 /* One (sequence, key/value head) at work. */
 struct head {
     struct lorica_pass *pass;
     uint32_t length, dim;
-    size_t ldq, ldk;
-    const float *k, *v; /* row 0 */
+    size_t ldq, ldk;   /* of queries and keys */
+    size_t ld;         /* of scores: keys, padded */
+    const void *k, *v; /* row 0 */
     float scale;
-    /* Packed: keys and values as columns [key panel][dim][NR], as rows [dim panel][key][NR]. */
-    float *k_cols, *v_cols, *k_rows, *v_rows;
-    float *probs, *dprobs;  /* [BLOCK][padded(length)] */
-    float *turned;          /* [length][BLOCK] */
-    float *q_rows, *o_rows; /* [dim panel][BLOCK][NR] */
-    float *dots;            /* [BLOCK] */
+    /* Packed: keys and values as columns [key panel][dim], as rows [dim panel][key]. */
+    void *k_cols, *v_cols, *k_rows, *v_rows;
+    float *scores, *dscores; /* [BLOCK][ld] */
+    void *probs;             /* [BLOCK][ld]; in the backward pass then the scores' gradient */
+    void *turned;            /* [length][BLOCK] */
+    void *q_rows, *o_rows;   /* [dim panel][BLOCK] */
+    float *dq, *dk, *dv;     /* [BLOCK][dim], [length][dim] */
 };
-
-/* panel[j / NR][p][j % NR] = x[j][p] */
-static void pack_cols(float *to, const float *x, size_t ldx, uint32_t rows, uint32_t dim) {
-    for (uint32_t j = 0; j < (uint32_t)padded(rows); j++) {
-        float *panel = to + (size_t)(j / NR) * dim * NR + j % NR;
-        for (uint32_t p = 0; p < dim; p++)
-            panel[(size_t)p * NR] = j < rows ? x[j * ldx + p] : 0;
-    }
-}
-
-/* panel[p / NR][j][p % NR] = x[j][p]; room for `stride` rows in each panel */
-static void pack_rows(float *to, const float *x, size_t ldx, uint32_t rows, uint32_t dim,
-                      uint32_t stride) {
-    for (uint32_t p = 0; p < dim; p += NR) {
-        const uint32_t width = dim - p < NR ? dim - p : NR;
-        float *panel = to + (size_t)(p / NR) * stride * NR;
-        for (uint32_t j = 0; j < rows; j++) {
-            memcpy(panel + (size_t)j * NR, x + j * ldx + p, width * sizeof(float));
-            memset(panel + (size_t)j * NR + width, 0, (NR - width) * sizeof(float));
-        }
-    }
-}
-
-/* out[rows][keys below `end`] = x[rows][dim] times the columns. */
-static void times_cols(const struct head *head, float *out, const float *x, size_t ldx,
-                       const float *cols, uint32_t rows, uint32_t end) {
-    const size_t ldo = padded(head->length);
-    for (uint32_t j = 0; j < end; j += NR)
-        head->pass->gemm.panel(out + j, ldo, x, ldx, cols + (size_t)j * head->dim, rows, head->dim,
-                               end - j < NR ? end - j : NR, 0);
-}
-
-/* out[rows][dim] (+)= x[rows][depth] times packed rows. */
-static void times_rows(const struct head *head, float *out, size_t ldo, const float *x, size_t ldx,
-                       const float *packed, uint32_t stride, uint32_t rows, uint32_t depth,
-                       int accumulate) {
-    for (uint32_t p = 0; p < head->dim; p += NR)
-        head->pass->gemm.panel(out + p, ldo, x, ldx, packed + (size_t)p * stride, rows, depth,
-                               head->dim - p < NR ? head->dim - p : NR, accumulate);
-}
-
-/* Turns scores into probabilities; those of keys behind the query become 0. */
-static void softmax(const struct head *head, uint32_t first, uint32_t end) {
-    const size_t ld = padded(head->length);
-    for (uint32_t i = first; i < end; i++) {
-        float *row = head->probs + (i - first) * ld;
-        const uint32_t visible = i + 1;
-        float max = row[0];
-        double sum = 0;
-        for (uint32_t j = 1; j < visible; j++)
-            max = row[j] > max ? row[j] : max;
-        head->pass->gemm.exp(row, row, visible, head->scale, -max * head->scale);
-        for (uint32_t j = 0; j < visible; j++)
-            sum += (double)row[j];
-        const float factor = (float)(1.0 / sum);
-        for (uint32_t j = 0; j < visible; j++)
-            row[j] *= factor;
-        memset(row + visible, 0, (end - visible) * sizeof(float));
-    }
-}
 
 static struct head head_of(struct lorica_pass *pass, unsigned thread,
                            const struct lorica_layer_acts *acts,
                            const struct lorica_pass_sequence *sequence, uint32_t kv_head) {
     const struct lorica_arch *arch = &pass->base->arch;
-    const size_t dim = arch->head_dim, keys = padded(sequence->length);
+    const size_t dim = arch->head_dim;
     const size_t at = (size_t)sequence->start * arch->kv_heads * dim + kv_head * dim;
-    float *free_floats = pass->scratch[thread];
-    struct head head = {.pass = pass,
-                        .length = sequence->length,
-                        .dim = arch->head_dim,
-                        .ldq = (size_t)arch->heads * dim,
-                        .ldk = (size_t)arch->kv_heads * dim,
-                        .k = acts->k + at,
-                        .v = acts->v + at,
-                        .scale = 1.0f / sqrtf((float)dim)};
-    const size_t sizes[] = {
-        keys * dim,   keys * dim,   keys * padded(dim),  keys * padded(dim),  BLOCK * keys,
-        BLOCK * keys, BLOCK * keys, BLOCK * padded(dim), BLOCK * padded(dim), BLOCK};
-    float **const parts[] = {&head.k_cols, &head.v_cols, &head.k_rows, &head.v_rows, &head.probs,
-                             &head.dprobs, &head.turned, &head.q_rows, &head.o_rows, &head.dots};
-    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
-        *parts[i] = free_floats;
-        free_floats += sizes[i];
-    }
-    return head;
+    size_t sizes[PARTS];
+    float *parts[PARTS], *free_floats = pass->scratch[thread];
+    part_sizes(arch->head_dim, sequence->length, sizes);
+    for (int i = 0; i < PARTS; free_floats += sizes[i++])
+        parts[i] = free_floats;
+    return (struct head){.pass = pass,
+                         .length = sequence->length,
+                         .dim = arch->head_dim,
+                         .ldq = (size_t)arch->heads * dim,
+                         .ldk = (size_t)arch->kv_heads * dim,
+                         .ld = padded(sequence->length),
+                         .k = lorica_operands_at(pass, acts->of[LORICA_ACT_K], at),
+                         .v = lorica_operands_at(pass, acts->of[LORICA_ACT_V], at),
+                         .scale = 1.0f / sqrtf((float)dim),
+                         .k_cols = parts[K_COLS],
+                         .v_cols = parts[V_COLS],
+                         .k_rows = parts[K_ROWS],
+                         .v_rows = parts[V_ROWS],
+                         .scores = parts[SCORES],
+                         .dscores = parts[DSCORES],
+                         .probs = parts[PROBS],
+                         .turned = parts[TURNED],
+                         .q_rows = parts[Q_ROWS],
+                         .o_rows = parts[O_ROWS],
+                         .dq = parts[DQ],
+                         .dk = parts[DK],
+                         .dv = parts[DV]};
 }
 
-static void attend_head(struct head *head, const float *q, float *out) {
-    for (uint32_t i = 0; i < head->length; i += BLOCK) {
-        const uint32_t end = head->length - i < BLOCK ? head->length : i + BLOCK;
-        times_cols(head, head->probs, q + i * head->ldq, head->ldq, head->k_cols, end - i, end);
-        softmax(head, i, end);
-        times_rows(head, out + i * head->ldq, head->ldq, head->probs, padded(head->length),
-                   head->v_rows, (uint32_t)padded(head->length), end - i, end, 0);
+static void *panel_at(const struct head *head, const void *panels, uint32_t index, size_t depth) {
+    return (char *)(uintptr_t)panels + index * lorica_gemm_panel_nbytes(&head->pass->gemm, depth);
+}
+
+/* All keys (or values) as columns. */
+static void pack_cols(const struct head *head, void *to, const void *x) {
+    for (uint32_t j = 0; j < head->length; j += NR)
+        head->pass->gemm.pack_cols(panel_at(head, to, j / NR, head->dim),
+                                   lorica_operands_at(head->pass, x, j * head->ldk), head->ldk,
+                                   head->dim, head->length - j < NR ? head->length - j : NR);
+}
+
+/* Rows x[rows][dim]; room for `stride` rows in each panel. */
+static void pack_rows(const struct head *head, void *to, const void *x, size_t ldx, uint32_t rows,
+                      uint32_t stride) {
+    for (uint32_t p = 0; p < head->dim; p += NR)
+        head->pass->gemm.pack_rows(panel_at(head, to, p / NR, stride),
+                                   lorica_operands_at(head->pass, x, p), ldx, rows,
+                                   head->dim - p < NR ? head->dim - p : NR);
+}
+
+/* out[rows][keys below `end`] = x[rows][dim] times the columns. */
+static void times_cols(const struct head *head, float *out, const void *x, const void *cols,
+                       uint32_t rows, uint32_t end) {
+    for (uint32_t j = 0; j < end; j += NR) {
+        const struct lorica_gemm_part part = {x, head->ldq, panel_at(head, cols, j / NR, head->dim),
+                                              head->dim};
+        head->pass->gemm.panel(out + j, head->ld, &part, 1, rows, end - j < NR ? end - j : NR,
+                               LORICA_GEMM_SET);
     }
+}
+
+/* out[rows][dim] (+)= x[rows][depth] times packed rows. */
+static void times_rows(const struct head *head, void *out, size_t ldo, const void *x, size_t ldx,
+                       const void *packed, uint32_t stride, uint32_t rows, uint32_t depth,
+                       enum lorica_gemm_out how) {
+    const size_t size =
+        how == LORICA_GEMM_OPERAND ? head->pass->gemm.operand_nbytes : sizeof(float);
+    for (uint32_t p = 0; p < head->dim; p += NR) {
+        const struct lorica_gemm_part part = {x, ldx, panel_at(head, packed, p / NR, stride),
+                                              depth};
+        head->pass->gemm.panel((char *)out + p * size, ldo, &part, 1, rows,
+                               head->dim - p < NR ? head->dim - p : NR, how);
+    }
+}
+
+/* probs of queries first..end = rows of floats; of keys behind the query 0, as far as the last
+ * pair of an odd number reaches. */
+static void store_probs(const struct head *head, float *rows, uint32_t first, uint32_t end) {
+    for (uint32_t i = first; i < end; i++) {
+        float *row = rows + (i - first) * head->ld;
+        memset(row + i + 1, 0, (end + end % 2 - i - 1) * sizeof(float));
+        head->pass->gemm.store(lorica_operands_at(head->pass, head->probs, (i - first) * head->ld),
+                               row, end + end % 2);
+    }
+}
+
+/* Scores of queries first..end into probabilities. */
+static void attend_block(const struct head *head, const void *q, uint32_t first, uint32_t end) {
+    times_cols(head, head->scores, q, head->k_cols, end - first, end);
+    for (uint32_t i = first; i < end; i++)
+        head->pass->gemm.softmax(head->scores + (i - first) * head->ld, i + 1, head->scale);
+    store_probs(head, head->scores, first, end);
+}
+
+/* The tasks of a thread: (sequence, key/value head) pairs. */
+static void tasks_of(const struct lorica_pass *pass, unsigned thread, uint32_t *ret_begin,
+                     uint32_t *ret_end) {
+    lorica_pool_range(pass->count * pass->base->arch.kv_heads, thread,
+                      lorica_pool_threads(pass->pool), ret_begin, ret_end);
 }
 
 void lorica_pass_attend(struct lorica_pass *pass, unsigned thread,
                         const struct lorica_layer_acts *acts) {
-    const struct lorica_arch *arch = &pass->base->arch;
-    const uint32_t group = arch->heads / arch->kv_heads;
+    const uint32_t kv_heads = pass->base->arch.kv_heads, group = pass->base->arch.heads / kv_heads;
     uint32_t begin, end;
-    lorica_pool_range(pass->count * arch->kv_heads, thread, lorica_pool_threads(pass->pool), &begin,
-                      &end);
+    tasks_of(pass, thread, &begin, &end);
     for (uint32_t task = begin; task < end; task++) {
-        const struct lorica_pass_sequence *sequence = &pass->sequences[task / arch->kv_heads];
-        const uint32_t kv_head = task % arch->kv_heads;
-        struct head head = head_of(pass, thread, acts, sequence, kv_head);
-        pack_cols(head.k_cols, head.k, head.ldk, head.length, head.dim);
-        pack_rows(head.v_rows, head.v, head.ldk, head.length, head.dim,
-                  (uint32_t)padded(head.length));
+        const struct lorica_pass_sequence *sequence = &pass->sequences[task / kv_heads];
+        const uint32_t kv_head = task % kv_heads;
+        const struct head head = head_of(pass, thread, acts, sequence, kv_head);
+        pack_cols(&head, head.k_cols, head.k);
+        pack_rows(&head, head.v_rows, head.v, head.ldk, head.length, head.length);
         for (uint32_t h = kv_head * group; h < (kv_head + 1) * group; h++) {
-            const size_t at = (size_t)sequence->start * head.ldq + (size_t)h * head.dim;
-            attend_head(&head, acts->q + at, acts->attended + at);
+            for (uint32_t i = 0; i < head.length; i += BLOCK) {
+                const uint32_t last = head.length - i < BLOCK ? head.length : i + BLOCK;
+                const size_t at = (sequence->start + i) * head.ldq + (size_t)h * head.dim;
+                attend_block(&head, lorica_operands_at(pass, acts->of[LORICA_ACT_Q], at), i, last);
+                times_rows(&head, lorica_operands_at(pass, acts->of[LORICA_ACT_ATTENDED], at),
+                           head.ldq, head.probs, head.ld, head.v_rows, head.length, last - i, last,
+                           LORICA_GEMM_OPERAND);
+            }
         }
     }
 }
 
-/* turned[j][i] = x[i][j] for the block's rows and the keys below `end`. */
-static void turn(const struct head *head, const float *x, uint32_t rows, uint32_t end) {
-    const size_t ld = padded(head->length);
-    for (uint32_t j = 0; j < end; j++)
-        for (uint32_t i = 0; i < rows; i++)
-            head->turned[(size_t)j * BLOCK + i] = x[i * ld + j];
-}
-
-/* dprobs becomes the gradient of the scores before scaling: P (dP - sum(P dP)) scale. */
-static void softmax_backward(const struct head *head, uint32_t rows, uint32_t end) {
-    const size_t ld = padded(head->length);
+/* Queries first..end of one head: adds to dk and dv, and leaves dq. */
+static void block_backward(const struct head *head, const void *q, const void *dout, void *dq,
+                           uint32_t first, uint32_t end) {
+    const struct lorica_pass *pass = head->pass;
+    const uint32_t rows = end - first;
+    attend_block(head, q, first, end);
+    times_cols(head, head->dscores, dout, head->v_cols, rows, end);
+    pack_rows(head, head->o_rows, dout, head->ldq, rows, BLOCK);
+    pack_rows(head, head->q_rows, q, head->ldq, rows, BLOCK);
+    pass->gemm.turn(head->turned, BLOCK, head->probs, head->ld, rows, end);
+    times_rows(head, head->dv, head->dim, head->turned, BLOCK, head->o_rows, BLOCK, end, rows,
+               LORICA_GEMM_ADD);
+    for (uint32_t i = first; i < end; i++)
+        pass->gemm.softmax_backward(head->dscores + (i - first) * head->ld,
+                                    head->scores + (i - first) * head->ld, i + 1, head->scale);
+    store_probs(head, head->dscores, first, end);
+    times_rows(head, head->dq, head->dim, head->probs, head->ld, head->k_rows, head->length, rows,
+               end, LORICA_GEMM_SET);
     for (uint32_t i = 0; i < rows; i++) {
-        const float *p = head->probs + i * ld;
-        float *d = head->dprobs + i * ld;
-        double dot = 0;
-        for (uint32_t j = 0; j < end; j++)
-            dot += (double)p[j] * (double)d[j];
-        for (uint32_t j = 0; j < end; j++)
-            d[j] = p[j] * (d[j] - (float)dot) * head->scale;
+        lorica_pass_rotate_head(pass, head->dq + (size_t)i * head->dim, first + i, true);
+        pass->gemm.store(lorica_operands_at(pass, dq, i * head->ldq),
+                         head->dq + (size_t)i * head->dim, head->dim);
     }
+    pass->gemm.turn(head->turned, BLOCK, head->probs, head->ld, rows, end);
+    times_rows(head, head->dk, head->dim, head->turned, BLOCK, head->q_rows, BLOCK, end, rows,
+               LORICA_GEMM_ADD);
 }
 
-static void attend_head_backward(struct head *head, const float *q, const float *dout, float *dq,
-                                 float *dk, float *dv) {
-    const uint32_t stride = (uint32_t)padded(head->length);
-    for (uint32_t i = 0; i < head->length; i += BLOCK) {
-        const uint32_t end = head->length - i < BLOCK ? head->length : i + BLOCK, rows = end - i;
-        const float *qi = q + i * head->ldq, *oi = dout + i * head->ldq;
-        times_cols(head, head->probs, qi, head->ldq, head->k_cols, rows, end);
-        softmax(head, i, end);
-        times_cols(head, head->dprobs, oi, head->ldq, head->v_cols, rows, end);
-        pack_rows(head->o_rows, oi, head->ldq, rows, head->dim, BLOCK);
-        pack_rows(head->q_rows, qi, head->ldq, rows, head->dim, BLOCK);
-        turn(head, head->probs, rows, end);
-        times_rows(head, dv, head->ldk, head->turned, BLOCK, head->o_rows, BLOCK, end, rows, 1);
-        softmax_backward(head, rows, end);
-        times_rows(head, dq + i * head->ldq, head->ldq, head->dprobs, stride, head->k_rows, stride,
-                   rows, end, 0);
-        turn(head, head->dprobs, rows, end);
-        times_rows(head, dk, head->ldk, head->turned, BLOCK, head->q_rows, BLOCK, end, rows, 1);
+static void store_keys(const struct head *head, void *dk, void *dv) {
+    const struct lorica_pass *pass = head->pass;
+    for (uint32_t i = 0; i < head->length; i++) {
+        lorica_pass_rotate_head(pass, head->dk + (size_t)i * head->dim, i, true);
+        pass->gemm.store(lorica_operands_at(pass, dk, i * head->ldk),
+                         head->dk + (size_t)i * head->dim, head->dim);
+        pass->gemm.store(lorica_operands_at(pass, dv, i * head->ldk),
+                         head->dv + (size_t)i * head->dim, head->dim);
     }
 }
 
 void lorica_pass_attend_backward(struct lorica_pass *pass, unsigned thread,
-                                 const struct lorica_layer_acts *acts, const float *dout, float *dq,
-                                 float *dk, float *dv) {
-    const struct lorica_arch *arch = &pass->base->arch;
-    const uint32_t group = arch->heads / arch->kv_heads;
+                                 const struct lorica_layer_acts *acts, const void *dout, void *dq,
+                                 void *dk, void *dv) {
+    const uint32_t kv_heads = pass->base->arch.kv_heads, group = pass->base->arch.heads / kv_heads;
     uint32_t begin, end;
-    lorica_pool_range(pass->count * arch->kv_heads, thread, lorica_pool_threads(pass->pool), &begin,
-                      &end);
+    tasks_of(pass, thread, &begin, &end);
     for (uint32_t task = begin; task < end; task++) {
-        const struct lorica_pass_sequence *sequence = &pass->sequences[task / arch->kv_heads];
-        const uint32_t kv_head = task % arch->kv_heads;
-        struct head head = head_of(pass, thread, acts, sequence, kv_head);
-        const size_t kv = (size_t)sequence->start * head.ldk + (size_t)kv_head * head.dim;
-        const uint32_t stride = (uint32_t)padded(head.length);
-        pack_cols(head.k_cols, head.k, head.ldk, head.length, head.dim);
-        pack_cols(head.v_cols, head.v, head.ldk, head.length, head.dim);
-        pack_rows(head.k_rows, head.k, head.ldk, head.length, head.dim, stride);
-        for (uint32_t i = 0; i < head.length; i++) {
-            memset(dk + kv + i * head.ldk, 0, head.dim * sizeof(float));
-            memset(dv + kv + i * head.ldk, 0, head.dim * sizeof(float));
-        }
+        const struct lorica_pass_sequence *sequence = &pass->sequences[task / kv_heads];
+        const uint32_t kv_head = task % kv_heads;
+        const struct head head = head_of(pass, thread, acts, sequence, kv_head);
+        const size_t kv = sequence->start * head.ldk + (size_t)kv_head * head.dim;
+        pack_cols(&head, head.k_cols, head.k);
+        pack_cols(&head, head.v_cols, head.v);
+        pack_rows(&head, head.k_rows, head.k, head.ldk, head.length, head.length);
+        memset(head.dk, 0, (size_t)head.length * head.dim * sizeof(float));
+        memset(head.dv, 0, (size_t)head.length * head.dim * sizeof(float));
         for (uint32_t h = kv_head * group; h < (kv_head + 1) * group; h++) {
-            const size_t at = (size_t)sequence->start * head.ldq + (size_t)h * head.dim;
-            attend_head_backward(&head, acts->q + at, dout + at, dq + at, dk + kv, dv + kv);
+            for (uint32_t i = 0; i < head.length; i += BLOCK) {
+                const uint32_t last = head.length - i < BLOCK ? head.length : i + BLOCK;
+                const size_t at = (sequence->start + i) * head.ldq + (size_t)h * head.dim;
+                block_backward(&head, lorica_operands_at(pass, acts->of[LORICA_ACT_Q], at),
+                               lorica_operands_at(pass, dout, at), lorica_operands_at(pass, dq, at),
+                               i, last);
+            }
         }
+        store_keys(&head, lorica_operands_at(pass, dk, kv), lorica_operands_at(pass, dv, kv));
     }
 }

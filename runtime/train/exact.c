@@ -8,7 +8,6 @@ struct exact_job {
     struct lorica_pass *pass;
     struct lorica_layer_acts acts;
     const int32_t *ids;
-    float *x[2];
     float *logits;
 };
 
@@ -17,15 +16,15 @@ static void run(void *arg, unsigned thread, unsigned threads) {
     struct lorica_pass *pass = job->pass;
     const struct lorica_base *base = pass->base;
     const uint32_t layers = base->arch.layers;
-    lorica_pass_embed(pass, thread, job->ids, job->x[0]);
+    lorica_pass_embed(pass, thread, job->ids);
     for (uint32_t l = 0; l < layers; l++)
-        lorica_pass_layer(pass, thread, l, job->x[l % 2], &job->acts, job->x[(l + 1) % 2]);
-    lorica_pass_norm(pass, thread, job->x[layers % 2], base->final_norm, pass->normed);
+        lorica_pass_layer(pass, thread, l, &job->acts);
+    lorica_pass_norm_kept(pass, thread, pass->stream, base->final_norm, pass->normed);
     lorica_pool_barrier(pass->pool);
     const struct lorica_term head = {
         .a = pass->normed, .lda = base->arch.hidden, .w = &base->head, .scale = 1.0f};
     lorica_pass_product(pass, thread, job->logits, base->arch.vocab, pass->tokens, base->arch.vocab,
-                        &head, 1, false);
+                        &head, 1, LORICA_GEMM_SET);
 }
 
 int lorica_train_check_ids(const struct lorica_arch *arch, const int32_t *ids, size_t count,
@@ -65,13 +64,11 @@ int lorica_exact_logits(const struct lorica_base *base, const struct lorica_adap
                            base->arch.max_positions);
     int rc = lorica_train_check_ids(&base->arch, ids, (size_t)batch * time, err);
     if (rc == 0)
-        rc = lorica_pass_init(&pass, base, pool, most > 1 ? most * time : time,
+        rc = lorica_pass_init(&pass, base, pool, LORICA_OPERAND_F32, most > 1 ? most * time : time,
                               adapter ? adapter->max_rank : 0, false, err);
     if (rc != 0)
         return rc;
-    job.x[0] = lorica_pass_floats(&pass, pass.max_tokens, base->arch.hidden);
-    job.x[1] = lorica_pass_floats(&pass, pass.max_tokens, base->arch.hidden);
-    if (job.x[0] && job.x[1] && lorica_pass_acts(&pass, &job.acts))
+    if (lorica_pass_acts(&pass, &job.acts, LORICA_ACT_X, LORICA_ACT_COUNT, sizeof(float)))
         run_all(&job, adapter, batch, time, logits);
     else
         rc = lorica_fail(err, LORICA_ENOMEM, "no memory for a pass over %u tokens", time);

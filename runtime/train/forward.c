@@ -1,70 +1,91 @@
 /* SPDX-License-Identifier: MIT
  * The forward pass of a Llama block. */
-#include <string.h>
-
 #include "runtime/train/pass.h"
 
-void lorica_pass_embed(struct lorica_pass *pass, unsigned thread, const int32_t *ids, float *x) {
+void lorica_pass_embed(struct lorica_pass *pass, unsigned thread, const int32_t *ids) {
     const uint32_t hidden = pass->base->arch.hidden;
     uint32_t begin, end;
-    lorica_pool_range(pass->tokens, thread, lorica_pool_threads(pass->pool), &begin, &end);
+    lorica_pass_rows(pass, thread, &begin, &end);
     for (size_t i = begin; i < end; i++)
-        lorica_matrix_rows_f32(&pass->base->embed, (uint32_t)ids[i], 1, x + i * hidden);
-    lorica_pool_barrier(pass->pool);
+        lorica_matrix_rows_f32(&pass->base->embed, (uint32_t)ids[i], 1, pass->stream + i * hidden);
+    lorica_pass_barrier(pass, thread, LORICA_PART_ROWS);
 }
 
-/* True when any of the modules has a pair: only then is a barrier for their thin products due. */
-static bool any_pair(const struct lorica_pass *pass, uint32_t layer, enum lorica_module first,
-                     enum lorica_module last) {
-    for (int m = (int)first; m <= (int)last; m++)
-        if (lorica_pass_pair(pass, layer, (enum lorica_module)m))
-            return true;
-    return false;
+/* The thin products of modules that read the same x. */
+static void shrinks(struct lorica_pass *pass, unsigned thread, uint32_t layer,
+                    enum lorica_module first, enum lorica_module last, const void *x,
+                    const struct lorica_layer_acts *acts) {
+    bool any = false;
+    for (int m = (int)first; m <= (int)last; m++) {
+        lorica_pass_shrink(pass, thread, layer, (enum lorica_module)m, x, acts);
+        any |= lorica_pass_pair(pass, layer, (enum lorica_module)m) != NULL;
+    }
+    if (any)
+        lorica_pass_barrier(pass, thread, LORICA_PART_LORA);
 }
 
-/* The linear layers `first` to `last`, which read the same x: out[i] each. */
-static void linears(struct lorica_pass *pass, unsigned thread, uint32_t layer,
-                    enum lorica_module first, enum lorica_module last, const float *x,
-                    float *const *out, bool accumulate) {
-    for (int m = (int)first; m <= (int)last; m++)
-        lorica_pass_shrink(pass, thread, layer, (enum lorica_module)m, x,
-                           (unsigned)(m - (int)first));
-    if (any_pair(pass, layer, first, last))
-        lorica_pool_barrier(pass->pool);
-    for (int m = (int)first; m <= (int)last; m++)
-        lorica_pass_linear(pass, thread, layer, (enum lorica_module)m, x,
-                           (unsigned)(m - (int)first), out[m - (int)first], accumulate);
-    lorica_pool_barrier(pass->pool);
-}
-
-static void copy_rows(struct lorica_pass *pass, unsigned thread, const float *from, float *to) {
-    const size_t hidden = pass->base->arch.hidden;
-    uint32_t begin, end;
-    lorica_pool_range(pass->tokens, thread, lorica_pool_threads(pass->pool), &begin, &end);
-    memcpy(to + begin * hidden, from + begin * hidden, (end - begin) * hidden * sizeof(float));
-}
-
-void lorica_pass_layer(struct lorica_pass *pass, unsigned thread, uint32_t layer, const float *x,
-                       const struct lorica_layer_acts *acts, float *y) {
+/* From normed input to attention's output. */
+static void attention(struct lorica_pass *pass, unsigned thread, uint32_t layer,
+                      const struct lorica_layer_acts *acts) {
     const struct lorica_arch *arch = &pass->base->arch;
-    const struct lorica_layer *weights = &pass->base->layers[layer];
-    float *const attention[] = {acts->q, acts->k, acts->v}, *const mlp[] = {acts->gate, acts->up};
-    lorica_pass_norm(pass, thread, x, weights->attn_norm, pass->normed);
-    copy_rows(pass, thread, x, acts->middle);
-    lorica_pool_barrier(pass->pool);
-    linears(pass, thread, layer, LORICA_MODULE_Q, LORICA_MODULE_V, pass->normed, attention, false);
-    lorica_pass_rotate(pass, thread, acts->q, arch->heads, false);
-    lorica_pass_rotate(pass, thread, acts->k, arch->kv_heads, false);
-    lorica_pool_barrier(pass->pool);
+    lorica_pass_linear(pass, thread, layer, LORICA_MODULE_Q, pass->normed, acts, pass->q,
+                       LORICA_GEMM_SET);
+    lorica_pass_linear(pass, thread, layer, LORICA_MODULE_K, pass->normed, acts, pass->k,
+                       LORICA_GEMM_SET);
+    lorica_pass_linear(pass, thread, layer, LORICA_MODULE_V, pass->normed, acts,
+                       acts->of[LORICA_ACT_V], LORICA_GEMM_OPERAND);
+    lorica_pass_barrier(pass, thread, LORICA_PART_PRODUCTS);
+    lorica_pass_rotate(pass, thread, pass->q, arch->heads, acts->of[LORICA_ACT_Q]);
+    lorica_pass_rotate(pass, thread, pass->k, arch->kv_heads, acts->of[LORICA_ACT_K]);
+    lorica_pass_barrier(pass, thread, LORICA_PART_ROWS);
     lorica_pass_attend(pass, thread, acts);
-    lorica_pool_barrier(pass->pool);
-    linears(pass, thread, layer, LORICA_MODULE_O, LORICA_MODULE_O, acts->attended, &acts->middle,
-            true);
-    lorica_pass_norm(pass, thread, acts->middle, weights->mlp_norm, pass->normed);
-    copy_rows(pass, thread, acts->middle, y);
-    lorica_pool_barrier(pass->pool);
-    linears(pass, thread, layer, LORICA_MODULE_GATE, LORICA_MODULE_UP, pass->normed, mlp, false);
-    lorica_pass_silu(pass, thread, acts->gate, acts->up, pass->wide);
-    lorica_pool_barrier(pass->pool);
-    linears(pass, thread, layer, LORICA_MODULE_DOWN, LORICA_MODULE_DOWN, pass->wide, &y, true);
+    lorica_pass_barrier(pass, thread, LORICA_PART_ATTENTION);
+}
+
+/* From normed middle to gate and up. */
+static void gate_up(struct lorica_pass *pass, unsigned thread, uint32_t layer,
+                    const struct lorica_layer_acts *acts) {
+    lorica_pass_linear(pass, thread, layer, LORICA_MODULE_GATE, pass->normed, acts,
+                       acts->of[LORICA_ACT_GATE], LORICA_GEMM_OPERAND);
+    lorica_pass_linear(pass, thread, layer, LORICA_MODULE_UP, pass->normed, acts,
+                       acts->of[LORICA_ACT_UP], LORICA_GEMM_OPERAND);
+    lorica_pass_barrier(pass, thread, LORICA_PART_PRODUCTS);
+}
+
+void lorica_pass_layer(struct lorica_pass *pass, unsigned thread, uint32_t layer,
+                       const struct lorica_layer_acts *acts) {
+    const struct lorica_layer *weights = &pass->base->layers[layer];
+    const void *attended = acts->of[LORICA_ACT_ATTENDED];
+    lorica_pass_norm(pass, thread, pass->stream, weights->attn_norm, acts->of[LORICA_ACT_X],
+                     pass->normed);
+    lorica_pass_barrier(pass, thread, LORICA_PART_ROWS);
+    shrinks(pass, thread, layer, LORICA_MODULE_Q, LORICA_MODULE_V, pass->normed, acts);
+    attention(pass, thread, layer, acts);
+    shrinks(pass, thread, layer, LORICA_MODULE_O, LORICA_MODULE_O, attended, acts);
+    lorica_pass_linear(pass, thread, layer, LORICA_MODULE_O, attended, acts, pass->stream,
+                       LORICA_GEMM_ADD);
+    lorica_pass_barrier(pass, thread, LORICA_PART_PRODUCTS);
+    lorica_pass_norm(pass, thread, pass->stream, weights->mlp_norm, acts->of[LORICA_ACT_MIDDLE],
+                     pass->normed);
+    lorica_pass_barrier(pass, thread, LORICA_PART_ROWS);
+    shrinks(pass, thread, layer, LORICA_MODULE_GATE, LORICA_MODULE_UP, pass->normed, acts);
+    gate_up(pass, thread, layer, acts);
+    lorica_pass_silu(pass, thread, acts, pass->wide);
+    lorica_pass_barrier(pass, thread, LORICA_PART_ROWS);
+    shrinks(pass, thread, layer, LORICA_MODULE_DOWN, LORICA_MODULE_DOWN, pass->wide, acts);
+    lorica_pass_linear(pass, thread, layer, LORICA_MODULE_DOWN, pass->wide, acts, pass->stream,
+                       LORICA_GEMM_ADD);
+    lorica_pass_barrier(pass, thread, LORICA_PART_PRODUCTS);
+}
+
+void lorica_pass_layer_again(struct lorica_pass *pass, unsigned thread, uint32_t layer,
+                             const struct lorica_layer_acts *acts) {
+    const struct lorica_layer *weights = &pass->base->layers[layer];
+    lorica_pass_norm_kept(pass, thread, acts->of[LORICA_ACT_X], weights->attn_norm, pass->normed);
+    lorica_pass_barrier(pass, thread, LORICA_PART_ROWS);
+    attention(pass, thread, layer, acts);
+    lorica_pass_norm_kept(pass, thread, acts->of[LORICA_ACT_MIDDLE], weights->mlp_norm,
+                          pass->normed);
+    lorica_pass_barrier(pass, thread, LORICA_PART_ROWS);
+    gate_up(pass, thread, layer, acts);
 }

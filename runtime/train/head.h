@@ -14,9 +14,10 @@ struct lorica_loss_row {
 struct lorica_loss {
     struct lorica_loss_row *rows; /**< [max_tokens] */
     uint32_t count;
-    uint32_t chunk; /**< rows at a time */
-    float *hidden;  /**< [chunk][hidden]: normed rows, then their gradient */
-    float *logits;  /**< [chunk][vocab]: logits, then their gradient */
+    uint32_t chunk; /**< rows at a time, at most */
+    void *normed;   /**< [chunk][hidden], operands */
+    float *dnormed; /**< [chunk][hidden] */
+    float *logits;  /**< [chunk][vocab]; then their gradient, operands, at the head of each row */
     double *losses; /**< [max_tokens]: one per row */
 };
 
@@ -27,8 +28,8 @@ bool lorica_loss_init(struct lorica_loss *loss, struct lorica_pass *pass);
 void lorica_loss_finish(struct lorica_loss *loss);
 
 /** losses[i] of every row; with d not NULL also d[row] += the gradient of the sum with respect to
- * the residual stream x. Begins and ends behind a barrier. */
+ * the residual stream. Begins and ends behind a barrier. */
 void lorica_pass_loss(struct lorica_pass *pass, unsigned thread, struct lorica_loss *loss,
-                      const float *x, float *d);
+                      float *d);
 
 #endif

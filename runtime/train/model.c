@@ -14,10 +14,10 @@ struct lorica_train_model {
     struct lorica_pass pass;
     struct lorica_loss loss;
     struct lorica_backward work;
-    float **x;                      /* [layers + 1]: the residual stream below each layer */
-    struct lorica_layer_acts *acts; /* [layers]: own, or the shared ones */
-    uint32_t kept;                  /* the layers from here on have acts of their own */
-    float *d;                       /* [tokens][hidden]: gradient of the residual stream */
+    struct lorica_layer_acts *acts; /* [layers]: what the pass writes and reads */
+    struct lorica_layer_acts *kept; /* [layers]: where they wait as bfloat16, when squeezed */
+    uint32_t whole;                 /* the layers from here on keep all their activations */
+    bool squeezed;                  /* operands are floats, what is kept is bfloat16 */
     int32_t *ids;                   /* [tokens] */
     uint32_t max_rank;
     bool dropout;
@@ -79,10 +79,33 @@ static size_t widest_of(const struct lorica_arch *arch) {
     return q > widest ? q : widest;
 }
 
-/* How many layers from the top have activations of their own. */
+static enum lorica_operand operand_of(const struct lorica_train_model_options *options) {
+    return options->compute == LORICA_TRAIN_FAST ? lorica_gemm_fastest() : LORICA_OPERAND_F32;
+}
+
+/* Bytes of one element of what is kept, and of an operand. */
+static size_t kept_nbytes(const struct lorica_train_model_options *options) {
+    return options->compute == LORICA_TRAIN_FAST ? sizeof(uint16_t) : sizeof(float);
+}
+
+static size_t operand_nbytes(const struct lorica_train_model_options *options) {
+    return operand_of(options) == LORICA_OPERAND_BF16 ? sizeof(uint16_t) : sizeof(float);
+}
+
+/* Elements of one token in the activations [first, last). */
+static size_t acts_width(const struct lorica_arch *arch, uint32_t max_rank, enum lorica_act first,
+                         enum lorica_act last) {
+    size_t sum = 0;
+    for (int a = (int)first; a < (int)last; a++)
+        sum += lorica_act_width(arch, max_rank, (enum lorica_act)a);
+    return sum;
+}
+
+/* How many layers from the top keep all their activations. */
 static uint32_t layers_kept(const struct lorica_arch *arch,
                             const struct lorica_train_model_options *options) {
-    const size_t one = lorica_pass_acts_floats(arch) * sizeof(float) * (size_t)options->max_tokens;
+    const size_t one = acts_width(arch, options->max_rank, LORICA_ACT_SMALL, LORICA_ACT_COUNT) *
+                       kept_nbytes(options) * options->max_tokens;
     const size_t fit = options->keep_bytes / (one > 0 ? one : 1);
     return fit < arch->layers ? (uint32_t)fit : arch->layers;
 }
@@ -91,36 +114,62 @@ size_t lorica_train_model_nbytes(const struct lorica_base *base, unsigned thread
                                  const struct lorica_train_model_options *options) {
     const struct lorica_arch *arch = &base->arch;
     const size_t m = options->max_tokens, kept = layers_kept(arch, options),
+                 rank = options->max_rank, widest = widest_of(arch),
                  q = (size_t)arch->heads * arch->head_dim,
-                 kv = (size_t)arch->kv_heads * arch->head_dim, widest = widest_of(arch);
-    const size_t row = (kept + (kept < arch->layers)) * lorica_pass_acts_floats(arch) +
-                       (size_t)(arch->layers + 1) * arch->hidden + arch->head_dim +
-                       3 * (size_t)arch->hidden + arch->intermediate + widest + q + 2 * kv +
-                       6 * (size_t)options->max_rank + (options->dropout ? 2 * widest : 0) + 16;
-    return sizeof(float) *
-           (row * m +
-            lorica_loss_chunk(arch, options->max_tokens) * ((size_t)arch->vocab + arch->hidden) +
-            options->max_rank * widest +
-            threads * (lorica_attention_scratch(arch, options->max_tokens) +
-                       (size_t)LORICA_PASS_DEPTH * LORICA_GEMM_NR));
+                 kv = (size_t)arch->kv_heads * arch->head_dim, size = operand_nbytes(options);
+    const size_t small = acts_width(arch, options->max_rank, LORICA_ACT_X, LORICA_ACT_SMALL),
+                 large = acts_width(arch, options->max_rank, LORICA_ACT_SMALL, LORICA_ACT_COUNT);
+    const size_t shared = size != kept_nbytes(options) ? small + large
+                          : kept < arch->layers        ? large
+                                                       : 0;
+    const size_t chunk = lorica_loss_chunk(arch, options->max_tokens);
+    return m * (kept_nbytes(options) * (arch->layers * small + kept * large) + size * shared +
+                sizeof(float) * (2 * arch->hidden + (options->dropout ? 2 * widest : 0)) +
+                size * (arch->hidden + widest + q + 2 * kv + LORICA_PASS_SLOTS * 3 * rank) + 40) +
+           sizeof(float) *
+               (LORICA_PASS_SLOTS * rank * widest + chunk * (arch->vocab + arch->hidden)) +
+           chunk * arch->hidden * size +
+           lorica_pass_nbytes(base, threads, operand_of(options), options->max_tokens,
+                              options->max_rank, options->dropout);
 }
 
-static bool make_layers(struct lorica_train_model *model, uint32_t kept) {
-    const struct lorica_arch *arch = &model->pass.base->arch;
-    struct lorica_layer_acts shared = {0};
-    model->x = calloc((size_t)arch->layers + 1, sizeof(*model->x));
+static bool make_layers(struct lorica_train_model *model,
+                        const struct lorica_train_model_options *options) {
+    struct lorica_pass *pass = &model->pass;
+    const struct lorica_arch *arch = &pass->base->arch;
+    const size_t size = kept_nbytes(options);
+    struct lorica_layer_acts shared = {{0}};
+    model->squeezed = size != pass->gemm.operand_nbytes;
+    model->whole = arch->layers - layers_kept(arch, options);
     model->acts = calloc((size_t)arch->layers + 1, sizeof(*model->acts));
-    if (!model->x || !model->acts)
+    model->kept = calloc((size_t)arch->layers + 1, sizeof(*model->kept));
+    if (!model->acts || !model->kept)
         return false;
-    for (uint32_t l = 0; l <= arch->layers; l++)
-        if (!(model->x[l] = lorica_pass_floats(&model->pass, model->pass.max_tokens, arch->hidden)))
-            return false;
-    model->kept = arch->layers - kept;
-    if (model->kept > 0 && !lorica_pass_acts(&model->pass, &shared))
+    if ((model->squeezed || model->whole > 0) &&
+        !lorica_pass_acts(pass, &shared, model->squeezed ? LORICA_ACT_X : LORICA_ACT_SMALL,
+                          LORICA_ACT_COUNT, pass->gemm.operand_nbytes))
         return false;
     for (uint32_t l = 0; l < arch->layers; l++) {
+        struct lorica_layer_acts *own = model->squeezed ? &model->kept[l] : &model->acts[l];
         model->acts[l] = shared;
-        if (l >= model->kept && !lorica_pass_acts(&model->pass, &model->acts[l]))
+        if (!lorica_pass_acts(pass, own, LORICA_ACT_X,
+                              l >= model->whole ? LORICA_ACT_COUNT : LORICA_ACT_SMALL, size))
+            return false;
+    }
+    return true;
+}
+
+static bool make_slots(struct lorica_train_model *model) {
+    struct lorica_pass *pass = &model->pass;
+    struct lorica_backward *work = &model->work;
+    const size_t rank = model->max_rank > 0 ? model->max_rank : 1;
+    work->ld = ((size_t)pass->max_tokens + 31) / 32 * 32;
+    for (int i = 0; i < LORICA_PASS_SLOTS; i++) {
+        work->u[i] = lorica_pass_operands(pass, pass->max_tokens, rank);
+        work->u_t[i] = lorica_pass_operands(pass, work->ld, rank);
+        work->t_t[i] = lorica_pass_operands(pass, work->ld, rank);
+        work->db_t[i] = lorica_pass_floats(pass, rank, widest_of(&pass->base->arch));
+        if (!work->u[i] || !work->u_t[i] || !work->t_t[i] || !work->db_t[i])
             return false;
     }
     return true;
@@ -133,22 +182,19 @@ static bool make_work(struct lorica_train_model *model) {
     const size_t m = pass->max_tokens, widest = widest_of(arch),
                  q = (size_t)arch->heads * arch->head_dim,
                  kv = (size_t)arch->kv_heads * arch->head_dim;
-    const size_t rank = model->max_rank > 0 ? model->max_rank : 1;
-    model->d = lorica_pass_floats(pass, m, arch->hidden);
+    work->d = lorica_pass_floats(pass, m, arch->hidden);
+    work->dy = lorica_pass_operands(pass, m, arch->hidden);
     work->dnormed = lorica_pass_floats(pass, m, arch->hidden);
-    work->dwide = lorica_pass_floats(pass, m, widest);
-    work->dq = lorica_pass_floats(pass, m, q);
-    work->dk = lorica_pass_floats(pass, m, kv);
-    work->dv = lorica_pass_floats(pass, m, kv);
-    work->thin = lorica_pass_floats(pass, m, rank);
-    work->thin_t = lorica_pass_floats(pass, m, rank);
-    work->wide_t = lorica_pass_floats(pass, m, rank);
-    work->db_t = lorica_pass_floats(pass, rank, widest);
-    if (model->dropout && !(work->extra = lorica_pass_floats(pass, m, widest)))
+    work->dwide = lorica_pass_operands(pass, m, widest);
+    work->dq = lorica_pass_operands(pass, m, q);
+    work->dk = lorica_pass_operands(pass, m, kv);
+    work->dv = lorica_pass_operands(pass, m, kv);
+    if (model->dropout && (!(work->extra = lorica_pass_floats(pass, m, widest)) ||
+                           !(work->sum = lorica_pass_floats(pass, m, widest))))
         return false;
     model->ids = calloc(m, sizeof(*model->ids));
-    return model->d && work->dnormed && work->dwide && work->dq && work->dk && work->dv &&
-           work->thin && work->thin_t && work->wide_t && work->db_t && model->ids;
+    return work->d && work->dy && work->dnormed && work->dwide && work->dq && work->dk &&
+           work->dv && model->ids && make_slots(model);
 }
 
 int lorica_train_model_create(const struct lorica_base *base, struct lorica_pool *pool,
@@ -159,9 +205,9 @@ int lorica_train_model_create(const struct lorica_base *base, struct lorica_pool
         return lorica_fail(err, LORICA_ENOMEM, "out of memory");
     model->max_rank = options->max_rank;
     model->dropout = options->dropout;
-    int rc = lorica_pass_init(&model->pass, base, pool, options->max_tokens, options->max_rank,
-                              options->dropout, err);
-    if (rc == 0 && (!make_layers(model, layers_kept(&base->arch, options)) || !make_work(model) ||
+    int rc = lorica_pass_init(&model->pass, base, pool, operand_of(options), options->max_tokens,
+                              options->max_rank, options->dropout, err);
+    if (rc == 0 && (!make_layers(model, options) || !make_work(model) ||
                     !lorica_loss_init(&model->loss, &model->pass)))
         rc = lorica_fail(err, LORICA_ENOMEM,
                          "no memory to train on %u tokens at once; use a smaller batch or shorter "
@@ -180,23 +226,57 @@ void lorica_train_model_destroy(struct lorica_train_model *model) {
         return;
     lorica_loss_finish(&model->loss);
     lorica_pass_finish(&model->pass);
-    free((void *)model->x);
     free(model->acts);
+    free(model->kept);
     free(model->ids);
     free(model);
 }
 
+void lorica_train_model_set_clock(struct lorica_train_model *model, struct lorica_clock *clock) {
+    model->pass.clock = clock;
+}
+
 /* -- one step -- */
+
+/* This thread's rows of a layer's activations to where they are kept, or back. */
+static void move_acts(const struct lorica_train_model *model, unsigned thread, uint32_t layer,
+                      bool back) {
+    const struct lorica_pass *pass = &model->pass;
+    const int end = layer >= model->whole ? (int)LORICA_ACT_COUNT : (int)LORICA_ACT_SMALL;
+    for (int a = 0; a < end; a++) {
+        const size_t width =
+            lorica_act_width(&pass->base->arch, pass->max_rank, (enum lorica_act)a);
+        float *own = model->acts[layer].of[a];
+        uint16_t *kept = model->kept[layer].of[a];
+        uint32_t first, last;
+        /* The thin products of the modules lie behind each other: all rows, in use or not. */
+        lorica_pool_range(a == (int)LORICA_ACT_THIN ? pass->max_tokens : pass->tokens, thread,
+                          lorica_pool_threads(pass->pool), &first, &last);
+        const size_t at = first * width, count = (last - first) * width;
+        if (back)
+            pass->gemm.expand(own + at, kept + at, count);
+        else
+            pass->gemm.squeeze(kept + at, own + at, count);
+    }
+    lorica_pass_barrier(pass, thread, LORICA_PART_ROWS);
+}
 
 static void backward(struct step *step, unsigned thread) {
     struct lorica_train_model *model = step->model;
     struct lorica_pass *pass = &model->pass;
+    const size_t hidden = pass->base->arch.hidden;
+    uint32_t begin, end;
+    lorica_pass_rows(pass, thread, &begin, &end);
+    pass->gemm.store(lorica_operands_at(pass, model->work.dy, begin * hidden),
+                     model->work.d + begin * hidden, (end - begin) * hidden);
+    lorica_pass_barrier(pass, thread, LORICA_PART_ROWS);
     for (uint32_t l = pass->base->arch.layers; l-- > step->lowest;) {
-        /* The output goes where the layer's own output already is, with the same values. */
-        if (l < model->kept)
-            lorica_pass_layer(pass, thread, l, model->x[l], &model->acts[l], model->x[l + 1]);
-        lorica_pass_layer_backward(pass, thread, l, model->x[l], &model->acts[l], &model->work,
-                                   step->grads, l == step->lowest, model->d);
+        if (model->squeezed)
+            move_acts(model, thread, l, true);
+        if (l < model->whole)
+            lorica_pass_layer_again(pass, thread, l, &model->acts[l]);
+        lorica_pass_layer_backward(pass, thread, l, &model->acts[l], &model->work, step->grads,
+                                   l == step->lowest);
     }
 }
 
@@ -206,13 +286,18 @@ static void run(void *arg, unsigned thread, unsigned threads) {
     struct lorica_pass *pass = &model->pass;
     const uint32_t layers = pass->base->arch.layers;
     uint32_t begin, end;
-    lorica_pool_range(pass->tokens, thread, threads, &begin, &end);
-    memset(model->d + (size_t)begin * pass->base->arch.hidden, 0,
+    if (thread == 0)
+        lorica_clock_start(pass->clock);
+    lorica_pass_rows(pass, thread, &begin, &end);
+    memset(model->work.d + (size_t)begin * pass->base->arch.hidden, 0,
            (size_t)(end - begin) * pass->base->arch.hidden * sizeof(float));
-    lorica_pass_embed(pass, thread, model->ids, model->x[0]);
-    for (uint32_t l = 0; l < layers; l++)
-        lorica_pass_layer(pass, thread, l, model->x[l], &model->acts[l], model->x[l + 1]);
-    lorica_pass_loss(pass, thread, &model->loss, model->x[layers], step->grads ? model->d : NULL);
+    lorica_pass_embed(pass, thread, model->ids);
+    for (uint32_t l = 0; l < layers; l++) {
+        lorica_pass_layer(pass, thread, l, &model->acts[l]);
+        if (model->squeezed && step->grads)
+            move_acts(model, thread, l, false);
+    }
+    lorica_pass_loss(pass, thread, &model->loss, step->grads ? model->work.d : NULL);
     if (step->grads)
         backward(step, thread);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * The exact model: a whole-sequence forward pass in float32 on the base's exact values, and its
- * backward pass to the adapter. Oracle of `eval --compute exact`, engine of the trainer. */
+ * The model as training sees it: a whole-sequence forward pass on the base's exact values, and its
+ * backward pass to the adapter. In float32 it is the oracle of `eval --compute exact`. */
 #ifndef LORICA_RUNTIME_TRAIN_MODEL_H
 #define LORICA_RUNTIME_TRAIN_MODEL_H
 
@@ -23,13 +23,22 @@ int lorica_exact_logits(const struct lorica_base *base, const struct lorica_adap
 /** Workspace for training. */
 struct lorica_train_model;
 
+/** How a step computes. */
+enum lorica_train_compute {
+    LORICA_TRAIN_EXACT, /**< float32 throughout */
+    LORICA_TRAIN_FAST   /**< products of bfloat16, sums of float32, where the machine multiplies
+                             those faster; activations kept as bfloat16 everywhere */
+};
+
 /** What a workspace is made for. */
 struct lorica_train_model_options {
+    enum lorica_train_compute compute;
     uint32_t max_tokens; /**< real tokens of one step (padding behind the last label is not) */
     uint32_t max_rank;   /**< largest rank of an adapter */
     bool dropout;        /**< dropout may be on */
     size_t keep_bytes;   /**< memory for activations kept between forward and backward; layers for
-                              which it does not suffice are computed again */
+                              which it does not suffice are computed again from what their norms
+                              read, which is always kept */
 };
 
 /** Activation memory that keeps everything of small models and short batches: 768 MiB. */
@@ -62,6 +71,10 @@ void lorica_adapter_grads_finish(struct lorica_adapter_grads *grads);
 
 /** Tokens that a step over these rows computes: up to the last label of each row. */
 uint64_t lorica_train_tokens(const int32_t *labels, uint32_t batch, uint32_t time);
+
+/** From now on adds up in *clock (borrowed; NULL: no longer) where the time of steps goes. */
+struct lorica_clock;
+void lorica_train_model_set_clock(struct lorica_train_model *model, struct lorica_clock *clock);
 
 /** One forward and backward pass. labels[batch][time]: label of the NEXT token stands at its own
  * position, as Hugging Face has it (shifted inside); -100 is ignored. Rows are padded on the right

@@ -8,7 +8,7 @@
 
 #define ALIGN 64
 
-float *lorica_pass_floats(struct lorica_pass *pass, size_t rows, size_t columns) {
+void *lorica_pass_block(struct lorica_pass *pass, size_t rows, size_t columns, size_t size) {
     size_t count, nbytes;
     void *block = NULL;
     void **longer = reallocarray(pass->owned, pass->owned_count + 1, sizeof(*longer));
@@ -16,34 +16,55 @@ float *lorica_pass_floats(struct lorica_pass *pass, size_t rows, size_t columns)
         return NULL;
     pass->owned = longer;
     if (__builtin_mul_overflow(rows, columns, &count) ||
-        __builtin_mul_overflow(count, sizeof(float), &nbytes) || nbytes > SIZE_MAX - ALIGN)
+        __builtin_mul_overflow(count, size, &nbytes) || nbytes > SIZE_MAX - 2 * ALIGN)
         return NULL;
     if (posix_memalign(&block, ALIGN, nbytes + ALIGN) != 0)
         return NULL;
-    memset(block, 0, nbytes);
+    memset(block, 0, nbytes + ALIGN);
     pass->owned[pass->owned_count++] = block;
     return block;
 }
 
-size_t lorica_pass_acts_floats(const struct lorica_arch *arch) {
-    const size_t dim = arch->head_dim;
-    return 2 * arch->heads * dim + 2 * arch->kv_heads * dim + arch->hidden +
-           2 * (size_t)arch->intermediate;
+float *lorica_pass_floats(struct lorica_pass *pass, size_t rows, size_t columns) {
+    return lorica_pass_block(pass, rows, columns, sizeof(float));
 }
 
-bool lorica_pass_acts(struct lorica_pass *pass, struct lorica_layer_acts *acts) {
-    const struct lorica_arch *arch = &pass->base->arch;
-    const size_t q = (size_t)arch->heads * arch->head_dim,
-                 kv = (size_t)arch->kv_heads * arch->head_dim, m = pass->max_tokens;
-    acts->q = lorica_pass_floats(pass, m, q);
-    acts->k = lorica_pass_floats(pass, m, kv);
-    acts->v = lorica_pass_floats(pass, m, kv);
-    acts->attended = lorica_pass_floats(pass, m, q);
-    acts->middle = lorica_pass_floats(pass, m, arch->hidden);
-    acts->gate = lorica_pass_floats(pass, m, arch->intermediate);
-    acts->up = lorica_pass_floats(pass, m, arch->intermediate);
-    return acts->q && acts->k && acts->v && acts->attended && acts->middle && acts->gate &&
-           acts->up;
+void *lorica_pass_operands(struct lorica_pass *pass, size_t rows, size_t columns) {
+    return lorica_pass_block(pass, rows, columns, pass->gemm.operand_nbytes);
+}
+
+size_t lorica_act_width(const struct lorica_arch *arch, uint32_t max_rank, enum lorica_act act) {
+    const size_t dim = arch->head_dim;
+    switch (act) {
+    case LORICA_ACT_X:
+    case LORICA_ACT_MIDDLE:
+        return arch->hidden;
+    case LORICA_ACT_THIN:
+        return (size_t)LORICA_MODULE_COUNT * max_rank;
+    case LORICA_ACT_Q:
+    case LORICA_ACT_ATTENDED:
+        return arch->heads * dim;
+    case LORICA_ACT_K:
+    case LORICA_ACT_V:
+        return arch->kv_heads * dim;
+    case LORICA_ACT_GATE:
+    case LORICA_ACT_UP:
+    case LORICA_ACT_COUNT:
+    default:
+        return arch->intermediate;
+    }
+}
+
+bool lorica_pass_acts(struct lorica_pass *pass, struct lorica_layer_acts *acts,
+                      enum lorica_act first, enum lorica_act last, size_t size) {
+    for (int a = (int)first; a < (int)last; a++) {
+        const size_t width =
+            lorica_act_width(&pass->base->arch, pass->max_rank, (enum lorica_act)a);
+        acts->of[a] = lorica_pass_block(pass, pass->max_tokens, width, size);
+        if (!acts->of[a])
+            return false;
+    }
+    return true;
 }
 
 static bool make_rotary(struct lorica_pass *pass) {
@@ -64,41 +85,73 @@ static bool make_rotary(struct lorica_pass *pass) {
     return true;
 }
 
-static bool make_buffers(struct lorica_pass *pass, bool dropout) {
+static uint32_t widest_of(const struct lorica_arch *arch) {
+    const uint32_t q = arch->heads * arch->head_dim;
+    const uint32_t widest = arch->hidden > arch->intermediate ? arch->hidden : arch->intermediate;
+    return q > widest ? q : widest;
+}
+
+/* A whole matrix of the model, and one of the adapter. */
+static size_t panel_depth(const struct lorica_arch *arch, uint32_t max_rank) {
+    return ((size_t)widest_of(arch) + 63) / 64 * 64 + ((size_t)max_rank + 63) / 64 * 64;
+}
+
+size_t lorica_pass_nbytes(const struct lorica_base *base, unsigned threads,
+                          enum lorica_operand operand, uint32_t max_tokens, uint32_t max_rank,
+                          bool dropout) {
+    const struct lorica_arch *arch = &base->arch;
+    const size_t size = operand == LORICA_OPERAND_BF16 ? sizeof(uint16_t) : sizeof(float);
+    const size_t q = (size_t)arch->heads * arch->head_dim,
+                 kv = (size_t)arch->kv_heads * arch->head_dim, widest = widest_of(arch);
+    const size_t floats = arch->hidden + q + kv + arch->head_dim;
+    const size_t operands = arch->hidden + (size_t)arch->intermediate + (dropout ? widest : 0);
+    return max_tokens * (floats * sizeof(float) + operands * size + 16) +
+           threads * (panel_depth(arch, max_rank) * LORICA_GEMM_NR * size +
+                      (lorica_attention_scratch(arch, max_tokens) + LORICA_PASS_LINES * widest) *
+                          sizeof(float));
+}
+
+static bool make_thread_buffers(struct lorica_pass *pass) {
     const struct lorica_arch *arch = &pass->base->arch;
     const unsigned threads = lorica_pool_threads(pass->pool);
-    const size_t m = pass->max_tokens, q = (size_t)arch->heads * arch->head_dim;
-    size_t widest = arch->hidden > arch->intermediate ? arch->hidden : arch->intermediate;
-    widest = q > widest ? q : widest;
-    pass->normed = lorica_pass_floats(pass, m, arch->hidden);
-    pass->wide = lorica_pass_floats(pass, m, arch->intermediate);
-    if (!pass->normed || !pass->wide)
-        return false;
-    for (unsigned i = 0; i < LORICA_PASS_SLOTS && pass->max_rank > 0; i++)
-        if (!(pass->shrunk[i] = lorica_pass_floats(pass, m, pass->max_rank)))
-            return false;
-    if (dropout && !(pass->dropped = lorica_pass_floats(pass, m, widest)))
-        return false;
     pass->panels = calloc(threads, sizeof(*pass->panels));
     pass->scratch = calloc(threads, sizeof(*pass->scratch));
-    if (!pass->panels || !pass->scratch)
+    pass->lines = calloc(threads, sizeof(*pass->lines));
+    if (!pass->panels || !pass->scratch || !pass->lines)
         return false;
     for (unsigned i = 0; i < threads; i++) {
-        pass->panels[i] = lorica_pass_floats(pass, LORICA_PASS_DEPTH, LORICA_GEMM_NR);
+        pass->panels[i] = lorica_pass_operands(pass, pass->panel_depth, LORICA_GEMM_NR);
         pass->scratch[i] =
             lorica_pass_floats(pass, 1, lorica_attention_scratch(arch, pass->max_tokens));
-        if (!pass->panels[i] || !pass->scratch[i])
+        pass->lines[i] = lorica_pass_floats(pass, LORICA_PASS_LINES, pass->widest);
+        if (!pass->panels[i] || !pass->scratch[i] || !pass->lines[i])
             return false;
     }
-    return make_rotary(pass);
+    return true;
+}
+
+static bool make_buffers(struct lorica_pass *pass, bool dropout) {
+    const struct lorica_arch *arch = &pass->base->arch;
+    const size_t m = pass->max_tokens;
+    pass->widest = widest_of(arch);
+    pass->panel_depth = panel_depth(arch, pass->max_rank);
+    pass->stream = lorica_pass_floats(pass, m, arch->hidden);
+    pass->q = lorica_pass_floats(pass, m, (size_t)arch->heads * arch->head_dim);
+    pass->k = lorica_pass_floats(pass, m, (size_t)arch->kv_heads * arch->head_dim);
+    pass->normed = lorica_pass_operands(pass, m, arch->hidden);
+    pass->wide = lorica_pass_operands(pass, m, arch->intermediate);
+    if (dropout && !(pass->dropped = lorica_pass_operands(pass, m, pass->widest)))
+        return false;
+    return pass->stream && pass->q && pass->k && pass->normed && pass->wide &&
+           make_thread_buffers(pass) && make_rotary(pass);
 }
 
 int lorica_pass_init(struct lorica_pass *pass, const struct lorica_base *base,
-                     struct lorica_pool *pool, uint32_t max_tokens, uint32_t max_rank, bool dropout,
-                     struct lorica_error *err) {
+                     struct lorica_pool *pool, enum lorica_operand operand, uint32_t max_tokens,
+                     uint32_t max_rank, bool dropout, struct lorica_error *err) {
     *pass = (struct lorica_pass){
         .base = base, .pool = pool, .max_tokens = max_tokens, .max_rank = max_rank};
-    lorica_gemm_kernels_init(&pass->gemm);
+    lorica_gemm_kernels_init(&pass->gemm, operand);
     pass->sequences = calloc(max_tokens, sizeof(*pass->sequences));
     pass->positions = calloc(max_tokens, sizeof(*pass->positions));
     if (!pass->sequences || !pass->positions || !make_buffers(pass, dropout)) {
@@ -118,6 +171,7 @@ void lorica_pass_finish(struct lorica_pass *pass) {
     free(pass->positions);
     free((void *)pass->panels);
     free((void *)pass->scratch);
+    free((void *)pass->lines);
     *pass = (struct lorica_pass){0};
 }
 
@@ -132,4 +186,9 @@ void lorica_pass_add(struct lorica_pass *pass, uint32_t length) {
         (struct lorica_pass_sequence){.start = pass->tokens, .length = length};
     for (uint32_t i = 0; i < length; i++)
         pass->positions[pass->tokens++] = i;
+}
+
+void lorica_pass_rows(const struct lorica_pass *pass, unsigned thread, uint32_t *ret_begin,
+                      uint32_t *ret_end) {
+    lorica_pool_range(pass->tokens, thread, lorica_pool_threads(pass->pool), ret_begin, ret_end);
 }

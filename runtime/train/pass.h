@@ -6,7 +6,11 @@
  *
  * Tokens of all sequences lie behind each other without padding: row `start + i` of every
  * activation is position i of a sequence. Every value depends on its inputs only, in a fixed order
- * of operations: neither the number of threads nor the batch changes a bit. */
+ * of operations: neither the number of threads nor the batch changes a bit.
+ *
+ * What products read is an array of operands (kernels/gemm.h), float32 or bfloat16, and untyped
+ * here; the residual stream, its gradient, scores and sums are float32 always. Norms read the
+ * residual stream rounded to operands, as the backward pass will find it. */
 #ifndef LORICA_RUNTIME_TRAIN_PASS_H
 #define LORICA_RUNTIME_TRAIN_PASS_H
 
@@ -18,6 +22,7 @@
 #include "runtime/adapter.h"
 #include "runtime/base.h"
 #include "runtime/pool.h"
+#include "runtime/train/clock.h"
 #include "runtime/train/model.h"
 
 /** One sequence of a pass. */
@@ -25,16 +30,28 @@ struct lorica_pass_sequence {
     uint32_t start, length;
 };
 
-/** What a layer leaves for its backward pass; [tokens][...] each. */
-struct lorica_layer_acts {
-    float *q, *k, *v; /**< rotated queries and keys, values */
-    float *attended;  /**< attention's output, before the o projection */
-    float *middle;    /**< residual stream between attention and MLP */
-    float *gate, *up; /**< MLP, before the activation */
+/** What a layer leaves for its backward pass: arrays [tokens][...] of operands. */
+enum lorica_act {
+    LORICA_ACT_X,      /**< residual stream at the first norm */
+    LORICA_ACT_MIDDLE, /**< and at the second */
+    LORICA_ACT_THIN,   /**< A x of each module, one [tokens][rank] behind the other */
+    LORICA_ACT_SMALL,  /**< from here on: what can be computed again from those above */
+    LORICA_ACT_Q = LORICA_ACT_SMALL, /**< rotated queries */
+    LORICA_ACT_K,                    /**< and keys */
+    LORICA_ACT_V,
+    LORICA_ACT_ATTENDED, /**< attention's output, before the o projection */
+    LORICA_ACT_GATE,     /**< MLP, before the activation */
+    LORICA_ACT_UP,
+    LORICA_ACT_COUNT
 };
 
-/** A slot for the thin product of up to three modules that read the same input. */
+struct lorica_layer_acts {
+    void *of[LORICA_ACT_COUNT];
+};
+
+/** Most modules that read the same input. */
 #define LORICA_PASS_SLOTS 3
+#define LORICA_PASS_LINES 3
 
 struct lorica_pass {
     const struct lorica_base *base;
@@ -44,6 +61,7 @@ struct lorica_pass {
     uint32_t max_tokens, max_rank;
     float dropout;
     uint64_t seed;
+    struct lorica_clock *clock; /**< NULL: nobody asks where time goes */
 
     struct lorica_pass_sequence *sequences;
     uint32_t count;      /**< sequences */
@@ -51,36 +69,78 @@ struct lorica_pass {
     uint32_t *positions; /**< [tokens] */
     float *rotary;       /**< [max_tokens][head_dim]: cosines, then sines */
 
-    float *normed;                    /**< [tokens][hidden] */
-    float *wide;                      /**< [tokens][intermediate] */
-    float *shrunk[LORICA_PASS_SLOTS]; /**< [tokens][max_rank] */
-    float *dropped;                   /**< [tokens][widest input]; with dropout only */
-    float **panels, **scratch;        /**< per thread: a packed panel; attention's workspace */
+    float *stream;      /**< [tokens][hidden]: the residual stream */
+    float *q, *k;       /**< queries and keys before they are rotated */
+    void *normed;       /**< [tokens][hidden], operands */
+    void *wide;         /**< [tokens][intermediate], operands */
+    void *dropped;      /**< [tokens][widest input], operands; with dropout only */
+    size_t panel_depth; /**< of a panel, at most */
+    void **panels;      /**< per thread: a packed panel */
+    float **scratch;    /**< per thread: attention's workspace */
+    float **lines;      /**< per thread: LORICA_PASS_LINES rows of the widest, as floats */
+    uint32_t widest;
 
     void **owned; /**< every allocation, for finish */
     size_t owned_count;
 };
 
-/** Depth of one packed panel; a multiple of 64 (kernels/gemm.h). */
-#define LORICA_PASS_DEPTH 512
-
 /** Allocates for `max_tokens` rows, adapters of rank up to `max_rank`, dropout or not. */
 int lorica_pass_init(struct lorica_pass *pass, const struct lorica_base *base,
-                     struct lorica_pool *pool, uint32_t max_tokens, uint32_t max_rank, bool dropout,
-                     struct lorica_error *err) LORICA_MUSTCHECK;
+                     struct lorica_pool *pool, enum lorica_operand operand, uint32_t max_tokens,
+                     uint32_t max_rank, bool dropout, struct lorica_error *err) LORICA_MUSTCHECK;
 /** Frees. A zeroed struct is accepted. */
 void lorica_pass_finish(struct lorica_pass *pass);
 
-/** A block of rows * columns floats, zeroed, that finish frees; NULL: no memory. */
+/** Bytes of what init allocates. */
+size_t lorica_pass_nbytes(const struct lorica_base *base, unsigned threads,
+                          enum lorica_operand operand, uint32_t max_tokens, uint32_t max_rank,
+                          bool dropout);
+
+/** A block of rows * columns * size bytes, zeroed, that finish frees; NULL: no memory. */
+void *lorica_pass_block(struct lorica_pass *pass, size_t rows, size_t columns, size_t size);
+/** Of floats; of operands. */
 float *lorica_pass_floats(struct lorica_pass *pass, size_t rows, size_t columns);
-/** Allocates a layer's activations. False: no memory. */
-bool lorica_pass_acts(struct lorica_pass *pass, struct lorica_layer_acts *acts);
-/** Floats of one token in lorica_layer_acts. */
-size_t lorica_pass_acts_floats(const struct lorica_arch *arch);
+void *lorica_pass_operands(struct lorica_pass *pass, size_t rows, size_t columns);
+
+/** Elements of one token in an array of activations. */
+size_t lorica_act_width(const struct lorica_arch *arch, uint32_t max_rank, enum lorica_act act);
+/** Allocates the activations [first, last) with elements of `size` bytes. False: no memory. */
+bool lorica_pass_acts(struct lorica_pass *pass, struct lorica_layer_acts *acts,
+                      enum lorica_act first, enum lorica_act last, size_t size);
+
+/** The operand `index` elements behind `base`. */
+static inline void *lorica_operands_at(const struct lorica_pass *pass, const void *base,
+                                       size_t index) {
+    return (char *)(uintptr_t)base + index * pass->gemm.operand_nbytes;
+}
+/** A x of a module. */
+static inline void *lorica_act_thin(const struct lorica_pass *pass,
+                                    const struct lorica_layer_acts *acts,
+                                    enum lorica_module module) {
+    return lorica_operands_at(pass, acts->of[LORICA_ACT_THIN],
+                              (size_t)module * pass->max_tokens * pass->max_rank);
+}
 
 /** Begins a new set of sequences; add appends one of 1 to max_tokens rows. */
 void lorica_pass_begin(struct lorica_pass *pass, const struct lorica_adapter *adapter);
 void lorica_pass_add(struct lorica_pass *pass, uint32_t length);
+
+/** The rows of a thread. */
+void lorica_pass_rows(const struct lorica_pass *pass, unsigned thread, uint32_t *ret_begin,
+                      uint32_t *ret_end);
+
+/** Tells the clock that thread 0 did `part` since the last mark. */
+static inline void lorica_pass_mark(const struct lorica_pass *pass, unsigned thread,
+                                    enum lorica_part part) {
+    if (thread == 0)
+        lorica_clock_mark(pass->clock, part);
+}
+/** A barrier, and that mark. */
+static inline void lorica_pass_barrier(const struct lorica_pass *pass, unsigned thread,
+                                       enum lorica_part part) {
+    lorica_pool_barrier(pass->pool);
+    lorica_pass_mark(pass, thread, part);
+}
 
 /** LORICA_EINVAL naming the first id that the vocabulary does not have (exact.c). */
 int lorica_train_check_ids(const struct lorica_arch *arch, const int32_t *ids, size_t count,
@@ -88,19 +148,23 @@ int lorica_train_check_ids(const struct lorica_arch *arch, const int32_t *ids, s
 
 /* Products (product.c). */
 
-/** One summand of a product: A[rows][depth] times a packed matrix. */
+/** One summand of a product: operands A[rows][depth] times a matrix that is packed. */
 struct lorica_term {
-    const float *a;
+    const void *a;
     size_t lda;
-    const struct lorica_matrix *w;
-    bool by_rows; /**< false: A W^T, depth w->k; true: A W, depth w->n */
-    float scale;  /**< multiplies the packed values */
+    const struct lorica_matrix *w; /**< frozen or the adapter's; NULL: x instead */
+    bool by_rows;                  /**< false: A W^T, depth w->k; true: A W, depth w->n */
+    float scale;                   /**< of w */
+    const void *x;                 /**< operands [depth][cols], leading dimension ldx */
+    size_t ldx;
+    uint32_t depth;
 };
 
-/** out[rows][cols] (+)= sum of the terms, leading dimension ldo. */
-void lorica_pass_product(struct lorica_pass *pass, unsigned thread, float *out, size_t ldo,
+/** out[rows][cols] = (or +=) sum of the terms, leading dimension ldo. As operands only when the
+ * depths of all terms fit one panel: one matrix of the model and one of an adapter do. */
+void lorica_pass_product(struct lorica_pass *pass, unsigned thread, void *out, size_t ldo,
                          uint32_t rows, uint32_t cols, const struct lorica_term *terms,
-                         size_t count, bool accumulate);
+                         size_t count, enum lorica_gemm_out how);
 
 /** A dense float32 matrix over somebody's values. */
 static inline struct lorica_matrix lorica_dense(const float *values, uint32_t n, uint32_t k) {
@@ -113,41 +177,47 @@ static inline struct lorica_matrix lorica_dense(const float *values, uint32_t n,
 const struct lorica_adapter_pair *lorica_pass_pair(const struct lorica_pass *pass, uint32_t layer,
                                                    enum lorica_module module);
 
-/** shrunk[slot] = dropout(x) A^T. Contains barriers with dropout on; none without. Nothing when the
- * module has no pair. */
+/** The thin product of acts = dropout(x) A^T. Contains barriers with dropout on; none without.
+ * Nothing when the module has no pair. */
 void lorica_pass_shrink(struct lorica_pass *pass, unsigned thread, uint32_t layer,
-                        enum lorica_module module, const float *x, unsigned slot);
+                        enum lorica_module module, const void *x,
+                        const struct lorica_layer_acts *acts);
 
-/** out = x W^T + scale * shrunk[slot] B^T (accumulate: out +=). */
+/** out = x W^T + scale * thin B^T. */
 void lorica_pass_linear(struct lorica_pass *pass, unsigned thread, uint32_t layer,
-                        enum lorica_module module, const float *x, unsigned slot, float *out,
-                        bool accumulate);
+                        enum lorica_module module, const void *x,
+                        const struct lorica_layer_acts *acts, void *out, enum lorica_gemm_out how);
 
-/** to[rows of the thread][k] = x with the module's dropout mask. `add`: to += instead. */
+/** pass->dropped = x with the module's dropout mask, this thread's rows. */
 void lorica_pass_mask(struct lorica_pass *pass, unsigned thread, uint32_t layer,
-                      enum lorica_module module, const float *x, float *to, bool add);
+                      enum lorica_module module, const void *x);
+/** to += x with that mask, in floats. */
+void lorica_pass_mask_add(struct lorica_pass *pass, unsigned thread, uint32_t layer,
+                          enum lorica_module module, const float *x, float *to);
 
 /* Small steps on the rows of one thread (ops.c). */
 
+/** kept = x rounded to operands, out = norm of that. */
 void lorica_pass_norm(struct lorica_pass *pass, unsigned thread, const float *x,
-                      const float *weight, float *out);
-/** dx += gradient of the norm of x with respect to x, times dy. */
-void lorica_pass_norm_backward(struct lorica_pass *pass, unsigned thread, const float *x,
-                               const float *weight, const float *dy, float *dx);
-/** One row of each. */
-void lorica_norm_row(const float *x, const float *weight, uint32_t n, float eps, float *out);
-void lorica_norm_row_backward(const float *x, const float *weight, const float *dy, uint32_t n,
-                              float eps, float *dx);
-/** Rotates heads of [tokens][heads * head_dim]; `backward` by the opposite angles. */
+                      const float *weight, void *kept, void *out);
+/** Of what is kept already. */
+void lorica_pass_norm_kept(struct lorica_pass *pass, unsigned thread, const void *kept,
+                           const float *weight, void *out);
+/** dx += gradient of the norm of `kept`, times dy; then to = dx as operands (NULL: not). */
+void lorica_pass_norm_backward(struct lorica_pass *pass, unsigned thread, const void *kept,
+                               const float *weight, const float *dy, float *dx, void *to);
+/** to = x [tokens][heads * head_dim], each head rotated by its position. */
 void lorica_pass_rotate(struct lorica_pass *pass, unsigned thread, float *x, uint32_t heads,
-                        bool backward);
+                        void *to);
+/** Rotates one head of one position; backward by the opposite angle. */
+void lorica_pass_rotate_head(const struct lorica_pass *pass, float *x, uint32_t position,
+                             bool backward);
 /** out = silu(gate) * up. */
-void lorica_pass_silu(struct lorica_pass *pass, unsigned thread, const float *gate, const float *up,
-                      float *out);
-/** Replaces gate and up by their gradients, given that of the product. `work`: [tokens][inner],
- * overwritten. */
-void lorica_pass_silu_backward(struct lorica_pass *pass, unsigned thread, float *gate, float *up,
-                               const float *dout, float *work);
+void lorica_pass_silu(struct lorica_pass *pass, unsigned thread,
+                      const struct lorica_layer_acts *acts, void *out);
+/** Replaces gate and up by their gradients, given that of the product. */
+void lorica_pass_silu_backward(struct lorica_pass *pass, unsigned thread,
+                               const struct lorica_layer_acts *acts, const void *dout);
 
 /* Attention (attention.c). Each thread takes whole (sequence, key/value head) pairs. */
 
@@ -155,35 +225,43 @@ void lorica_pass_silu_backward(struct lorica_pass *pass, unsigned thread, float 
 size_t lorica_attention_scratch(const struct lorica_arch *arch, uint32_t length);
 void lorica_pass_attend(struct lorica_pass *pass, unsigned thread,
                         const struct lorica_layer_acts *acts);
-/** dq, dk, dv are overwritten; shapes as q, k, v. */
+/** Gradients with respect to q, k, v before rotation, operands of the shapes of q, k, v, given
+ * that of the output. */
 void lorica_pass_attend_backward(struct lorica_pass *pass, unsigned thread,
-                                 const struct lorica_layer_acts *acts, const float *dout, float *dq,
-                                 float *dk, float *dv);
+                                 const struct lorica_layer_acts *acts, const void *dout, void *dq,
+                                 void *dk, void *dv);
 
 /* Whole layers (forward.c, backward.c); they begin and end behind a barrier. */
 
-/** x[tokens][hidden] = embeddings of ids[tokens]. */
-void lorica_pass_embed(struct lorica_pass *pass, unsigned thread, const int32_t *ids, float *x);
-/** y = layer(x), leaving its activations in acts; y may not be x. */
-void lorica_pass_layer(struct lorica_pass *pass, unsigned thread, uint32_t layer, const float *x,
-                       const struct lorica_layer_acts *acts, float *y);
+/** stream[tokens][hidden] = embeddings of ids[tokens]. */
+void lorica_pass_embed(struct lorica_pass *pass, unsigned thread, const int32_t *ids);
+/** stream = layer(stream), leaving its activations in acts. */
+void lorica_pass_layer(struct lorica_pass *pass, unsigned thread, uint32_t layer,
+                       const struct lorica_layer_acts *acts);
+/** Computes the activations from LORICA_ACT_SMALL on again, bit for bit, from those before. */
+void lorica_pass_layer_again(struct lorica_pass *pass, unsigned thread, uint32_t layer,
+                             const struct lorica_layer_acts *acts);
 
 /** Buffers of the backward pass; [tokens][...] each but the last three. */
 struct lorica_backward {
-    float *dnormed;         /**< [hidden] */
-    float *dwide;           /**< [widest] */
-    float *dq, *dk, *dv;    /**< as q, k, v */
-    float *extra;           /**< [widest]; with dropout only */
-    float *thin;            /**< [max_rank] */
-    float *thin_t, *wide_t; /**< [max_rank][tokens]: transposed thin matrices */
-    float *db_t;            /**< [max_rank][widest output] */
+    float *d;                       /**< [hidden]: gradient of the residual stream */
+    void *dy;                       /**< [hidden]: the same, operands */
+    float *dnormed;                 /**< [hidden] */
+    void *dwide;                    /**< [widest], operands */
+    void *dq, *dk, *dv;             /**< as q, k, v, operands */
+    float *extra, *sum;             /**< [widest]; with dropout only */
+    void *u[LORICA_PASS_SLOTS];     /**< [max_rank], operands: scale * dy B */
+    void *u_t[LORICA_PASS_SLOTS];   /**< [max_rank][ld], operands: the same, turned */
+    void *t_t[LORICA_PASS_SLOTS];   /**< [max_rank][ld], operands: A x, turned */
+    size_t ld;                      /**< tokens, rounded up to 32 */
+    float *db_t[LORICA_PASS_SLOTS]; /**< [max_rank][widest output] */
 };
 
-/** Turns d, the gradient of the layer's output, into that of its input x (left undone when
- * `lowest`: nothing below needs it), and adds to the adapter's gradients. Overwrites acts. */
+/** Turns work->d (and dy), the gradient of the layer's output, into that of its input (left undone
+ * when `lowest`: nothing below needs it), and adds to the adapter's gradients. Overwrites acts. */
 void lorica_pass_layer_backward(struct lorica_pass *pass, unsigned thread, uint32_t layer,
-                                const float *x, const struct lorica_layer_acts *acts,
+                                const struct lorica_layer_acts *acts,
                                 const struct lorica_backward *work,
-                                struct lorica_adapter_grads *grads, bool lowest, float *d);
+                                struct lorica_adapter_grads *grads, bool lowest);
 
 #endif

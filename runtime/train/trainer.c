@@ -4,9 +4,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-
-#include "runtime/train/model.h"
 
 void lorica_trainer_default_options(struct lorica_trainer_options *options) {
     *options = (struct lorica_trainer_options){.lr = 1e-3,
@@ -15,7 +12,8 @@ void lorica_trainer_default_options(struct lorica_trainer_options *options) {
                                                .epochs = 3,
                                                .batch = 4,
                                                .accumulate = 1,
-                                               .schedule = LORICA_SCHEDULE_COSINE};
+                                               .schedule = LORICA_SCHEDULE_COSINE,
+                                               .compute = LORICA_TRAIN_FAST};
     lorica_adamw_default_options(&options->adamw);
 }
 
@@ -31,16 +29,18 @@ struct run {
     uint64_t labels;
 };
 
-static int open_run(struct run *run, struct lorica_pool *pool, uint32_t max_tokens,
-                    struct lorica_error *err) {
+static int open_run(struct run *run, struct lorica_pool *pool, enum lorica_train_compute compute,
+                    uint32_t max_tokens, struct lorica_error *err) {
     const struct lorica_train_model_options options = {
+        .compute = compute,
         .max_tokens = max_tokens,
         .max_rank = run->adapter ? run->adapter->max_rank : 0,
         .dropout = run->options && run->options->dropout > 0,
-        .keep_bytes = run->options ? LORICA_TRAIN_KEEP_BYTES : 0};
+        .keep_bytes = run->options && !run->options->recompute ? LORICA_TRAIN_KEEP_BYTES : 0};
     int rc = lorica_train_model_create(run->base, pool, &options, &run->model, err);
     if (rc || !run->options)
         return rc;
+    lorica_train_model_set_clock(run->model, run->options->clock);
     rc = lorica_adapter_grads_init(&run->grads, run->base, run->adapter);
     if (!rc)
         rc = lorica_adamw_init(&run->adamw, &run->options->adamw, run->grads.count);
@@ -77,6 +77,7 @@ static void apply(struct run *run, double lr) {
 /* The update from what the passes added up: mean over the labels, clipped. */
 static int update(struct run *run, double lr, uint64_t step, double *ret_loss, double *ret_norm,
                   struct lorica_error *err) {
+    lorica_clock_start(run->options->clock);
     const double loss = run->loss_sum / (double)run->labels;
     const double mean = 1.0 / (double)run->labels;
     const double norm = lorica_grad_norm(run->grads.values, run->grads.count) * mean;
@@ -93,6 +94,7 @@ static int update(struct run *run, double lr, uint64_t step, double *ret_loss, d
     run->labels = 0;
     *ret_loss = loss;
     *ret_norm = norm;
+    lorica_clock_mark(run->options->clock, LORICA_PART_OPTIMIZER);
     return 0;
 }
 
@@ -194,12 +196,6 @@ struct cursor {
     uint64_t epoch_labels;
 };
 
-static double now_seconds(void) {
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 /* One pass through the model over the next examples. */
 static int one_pass(struct run *run, const struct lorica_train_data *data, struct cursor *c,
                     struct batch *batch, struct lorica_error *err) {
@@ -242,7 +238,7 @@ static int loop(struct run *run, const struct lorica_train_data *data, struct cu
     const struct lorica_trainer_options *o = run->options;
     const uint64_t steps = count_steps(data, o);
     const uint64_t warmup = (uint64_t)ceil(o->warmup * (double)steps);
-    const double began = now_seconds();
+    const double began = lorica_clock_now();
     int rc = 0;
     for (uint64_t step = 0; step < steps && !rc; step++) {
         struct lorica_trainer_progress p = {.step = step + 1, .steps = steps};
@@ -252,13 +248,13 @@ static int loop(struct run *run, const struct lorica_train_data *data, struct cu
         if (!rc)
             rc = update(run, p.lr, step, &p.loss, &p.grad_norm, err);
         p.tokens = c->tokens;
-        p.seconds = now_seconds() - began;
+        p.seconds = lorica_clock_now() - began;
         if (!rc && progress)
             progress(progress_arg, &p);
     }
     ret->steps = steps;
     ret->tokens = c->tokens;
-    ret->seconds = now_seconds() - began;
+    ret->seconds = lorica_clock_now() - began;
     ret->loss = c->epoch_labels ? c->epoch_loss / (double)c->epoch_labels : 0;
     return rc;
 }
@@ -273,7 +269,7 @@ int lorica_trainer_run(const struct lorica_base *base, struct lorica_pool *pool,
                             .random = options->seed};
     struct batch batch = {0};
     const uint32_t time = longest(data);
-    int rc = cursor.order ? open_run(&run, pool, options->batch * time, err)
+    int rc = cursor.order ? open_run(&run, pool, options->compute, options->batch * time, err)
                           : lorica_fail(err, LORICA_ENOMEM, "no memory for the order of examples");
     if (!rc)
         rc = batch_init(&batch, options->batch, time, err);
@@ -286,7 +282,7 @@ int lorica_trainer_run(const struct lorica_base *base, struct lorica_pool *pool,
 }
 
 int lorica_trainer_evaluate(const struct lorica_base *base, struct lorica_pool *pool,
-                            const struct lorica_train_data *data,
+                            const struct lorica_train_data *data, enum lorica_train_compute compute,
                             const struct lorica_adapter *adapter, double *ret_loss,
                             struct lorica_error *err) {
     struct run run = {.base = base, .adapter = (struct lorica_adapter *)adapter};
@@ -294,7 +290,7 @@ int lorica_trainer_evaluate(const struct lorica_base *base, struct lorica_pool *
     const uint32_t time = longest(data);
     double loss = 0;
     uint64_t labels = 0;
-    int rc = open_run(&run, pool, time, err);
+    int rc = open_run(&run, pool, compute, time, err);
     if (!rc)
         rc = batch_init(&batch, 1, time, err);
     for (size_t i = 0; i < data->count && !rc; i++) {
@@ -316,7 +312,7 @@ int lorica_trainer_replay(const struct lorica_base *base, struct lorica_pool *po
                           struct lorica_error *err) {
     struct run run = {.base = base, .options = options, .adapter = adapter};
     const size_t size = (size_t)replay->batch * replay->time;
-    int rc = open_run(&run, pool, replay->batch * replay->time, err);
+    int rc = open_run(&run, pool, options->compute, replay->batch * replay->time, err);
     for (uint32_t step = 0; step < replay->steps && !rc; step++) {
         double loss = 0, norm = 0;
         rc = lorica_train_model_step(run.model, adapter, replay->ids + step * size,

@@ -11,7 +11,9 @@
 #include "runtime/adapter.h"
 #include "runtime/base.h"
 #include "runtime/pool.h"
+#include "runtime/train/clock.h"
 #include "runtime/train/data.h"
+#include "runtime/train/model.h"
 #include "runtime/train/optim.h"
 
 /** How to train. */
@@ -26,6 +28,10 @@ struct lorica_trainer_options {
     struct lorica_adamw_options adamw;
     float dropout;
     uint64_t seed;
+    enum lorica_train_compute compute;
+    bool recompute;             /**< activations are computed again rather than kept: a third of the
+                                     memory for a fifth more work */
+    struct lorica_clock *clock; /**< NULL; else adds up where time goes (clock.h), borrowed */
 };
 
 /** QLoRA's recipe, scaled to small data: see `lorica train --help`. */
@@ -61,7 +67,7 @@ int lorica_trainer_run(const struct lorica_base *base, struct lorica_pool *pool,
 
 /** Mean loss over the labels of all examples. `adapter` may be NULL. */
 int lorica_trainer_evaluate(const struct lorica_base *base, struct lorica_pool *pool,
-                            const struct lorica_train_data *data,
+                            const struct lorica_train_data *data, enum lorica_train_compute compute,
                             const struct lorica_adapter *adapter, double *ret_loss,
                             struct lorica_error *err) LORICA_MUSTCHECK;
 

@@ -16,7 +16,7 @@ struct check_family {
     void (*bench)(void); /**< likewise, and times with check_bench */
 };
 
-extern const struct check_family check_attn, check_linear, check_lora, check_vec;
+extern const struct check_family check_attn, check_gemm, check_linear, check_lora, check_vec;
 
 /** Random numbers; every level of a family sees the same ones. */
 uint64_t check_random(void);

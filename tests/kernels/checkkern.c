@@ -18,10 +18,7 @@
 #include <time.h>
 
 static const struct check_family *const families[] = {
-    &check_linear,
-    &check_lora,
-    &check_attn,
-    &check_vec,
+    &check_linear, &check_lora, &check_attn, &check_gemm, &check_vec,
 };
 
 #define FAMILIES (sizeof(families) / sizeof(families[0]))

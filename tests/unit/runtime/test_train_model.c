@@ -9,6 +9,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "kernels/cpu.h"
 #include "runtime/train/model.h"
 
 #define LAYERS 3
@@ -152,11 +153,15 @@ static int teardown(void **state) {
 }
 
 /* One step; returns the summed loss, and leaves the gradients in *grads when not NULL. */
-static double step(const struct fixture *f, unsigned threads, size_t keep_bytes, float dropout,
-                   uint32_t batch, uint32_t time, const int32_t *ids, const int32_t *labels,
-                   struct lorica_adapter_grads *grads) {
-    const struct lorica_train_model_options options = {
-        .max_tokens = 64, .max_rank = RANK, .dropout = dropout > 0, .keep_bytes = keep_bytes};
+static double compute_step(const struct fixture *f, enum lorica_train_compute compute,
+                           unsigned threads, size_t keep_bytes, float dropout, uint32_t batch,
+                           uint32_t time, const int32_t *ids, const int32_t *labels,
+                           struct lorica_adapter_grads *grads) {
+    const struct lorica_train_model_options options = {.compute = compute,
+                                                       .max_tokens = 64,
+                                                       .max_rank = RANK,
+                                                       .dropout = dropout > 0,
+                                                       .keep_bytes = keep_bytes};
     struct lorica_train_model *model = NULL;
     struct lorica_pool *pool = NULL;
     struct lorica_error err = {0};
@@ -173,6 +178,13 @@ static double step(const struct fixture *f, unsigned threads, size_t keep_bytes,
     lorica_train_model_destroy(model);
     lorica_pool_destroy(pool);
     return sum;
+}
+
+static double step(const struct fixture *f, unsigned threads, size_t keep_bytes, float dropout,
+                   uint32_t batch, uint32_t time, const int32_t *ids, const int32_t *labels,
+                   struct lorica_adapter_grads *grads) {
+    return compute_step(f, LORICA_TRAIN_EXACT, threads, keep_bytes, dropout, batch, time, ids,
+                        labels, grads);
 }
 
 static double loss(const struct fixture *f) {
@@ -229,6 +241,66 @@ static void test_step_threads_and_memory_same_bits(void **state) {
         }
         lorica_adapter_grads_finish(&first);
     }
+}
+
+/* |a - b| / |b| */
+static double distance(const float *a, const float *b, size_t count) {
+    double difference = 0, size = 0;
+    for (size_t i = 0; i < count; i++) {
+        difference += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
+        size += (double)b[i] * (double)b[i];
+    }
+    return sqrt(difference / size);
+}
+
+static void check_fast_step(struct fixture *f) {
+    for (int dropout = 0; dropout < 2; dropout++) {
+        const float p = dropout ? 0.25f : 0;
+        struct lorica_adapter_grads exact = {0}, fast = {0};
+        const double want = step(f, 2, SIZE_MAX, p, BATCH, TIME, f->ids, f->labels, &exact);
+        for (size_t keep = 0; keep < 2; keep++) {
+            const double got = compute_step(f, LORICA_TRAIN_FAST, 2, keep ? SIZE_MAX : 0, p, BATCH,
+                                            TIME, f->ids, f->labels, &fast);
+            assert_true(fabs(got - want) < 5e-3 * want);
+            for (uint32_t i = LORICA_MODULE_COUNT; i < LAYERS * LORICA_MODULE_COUNT; i++) {
+                uint32_t n, k;
+                lorica_arch_module_shape(&f->base.arch,
+                                         (enum lorica_module)(i % LORICA_MODULE_COUNT), &n, &k);
+                /* Eight bits of each factor, and a few factors behind each other. */
+                assert_true(distance(fast.da[i], exact.da[i], (size_t)RANK * k) < 0.03);
+                assert_true(distance(fast.db[i], exact.db[i], (size_t)RANK * n) < 0.03);
+            }
+            lorica_adapter_grads_finish(&fast);
+        }
+        lorica_adapter_grads_finish(&exact);
+    }
+}
+
+static void check_fast_threads(struct fixture *f) {
+    struct lorica_adapter_grads first = {0}, other = {0};
+    const double sum = compute_step(f, LORICA_TRAIN_FAST, 1, SIZE_MAX, 0.25f, BATCH, TIME, f->ids,
+                                    f->labels, &first);
+    for (unsigned threads = 2; threads <= 5; threads++) {
+        assert_true(compute_step(f, LORICA_TRAIN_FAST, threads, SIZE_MAX, 0.25f, BATCH, TIME,
+                                 f->ids, f->labels, &other) == sum);
+        assert_memory_equal(first.values, other.values, first.count * sizeof(float));
+        lorica_adapter_grads_finish(&other);
+    }
+    lorica_adapter_grads_finish(&first);
+}
+
+/* Every level that this machine runs has a fast way of its own. */
+static void test_fast_step_every_level_near_exact_and_same_bits(void **state) {
+    static const enum lorica_cpu_level levels[] = {LORICA_CPU_C, LORICA_CPU_AVX2, LORICA_CPU_AVX512,
+                                                   LORICA_CPU_NEON};
+    for (size_t i = 0; i < sizeof(levels) / sizeof(levels[0]); i++) {
+        if (!lorica_cpu_supports(levels[i]))
+            continue;
+        assert_int_equal(lorica_cpu_limit(levels[i]), 0);
+        check_fast_step(*state);
+        check_fast_threads(*state);
+    }
+    assert_int_equal(lorica_cpu_limit(lorica_cpu_detect()), 0);
 }
 
 static void test_step_padding_changes_nothing(void **state) {
@@ -319,6 +391,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         T(test_gradient_every_module_agrees_with_differences),
         T(test_step_threads_and_memory_same_bits),
+        T(test_fast_step_every_level_near_exact_and_same_bits),
         T(test_step_padding_changes_nothing),
         T(test_step_batch_is_the_sum_of_its_rows),
         T(test_loss_agrees_with_exact_logits),
