@@ -10,6 +10,7 @@
 #include "gateway/adapter_source.h"
 #include "gateway/bench_kernels.h"
 #include "gateway/bench_registry.h"
+#include "gateway/bench_train.h"
 #include "gateway/cmd.h"
 #include "gateway/table.h"
 #include "kernels/cpu.h"
@@ -43,7 +44,8 @@ struct bench_words {
     const char *base, *threads, *tokens, *rows, *repeat;
     const char *names, *versions, *bytes; /* of a registry */
     const char **adapters;
-    bool json;
+    const char *rank, *answers, *compute;
+    bool recompute, json;
     struct lorica_client_options where;
 };
 
@@ -328,6 +330,36 @@ static int run_registry(const struct bench_words *words) {
     return lorica_bench_registry(&size, words->json);
 }
 
+static int run_train(const struct bench_words *words) {
+    long long threads = 0, tokens = 256, rows = 4, repeat = 5, rank = 16, answers = 100;
+    const bool exact = words->compute && strcmp(words->compute, "exact") == 0;
+    if (words->adapters)
+        return lorica_cmd_usage(&lorica_cmd_bench, "--adapter does not go with train");
+    if (words->compute && !exact && strcmp(words->compute, "fast") != 0)
+        return lorica_cmd_usage(&lorica_cmd_bench, "--compute %s: exact or fast expected",
+                                words->compute);
+    if ((words->threads && !lorica_cmd_integer("threads", words->threads, 1, 256, &threads)) ||
+        (words->tokens && !lorica_cmd_integer("tokens", words->tokens, 1, 1 << 20, &tokens)) ||
+        (words->rows && !lorica_cmd_integer("sequences", words->rows, 1, MAX_ROWS, &rows)) ||
+        (words->rank && !lorica_cmd_integer("rank", words->rank, 1, 4096, &rank)) ||
+        (words->answers && !lorica_cmd_integer("answers", words->answers, 1, 100, &answers)) ||
+        (words->repeat && !lorica_cmd_integer("repeat", words->repeat, 1, MAX_REPEAT, &repeat)))
+        return LORICA_EXIT_USAGE;
+    const struct lorica_bench_train what = {.where = &words->where,
+                                            .base = words->base,
+                                            .threads = (unsigned)threads,
+                                            .sequences = (uint32_t)rows,
+                                            .tokens = (uint32_t)tokens,
+                                            .repeat = (uint32_t)repeat,
+                                            .rank = (uint32_t)rank,
+                                            .answers = (uint32_t)answers,
+                                            .compute =
+                                                exact ? LORICA_TRAIN_EXACT : LORICA_TRAIN_FAST,
+                                            .recompute = words->recompute,
+                                            .json = words->json};
+    return lorica_bench_train(&what);
+}
+
 static int run_word(const char *word, const struct bench_words *words) {
     const struct bench_kind *kind = NULL;
     struct bench bench = {0};
@@ -337,6 +369,11 @@ static int run_word(const char *word, const struct bench_words *words) {
     if (words->names || words->versions || words->bytes)
         return lorica_cmd_usage(&lorica_cmd_bench,
                                 "--names, --versions and --bytes go with registry");
+    if (strcmp(word, "train") == 0)
+        return run_train(words);
+    if (words->rank || words->answers || words->compute || words->recompute)
+        return lorica_cmd_usage(&lorica_cmd_bench, "--rank, --answers, --compute and "
+                                                   "--checkpoint-activations go with train");
     if (strcmp(word, "kernels") == 0) {
         if (about_engine(words))
             return lorica_cmd_usage(&lorica_cmd_bench, "kernels takes no option but --json");
@@ -347,7 +384,8 @@ static int run_word(const char *word, const struct bench_words *words) {
             kind = &kinds[i];
     if (!kind)
         return lorica_cmd_usage(&lorica_cmd_bench,
-                                "\"%.40s\" is not one of kernels, decode, prefill, batch, registry",
+                                "\"%.40s\" is not one of kernels, decode, prefill, batch, "
+                                "train, registry",
                                 word);
     if (words->rows && kind->sequences == 1)
         return lorica_cmd_usage(&lorica_cmd_bench, "--sequences goes with batch");
@@ -359,11 +397,20 @@ static int run_word(const char *word, const struct bench_words *words) {
 static int run(int argc, char **argv) {
     struct bench_words words = {0};
     const struct lorica_option options[] = {
-        {.name = "base", .value = &words.base},     {.name = "threads", .value = &words.threads},
-        {.name = "tokens", .value = &words.tokens}, {.name = "sequences", .value = &words.rows},
-        {.name = "repeat", .value = &words.repeat}, {.name = "adapter", .list = &words.adapters},
-        {.name = "names", .value = &words.names},   {.name = "versions", .value = &words.versions},
-        {.name = "bytes", .value = &words.bytes},   {.name = "json", .flag = &words.json},
+        {.name = "base", .value = &words.base},
+        {.name = "threads", .value = &words.threads},
+        {.name = "tokens", .value = &words.tokens},
+        {.name = "sequences", .value = &words.rows},
+        {.name = "repeat", .value = &words.repeat},
+        {.name = "adapter", .list = &words.adapters},
+        {.name = "names", .value = &words.names},
+        {.name = "versions", .value = &words.versions},
+        {.name = "bytes", .value = &words.bytes},
+        {.name = "json", .flag = &words.json},
+        {.name = "rank", .value = &words.rank},
+        {.name = "answers", .value = &words.answers},
+        {.name = "compute", .value = &words.compute},
+        {.name = "checkpoint-activations", .flag = &words.recompute},
         LORICA_CLIENT_OPTIONS(words.where)};
     if (lorica_cmd_options(&lorica_cmd_bench, argc, argv, options,
                            sizeof(options) / sizeof(options[0]), 1, 1) < 0)
@@ -375,10 +422,12 @@ static int run(int argc, char **argv) {
 
 const struct lorica_cmd lorica_cmd_bench = {
     .name = "bench",
-    .synopsis = "kernels|decode|prefill|batch|registry [--base B] [--threads N] [--adapter A]... "
-                "[--tokens N] [--sequences N] [--repeat N] [--names N] [--versions N] [--bytes N] "
-                "[--json] " LORICA_CLIENT_SYNOPSIS,
-    .summary = "measure how fast this machine serves",
+    .synopsis =
+        "kernels|decode|prefill|batch|train|registry [--base B] [--threads N] [--adapter A]... "
+        "[--tokens N] [--sequences N] [--repeat N] [--rank N] [--answers P] [--compute M] "
+        "[--checkpoint-activations] [--names N] [--versions N] [--bytes N] "
+        "[--json] " LORICA_CLIENT_SYNOPSIS,
+    .summary = "measure how fast this machine serves and trains",
     .help = "Runs the engine's forward on this machine, without a server, and prints tokens per "
             "second: the mean of the repeats after one run to warm up. LORICA_CPU limits the "
             "instruction set.\n"
@@ -386,6 +435,8 @@ const struct lorica_cmd lorica_cmd_bench = {
             "decode\tone sequence, one token after the other (128 unless --tokens says else)\n"
             "prefill\ta prompt (512 tokens)\n"
             "batch\tsequences side by side (16 of 64 tokens)\n"
+            "train\tupdates of an adapter on all linear layers (4 sequences of 256 tokens), and "
+            "what the processor multiplies at best\n"
             "registry\tpublishing, promoting, listing and opening, in a registry of its own in "
             "$TMPDIR or /var/tmp, without the engine\n"
             "--base B\tname of a base, or a file; otherwise the only one there is\n"
@@ -395,6 +446,10 @@ const struct lorica_cmd lorica_cmd_bench = {
             "--tokens N\ttokens of each sequence\n"
             "--sequences N\tsequences of a batch\n"
             "--repeat N\thow often (5)\n"
+            "--rank N\trank of the trained adapter (16)\n"
+            "--answers P\tpercent of the tokens that are learnt (100)\n"
+            "--compute M\ttrain fast (the default) or exact\n"
+            "--checkpoint-activations\ttrain in less memory, computing activations twice\n"
             "--names N\tadapters of the registry (10000)\n"
             "--versions N\tversions of each (3)\n"
             "--bytes N\tweights of each version (65536)\n"

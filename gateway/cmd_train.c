@@ -15,7 +15,7 @@ struct train {
     struct lorica_train_job job;
     const char *rank, *alpha, *targets, *lr, *schedule, *warmup, *epochs, *steps, *batch;
     const char *accumulate, *max_length, *max_grad_norm, *weight_decay, *beta1, *beta2, *eps;
-    const char *dropout, *seed, *threads, *loss;
+    const char *dropout, *seed, *threads, *loss, *compute;
     bool check;
     char *columns; /* owned: --columns, cut at its comma */
 };
@@ -39,6 +39,18 @@ static bool parse_schedule(const char *word, enum lorica_schedule *ret) {
     (void)lorica_cmd_usage(&lorica_cmd_train, "--schedule %s: constant, linear or cosine expected",
                            word);
     return false;
+}
+
+/* A replay is compared with others: it is exact unless something else is asked for. */
+static bool parse_compute(struct train *t) {
+    const char *word = t->compute ? t->compute : t->job.replay ? "exact" : "fast";
+    const bool exact = strcmp(word, "exact") == 0;
+    if (!exact && strcmp(word, "fast") != 0) {
+        (void)lorica_cmd_usage(&lorica_cmd_train, "--compute %s: exact or fast expected", word);
+        return false;
+    }
+    t->job.options.compute = exact ? LORICA_TRAIN_EXACT : LORICA_TRAIN_FAST;
+    return true;
 }
 
 /* How the data is read. */
@@ -136,40 +148,43 @@ static bool parse_spec(struct train *t) {
 
 /* Fills the words; how many others there were, or -1. */
 static int take_words(struct train *t, int argc, char **argv) {
-    const struct lorica_option options[] = {{.name = "base", .value = &t->job.base},
-                                            {.name = "out", .value = &t->job.out},
-                                            {.name = "eval", .value = &t->job.eval_path},
-                                            {.name = "loss", .value = &t->loss},
-                                            {.name = "columns", .value = &t->job.columns[0]},
-                                            {.name = "skip-bad", .flag = &t->job.skip_bad},
-                                            {.name = "publish", .flag = &t->job.publish},
-                                            {.name = "channel", .value = &t->job.channel},
-                                            {.name = "message", .value = &t->job.message},
-                                            {.name = "rank", .value = &t->rank},
-                                            {.name = "alpha", .value = &t->alpha},
-                                            {.name = "rslora", .flag = &t->job.spec.rslora},
-                                            {.name = "dropout", .value = &t->dropout},
-                                            {.name = "targets", .value = &t->targets},
-                                            {.name = "lr", .value = &t->lr},
-                                            {.name = "schedule", .value = &t->schedule},
-                                            {.name = "warmup", .value = &t->warmup},
-                                            {.name = "epochs", .value = &t->epochs},
-                                            {.name = "steps", .value = &t->steps},
-                                            {.name = "batch", .value = &t->batch},
-                                            {.name = "accumulate", .value = &t->accumulate},
-                                            {.name = "max-length", .value = &t->max_length},
-                                            {.name = "max-grad-norm", .value = &t->max_grad_norm},
-                                            {.name = "weight-decay", .value = &t->weight_decay},
-                                            {.name = "beta1", .value = &t->beta1},
-                                            {.name = "beta2", .value = &t->beta2},
-                                            {.name = "eps", .value = &t->eps},
-                                            {.name = "seed", .value = &t->seed},
-                                            {.name = "threads", .value = &t->threads},
-                                            {.name = "check", .flag = &t->check},
-                                            {.name = "json", .flag = &t->job.json},
-                                            {.name = "replay", .value = &t->job.replay},
-                                            {.name = "init", .value = &t->job.init},
-                                            LORICA_CLIENT_OPTIONS(t->job.where)};
+    const struct lorica_option options[] = {
+        {.name = "base", .value = &t->job.base},
+        {.name = "out", .value = &t->job.out},
+        {.name = "eval", .value = &t->job.eval_path},
+        {.name = "loss", .value = &t->loss},
+        {.name = "columns", .value = &t->job.columns[0]},
+        {.name = "skip-bad", .flag = &t->job.skip_bad},
+        {.name = "publish", .flag = &t->job.publish},
+        {.name = "channel", .value = &t->job.channel},
+        {.name = "message", .value = &t->job.message},
+        {.name = "rank", .value = &t->rank},
+        {.name = "alpha", .value = &t->alpha},
+        {.name = "rslora", .flag = &t->job.spec.rslora},
+        {.name = "dropout", .value = &t->dropout},
+        {.name = "targets", .value = &t->targets},
+        {.name = "lr", .value = &t->lr},
+        {.name = "schedule", .value = &t->schedule},
+        {.name = "warmup", .value = &t->warmup},
+        {.name = "epochs", .value = &t->epochs},
+        {.name = "steps", .value = &t->steps},
+        {.name = "batch", .value = &t->batch},
+        {.name = "accumulate", .value = &t->accumulate},
+        {.name = "max-length", .value = &t->max_length},
+        {.name = "max-grad-norm", .value = &t->max_grad_norm},
+        {.name = "weight-decay", .value = &t->weight_decay},
+        {.name = "beta1", .value = &t->beta1},
+        {.name = "beta2", .value = &t->beta2},
+        {.name = "eps", .value = &t->eps},
+        {.name = "seed", .value = &t->seed},
+        {.name = "threads", .value = &t->threads},
+        {.name = "compute", .value = &t->compute},
+        {.name = "checkpoint-activations", .flag = &t->job.options.recompute},
+        {.name = "check", .flag = &t->check},
+        {.name = "json", .flag = &t->job.json},
+        {.name = "replay", .value = &t->job.replay},
+        {.name = "init", .value = &t->job.init},
+        LORICA_CLIENT_OPTIONS(t->job.where)};
     return lorica_cmd_options(&lorica_cmd_train, argc, argv, options, COUNT(options), 0, WORDS_MAX);
 }
 
@@ -256,7 +271,7 @@ static bool training_is_whole(const struct lorica_train_job *job, int words) {
 }
 
 static int run_words(struct train *t, int words, char **argv) {
-    if (!parse_loop(t) || !parse_adamw(t) || !parse_spec(t) || !parse_data(t))
+    if (!parse_loop(t) || !parse_adamw(t) || !parse_spec(t) || !parse_data(t) || !parse_compute(t))
         return LORICA_EXIT_USAGE;
     if (t->job.replay)
         return replay_is_whole(t, words) ? lorica_train_replay(&t->job) : LORICA_EXIT_USAGE;
@@ -292,7 +307,7 @@ const struct lorica_cmd lorica_cmd_train = {
     .synopsis = "NAME DATA... [--base BASE] [--eval FILE] [--out DIR] [--publish [--channel C]]",
     .summary = "train an adapter on questions and answers (QLoRA)",
     .help =
-        "Learns a LoRA adapter against the 4-bit base, in float32, with the loss on the answers "
+        "Learns a LoRA adapter against the 4-bit base with the loss on the answers "
         "only, and writes the two files that PEFT reads.\n"
         "DATA is one file or more. Each line is a JSON object: "
         "{\"messages\":[{\"role\",\"content\"}...]}, every answer in which is learnt (but one that "
@@ -337,6 +352,11 @@ const struct lorica_cmd lorica_cmd_train = {
         "bad, "
         "and what of the first example is in the loss; exit code 1 when a run would stop at it\n"
         "--json\tprint what --check finds as JSON\n"
+        "--compute M\tfast: products of bfloat16 with sums in float32 where the processor has "
+        "them, "
+        "and activations kept as bfloat16 (the default); exact: float32 throughout (a replay's)\n"
+        "--checkpoint-activations\tkeep only what each layer begins with and compute the rest "
+        "again: about half the memory, an eighth slower\n"
         "--replay TRACE\tinstead of training: feed given input_ids and labels [step, batch, time] "
         "in order with a constant learning rate, and write losses and grad_norms to "
         "OUT/replay.safetensors and the adapter after the last update\n"
