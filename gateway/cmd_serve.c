@@ -138,6 +138,7 @@ static int open_engine(struct serve *serve, struct lorica_error *err) {
     lorica_engine_default_options(&options);
     options.threads = (unsigned)serve->config.threads;
     options.kv_tokens = (uint32_t)serve->config.kv_tokens;
+    options.prefix_bytes = (size_t)serve->config.prefix_cache_mb << 20;
     options.max_running = (uint32_t)serve->config.max_running;
     options.max_waiting = (uint32_t)serve->config.max_waiting;
     if (lorica_adapter_cache_create((size_t)serve->config.adapter_cache_mb << 20, &p->adapters) !=
@@ -283,8 +284,14 @@ const struct lorica_cmd lorica_cmd_serve = {
         "--threads N\tthreads that compute; 0, the default: one per core\n"
         "--data DIR\tthe data directory\n"
         "--kv-tokens N\ttokens that the key/value cache holds for all requests together (32768)\n"
+        "--prefix-cache-mb N\tmemory for pages of it that are kept for prompts that begin alike; "
+        "0: "
+        "none (128)\n"
         "--max-running N\tsequences computed in one batch (64)\n"
         "--max-waiting N\tsequences that may wait; more are answered 503 (256)\n"
+        "--priority-high KEYS\tnames of keys (er-*, separated by commas) whose requests count four "
+        "times as much\n"
+        "--priority-low KEYS\tthose whose requests count a quarter\n"
         "--adapter-cache-mb N\tmemory for adapters that are ready to answer (512)\n"
         "--upload-limit-mb N\tlargest upload (2048)\n"
         "--max-connections N\topen connections; more wait to be taken (1024)\n"

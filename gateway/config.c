@@ -2,6 +2,7 @@
 #include "gateway/config.h"
 
 #include <errno.h>
+#include <fnmatch.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,7 @@ static const struct lorica_setting settings[] = {
     {"kv-tokens", LORICA_SETTING_NUMBER, FIELD(kv_tokens), 256, 1 << 24},
     {"max-running", LORICA_SETTING_NUMBER, FIELD(max_running), 1, 4096},
     {"max-waiting", LORICA_SETTING_NUMBER, FIELD(max_waiting), 1, 65536},
+    {"prefix-cache-mb", LORICA_SETTING_NUMBER, FIELD(prefix_cache_mb), 0, 1 << 20},
     {"adapter-cache-mb", LORICA_SETTING_NUMBER, FIELD(adapter_cache_mb), 1, 1 << 20},
     {"upload-limit-mb", LORICA_SETTING_NUMBER, FIELD(upload_limit_mb), 1, 1 << 16},
     {"max-connections", LORICA_SETTING_NUMBER, FIELD(max_connections), 1, 65536},
@@ -23,6 +25,8 @@ static const struct lorica_setting settings[] = {
     {"drain-seconds", LORICA_SETTING_NUMBER, FIELD(drain_seconds), 0, 3600},
     {"tls-certificate", LORICA_SETTING_TEXT, FIELD(tls_certificate), 0, 0},
     {"tls-key", LORICA_SETTING_TEXT, FIELD(tls_key), 0, 0},
+    {"priority-high", LORICA_SETTING_TEXT, FIELD(priority_high), 0, 0},
+    {"priority-low", LORICA_SETTING_TEXT, FIELD(priority_low), 0, 0},
     {"metrics-open", LORICA_SETTING_BOOL, FIELD(metrics_open), 0, 0},
 };
 #define SETTING_COUNT (sizeof(settings) / sizeof(settings[0]))
@@ -38,6 +42,7 @@ int lorica_config_init(struct lorica_config *config) {
         .kv_tokens = 32768,
         .max_running = 64,
         .max_waiting = 256,
+        .prefix_cache_mb = 128,
         .adapter_cache_mb = 512,
         .upload_limit_mb = 2048,
         .max_connections = 1024,
@@ -52,6 +57,8 @@ void lorica_config_finish(struct lorica_config *config) {
     free(config->base);
     free(config->tls_certificate);
     free(config->tls_key);
+    free(config->priority_high);
+    free(config->priority_low);
     *config = (struct lorica_config){0};
 }
 
@@ -170,6 +177,29 @@ int lorica_config_read(struct lorica_config *config, const char *path, struct lo
     free(text);
     (void)fclose(file);
     return rc;
+}
+
+/* True when one of the patterns, separated by commas and blanks, is that of the name. */
+static bool is_listed(const char *list, const char *name) {
+    static const char gaps[] = ", \t";
+    for (const char *at = list; at && *(at += strspn(at, gaps));) {
+        char pattern[256];
+        const size_t len = strcspn(at, gaps);
+        if (len < sizeof(pattern)) {
+            memcpy(pattern, at, len);
+            pattern[len] = '\0';
+            if (fnmatch(pattern, name, FNM_NOESCAPE) == 0)
+                return true;
+        }
+        at += len;
+    }
+    return false;
+}
+
+enum lorica_priority lorica_config_priority(const struct lorica_config *config, const char *key) {
+    return is_listed(config->priority_high, key)  ? LORICA_PRIORITY_HIGH
+           : is_listed(config->priority_low, key) ? LORICA_PRIORITY_LOW
+                                                  : LORICA_PRIORITY_NORMAL;
 }
 
 int lorica_config_listen(const char *listen, char *host, size_t host_size, int *ret_port,

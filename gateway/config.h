@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "proto/err.h"
+#include "runtime/engine.h"
 
 /** Settings of `lorica serve`. Strings are owned. */
 struct lorica_config {
@@ -16,10 +17,12 @@ struct lorica_config {
     char *tls_certificate, *tls_key; /**< PEM files; NULL: DIR/tls/server.pem, .key */
     long long threads;               /**< of the engine; 0: one per core */
     long long kv_tokens, max_running, max_waiting;
-    long long adapter_cache_mb, upload_limit_mb;
+    long long prefix_cache_mb, adapter_cache_mb, upload_limit_mb;
     long long max_connections, max_per_key;
     long long drain_seconds;
     bool metrics_open; /**< /metrics without a key */
+    /** Names of keys, with "*" and "?", separated by commas; NULL: none. */
+    char *priority_high, *priority_low;
 };
 
 /** One setting of the table. */
@@ -50,6 +53,9 @@ int lorica_config_parse(struct lorica_config *config, const char *path, const ch
 /** Reads the file; one that does not exist changes nothing. */
 int lorica_config_read(struct lorica_config *config, const char *path,
                        struct lorica_error *err) LORICA_MUSTCHECK;
+
+/** What a key's requests are worth; high stands over low. */
+enum lorica_priority lorica_config_priority(const struct lorica_config *config, const char *key);
 
 /** Splits "HOST:PORT" or "[HOST]:PORT" into an address and a port. */
 int lorica_config_listen(const char *listen, char *host, size_t host_size, int *ret_port,

@@ -127,7 +127,8 @@ static struct lorica_openai_head head_of(const struct lorica_generation *g) {
 }
 
 static struct lorica_openai_usage usage_of(const struct lorica_generation *g) {
-    struct lorica_openai_usage usage = {.prompt_tokens = g->prompt_tokens};
+    struct lorica_openai_usage usage = {.prompt_tokens = g->prompt_tokens,
+                                        .cached_tokens = g->cached_tokens};
     for (uint32_t i = 0; i < g->options.n; i++)
         usage.completion_tokens += g->choices[i].completion_tokens;
     return usage;
@@ -352,6 +353,8 @@ static void take_event(struct lorica_generation *g, const struct lorica_generati
                        struct lorica_buf *frames) {
     struct lorica_choice *choice = e->choice;
     g->prompt_tokens = e->prompt_tokens;
+    if (choice->index == 0)
+        g->cached_tokens = e->cached_tokens;
     choice->completion_tokens = e->completion_tokens;
     if (!g->first_token && e->token >= 0) {
         g->first_token = true;
@@ -458,6 +461,8 @@ static int submit(struct lorica_generation *g, uint32_t index,
         .prompt = g->prompt.ids,
         .prompt_count = g->prompt.count,
         .adapter = g->adapter,
+        .client = g->request->key.name,
+        .priority = lorica_config_priority(g->request->server->parts.config, g->request->key.name),
         .sampling = sampling_of(g, index, bias),
         .on_event = lorica_hub_on_event,
         .user = choice,

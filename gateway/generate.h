@@ -52,11 +52,11 @@ struct lorica_generation {
     int64_t created;
 
     struct lorica_choice choices[LORICA_OPENAI_MAX_N];
-    uint32_t pending; /**< choices whose last event is still to come */
-    uint32_t prompt_tokens;
-    bool answered;              /**< nothing more is said to the client */
-    bool first_token;           /**< it came */
-    uint64_t first_ns, last_ns; /**< when the first token came, and the last */
+    uint32_t pending;                      /**< choices whose last event is still to come */
+    uint32_t prompt_tokens, cached_tokens; /**< the latter of the first choice */
+    bool answered;                         /**< nothing more is said to the client */
+    bool first_token;                      /**< it came */
+    uint64_t first_ns, last_ns;            /**< when the first token came, and the last */
 
     /* Under the hub's mutex: */
     struct lorica_generation_event *first, **end;

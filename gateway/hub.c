@@ -123,6 +123,7 @@ void lorica_hub_on_event(void *user, const struct lorica_engine_event *event) {
         e->finish = event->finish;
         e->prompt_tokens = event->prompt_tokens;
         e->completion_tokens = event->completion_tokens;
+        e->cached_tokens = event->cached_tokens;
         push(g, e);
     }
     pthread_mutex_unlock(&hub->mutex);

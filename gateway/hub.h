@@ -12,7 +12,7 @@ struct lorica_generation_event {
     int32_t token;
     float logprob;
     enum lorica_finish finish;
-    uint32_t prompt_tokens, completion_tokens;
+    uint32_t prompt_tokens, completion_tokens, cached_tokens;
     bool lost; /**< there was no memory for its text */
     size_t text_len, top_count;
     const struct lorica_token_logprob *top; /**< within the event */

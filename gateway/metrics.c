@@ -118,8 +118,17 @@ static void write_engine(struct lorica_server *server, struct lorica_buf *out) {
               stats.kv_pages_used);
     write_one(out, "lorica_engine_kv_pages", "gauge", "Pages of the key/value cache.",
               stats.kv_pages_total);
+    write_one(out, "lorica_engine_kv_pages_kept", "gauge",
+              "Pages kept for prompts that begin alike.", stats.kv_pages_idle);
+    write_one(out, "lorica_engine_kv_pages_evicted_total", "counter",
+              "Kept pages that were dropped for others.", (double)stats.evicted_pages);
     write_one(out, "lorica_engine_prompt_tokens_total", "counter", "Prompt tokens computed.",
               (double)stats.prompt_tokens);
+    write_one(out, "lorica_engine_cached_tokens_total", "counter",
+              "Prompt tokens that need not be computed: they were kept.",
+              (double)stats.cached_tokens);
+    write_one(out, "lorica_engine_preempted_total", "counter",
+              "Sequences that had to make room and wait again.", (double)stats.preempted);
     write_one(out, "lorica_engine_completion_tokens_total", "counter", "Tokens generated.",
               (double)stats.completion_tokens);
     write_one(out, "lorica_engine_steps_total", "counter", "Steps of the batch.",

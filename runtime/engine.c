@@ -1,265 +1,190 @@
 /* SPDX-License-Identifier: MIT
- * Queue and scheduler. The engine thread alone owns the running sequences, the cache's pages and
- * the forward; `mutex` guards the waiting queue, joining and leaving, and the figures. A step:
- *
- *   drop who was cancelled | admit in order of arrival while pages last | one row for each
- *   generating sequence and the next chunk of prompts | forward | choose tokens | events
- */
-#include "runtime/engine.h"
-
-#include <pthread.h>
+ * The engine's thread: it takes in what was submitted, drops who was cancelled, lets in whose turn
+ * it is (sched.h) as long as there are pages (prefix.h), and runs a step (engine_step.c). */
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/forward.h"
-#include "runtime/kv.h"
-#include "runtime/model.h"
-#include "runtime/pool.h"
-#include "runtime/sampler.h"
-#include "runtime/sequence.h"
+#include "runtime/engine_private.h"
 
 #define MAX_RUNNING 4096
 #define MAX_WAITING (1u << 20)
 #define MAX_CHUNK (1u << 16)
 
-/* A token chosen in a step, and for whom. */
-struct pick {
-    struct lorica_sequence *sequence;
-    int failure;
-    struct lorica_choice choice;
-    enum lorica_finish finish;
-    bool has_token; /* the choice is part of the answer */
-};
-
-struct lorica_engine {
-    struct lorica_engine_options options;
-    struct lorica_sequence_limits limits;
-    struct lorica_model model;
-    struct lorica_kv kv;
-    struct lorica_pool *pool;
-    struct lorica_forward *forward;
-    struct lorica_sampler_scratch *scratch; /* one for each thread */
-    struct lorica_row *rows;
-    struct pick *picks;
-    uint32_t row_count, pick_count;
-    pthread_t thread;
-    bool started;
-    /* Guarded by mutex. */
-    pthread_mutex_t mutex;
-    pthread_cond_t wake;
-    bool stop;
-    uint64_t last_id;
-    struct lorica_sequence *first_waiting, *last_waiting;
-    struct lorica_sequence **running; /* in order of admission; changed by the engine thread only */
-    struct lorica_engine_stats stats;
-};
-
 void lorica_engine_default_options(struct lorica_engine_options *options) {
-    *options = (struct lorica_engine_options){
-        .kv_tokens = 32768, .max_running = 64, .max_waiting = 256, .prefill_chunk = 128};
+    *options = (struct lorica_engine_options){.kv_tokens = 32768,
+                                              .max_running = 64,
+                                              .max_waiting = 256,
+                                              .prefill_chunk = 128,
+                                              .prefix_bytes = (size_t)128 << 20};
 }
 
-/* Takes a sequence out of the running ones and gives its last event. */
-static void retire(struct lorica_engine *engine, struct lorica_sequence *s,
-                   const struct lorica_choice *choice, enum lorica_finish finish) {
+/* Figures as they are now. Under the mutex. */
+static void show_locked(struct lorica_engine *engine) {
+    struct lorica_engine_stats *f = &engine->figures;
+    f->running = engine->running_count;
+    f->waiting = engine->live_count - engine->running_count;
+    f->kv_pages_idle = engine->prefix.idle;
+    f->kv_pages_used = engine->kv.pages - lorica_prefix_available(&engine->prefix);
+    f->evicted_pages = engine->prefix.evicted;
+    engine->stats = *f;
+}
+
+void lorica_engine_show(struct lorica_engine *engine) {
     (void)pthread_mutex_lock(&engine->mutex);
-    struct lorica_engine_stats *stats = &engine->stats;
-    for (uint32_t i = 0; i < stats->running; i++) {
-        if (engine->running[i] != s)
-            continue;
-        stats->running--;
-        memmove(&engine->running[i], &engine->running[i + 1],
-                (stats->running - i) * sizeof(*engine->running));
-        break;
-    }
-    if (s->has_pages)
-        lorica_kv_give(&engine->kv, s->pages, s->page_count);
-    stats->kv_pages_used = engine->kv.pages - engine->kv.free_count;
-    stats->finished++;
-    stats->cancelled += finish == LORICA_FINISH_CANCELLED;
+    show_locked(engine);
+    (void)pthread_mutex_unlock(&engine->mutex);
+}
+
+static void stop_running(struct lorica_engine *engine, const struct lorica_sequence *s) {
+    uint32_t i = 0;
+    while (engine->running[i] != s)
+        i++;
+    engine->running_count--;
+    memmove(&engine->running[i], &engine->running[i + 1],
+            (engine->running_count - i) * sizeof(struct lorica_sequence *));
+}
+
+void lorica_engine_retire(struct lorica_engine *engine, struct lorica_sequence *s,
+                          const struct lorica_choice *choice, enum lorica_finish finish) {
+    if (s->running)
+        stop_running(engine, s);
+    if (s->flow)
+        lorica_sched_leave(&engine->sched, s);
+    lorica_prefix_release(&engine->prefix, &s->pages);
+    engine->figures.finished++;
+    engine->figures.cancelled += finish == LORICA_FINISH_CANCELLED;
+    (void)pthread_mutex_lock(&engine->mutex);
+    *(s->live_prev ? &s->live_prev->live_next : &engine->live) = s->live_next;
+    if (s->live_next)
+        s->live_next->live_prev = s->live_prev;
+    engine->live_count--;
+    show_locked(engine);
     (void)pthread_mutex_unlock(&engine->mutex);
     lorica_sequence_emit(s, choice, finish);
     lorica_sequence_destroy(s);
 }
 
-/* Takes the first waiting sequence off the queue. Under the mutex. */
-static struct lorica_sequence *unqueue_first(struct lorica_engine *engine) {
-    struct lorica_sequence *s = engine->first_waiting;
-    engine->first_waiting = s->next;
-    if (!engine->first_waiting)
-        engine->last_waiting = NULL;
-    s->next = NULL;
-    engine->stats.waiting--;
-    return s;
+void lorica_engine_preempt(struct lorica_engine *engine, struct lorica_sequence *s) {
+    stop_running(engine, s);
+    lorica_sched_return(&engine->sched, s);
+    lorica_prefix_release(&engine->prefix, &s->pages);
+    s->reached = s->position > s->reached ? s->position : s->reached;
+    s->position = 0;
+    engine->figures.preempted++;
 }
 
-/* Takes all cancelled ones (all whatsoever when stopping) out of the queue, as a list. Under the
- * mutex. */
-static struct lorica_sequence *unqueue_cancelled(struct lorica_engine *engine) {
-    struct lorica_sequence *cancelled = NULL, **tail = &cancelled;
-    struct lorica_sequence *all = engine->first_waiting;
-    engine->first_waiting = engine->last_waiting = NULL;
-    while (all) {
-        struct lorica_sequence *s = all;
-        all = s->next;
-        s->next = NULL;
-        if (engine->stop || atomic_load(&s->cancelled)) {
-            *tail = s;
-            tail = &s->next;
-            engine->stats.waiting--;
-        } else if (engine->last_waiting) {
-            engine->last_waiting->next = s;
-            engine->last_waiting = s;
-        } else {
-            engine->first_waiting = engine->last_waiting = s;
-        }
-    }
-    return cancelled;
+uint32_t lorica_engine_adopt(struct lorica_engine *engine, struct lorica_sequence *s) {
+    return lorica_prefix_adopt(&engine->prefix, &s->pages, s->tokens,
+                               (s->count - 1) / LORICA_KV_PAGE);
 }
 
-/* Lets in who is first, as long as pages for all it may ever need are free. Under the mutex. */
-static void admit(struct lorica_engine *engine) {
-    while (engine->first_waiting && engine->stats.running < engine->options.max_running) {
-        struct lorica_sequence *s = engine->first_waiting;
-        if (lorica_kv_take(&engine->kv, s->pages, s->page_count) != 0)
-            break;
-        s->has_pages = true;
-        engine->running[engine->stats.running++] = unqueue_first(engine);
-        engine->stats.kv_pages_used = engine->kv.pages - engine->kv.free_count;
-    }
+void lorica_engine_skip_shared(struct lorica_engine *engine, struct lorica_sequence *s) {
+    const uint32_t known = s->position > s->reached ? s->position : s->reached;
+    s->position = s->pages.shared * LORICA_KV_PAGE;
+    if (s->position <= known)
+        return;
+    s->cached += s->position - known;
+    engine->figures.cached_tokens += s->position - known;
 }
 
-/* Waits for work. Returns false when the engine is to stop. */
-static bool next_round(struct lorica_engine *engine) {
+/* Takes in what was submitted since; true when the engine is to stop. */
+static bool take_new(struct lorica_engine *engine) {
     (void)pthread_mutex_lock(&engine->mutex);
-    while (!engine->stop && !engine->first_waiting && engine->stats.running == 0)
+    while (!engine->stop && !engine->first_new && engine->running_count == 0 &&
+           engine->sched.waiting == 0)
         (void)pthread_cond_wait(&engine->wake, &engine->mutex);
     const bool stop = engine->stop;
-    struct lorica_sequence *cancelled = unqueue_cancelled(engine);
+    struct lorica_sequence *s = engine->first_new;
+    engine->first_new = engine->last_new = NULL;
     (void)pthread_mutex_unlock(&engine->mutex);
-    while (cancelled) {
-        struct lorica_sequence *s = cancelled;
-        cancelled = s->next;
-        retire(engine, s, NULL, LORICA_FINISH_CANCELLED);
+    for (struct lorica_sequence *next; s; s = next) {
+        next = s->next;
+        if (lorica_sched_join(&engine->sched, s) != 0)
+            lorica_engine_retire(engine, s, NULL, LORICA_FINISH_CANCELLED);
     }
-    for (uint32_t i = engine->stats.running; i-- > 0;)
-        if (stop || atomic_load(&engine->running[i]->cancelled))
-            retire(engine, engine->running[i], NULL, LORICA_FINISH_CANCELLED);
-    if (stop)
-        return false;
-    (void)pthread_mutex_lock(&engine->mutex);
-    admit(engine);
-    (void)pthread_mutex_unlock(&engine->mutex);
-    return true;
+    return stop;
 }
 
-/* A row for the token at the sequence's next position. */
-static void add_row(struct lorica_engine *engine, struct lorica_sequence *s, uint32_t position) {
-    const bool in_prompt = position < s->prompt_count;
-    const bool wants_logits = position + 1 >= s->prompt_count;
-    engine->rows[engine->row_count++] =
-        (struct lorica_row){.token = in_prompt ? s->prompt[position] : s->token,
-                            .position = position,
-                            .pages = s->pages,
-                            .adapter = s->adapter,
-                            .wants_logits = wants_logits};
-    if (wants_logits)
-        engine->picks[engine->pick_count++].sequence = s;
+/* Ends those that were cancelled, or all. */
+static void drop_cancelled(struct lorica_engine *engine, bool all) {
+    struct lorica_sequence *s;
+    while ((s = lorica_sched_cancelled(&engine->sched, all)))
+        lorica_engine_retire(engine, s, NULL, LORICA_FINISH_CANCELLED);
+    for (uint32_t i = engine->running_count; i-- > 0;)
+        if (all || atomic_load(&engine->running[i]->cancelled))
+            lorica_engine_retire(engine, engine->running[i], NULL, LORICA_FINISH_CANCELLED);
 }
 
-/* Fills rows and picks; returns how many of the rows are prompt tokens. */
-static uint32_t build_batch(struct lorica_engine *engine) {
-    uint32_t left = engine->options.prefill_chunk;
-    engine->row_count = engine->pick_count = 0;
-    for (uint32_t i = 0; i < engine->stats.running; i++) {
-        struct lorica_sequence *s = engine->running[i];
-        if (s->position >= s->prompt_count)
-            add_row(engine, s, s->position++);
+/* An adapter without a digest is known by nothing that could be compared: its pages are its own. */
+static void bind_pages(struct lorica_engine *engine, struct lorica_sequence *s) {
+    static const struct lorica_digest none = {{0}};
+    struct lorica_prefix_key key = {.base = engine->model.base->digest};
+    if (s->adapter) {
+        if (lorica_digest_equal(&s->adapter->digest, &none))
+            return;
+        key.adapter = s->adapter->digest;
+        key.adapted = true;
     }
-    for (uint32_t i = 0; i < engine->stats.running && left > 0; i++) {
-        struct lorica_sequence *s = engine->running[i];
-        for (; s->position < s->prompt_count && left > 0; left--)
-            add_row(engine, s, s->position++);
-    }
-    return engine->options.prefill_chunk - left;
+    lorica_prefix_bind(&engine->prefix, &s->pages, &key);
 }
 
-static void choose_one(struct lorica_engine *engine, uint32_t i, unsigned thread) {
-    struct pick *pick = &engine->picks[i];
-    pick->failure = lorica_sampler_choose(
-        &pick->sequence->sampler, &engine->model.vec, &engine->scratch[thread],
-        lorica_forward_logits(engine->forward, i), engine->limits.arch->vocab, &pick->choice);
+/* Gives a waiting sequence the pages for all that it has and one token more, sharing what is there
+ * already. One page for each running sequence must be left: else they would soon drive each other
+ * out. */
+static bool take_pages(struct lorica_engine *engine, struct lorica_sequence *s) {
+    uint32_t wanted = lorica_kv_pages((uint64_t)s->count + 1);
+    wanted = wanted < s->pages.capacity ? wanted : s->pages.capacity;
+    bind_pages(engine, s);
+    const uint32_t shared = lorica_engine_adopt(engine, s);
+    if (lorica_prefix_available(&engine->prefix) >= wanted - shared + engine->running_count &&
+        lorica_prefix_reserve(&engine->prefix, &s->pages, wanted) == 0)
+        return true;
+    lorica_prefix_release(&engine->prefix, &s->pages);
+    return false;
 }
 
-static void choose_all(void *arg, unsigned thread, unsigned threads) {
-    struct lorica_engine *engine = arg;
-    uint32_t begin, end;
-    lorica_pool_range(engine->pick_count, thread, threads, &begin, &end);
-    for (uint32_t i = begin; i < end; i++)
-        choose_one(engine, i, thread);
+/* The running sequence that gives way first, if it does so for `s`. */
+static struct lorica_sequence *find_displaced(const struct lorica_engine *engine,
+                                              const struct lorica_sequence *s) {
+    struct lorica_sequence *first = NULL;
+    for (uint32_t i = 0; i < engine->running_count; i++)
+        if (lorica_sched_displaces(s, engine->running[i]) &&
+            (!first || lorica_sched_yields(engine->running[i], first)))
+            first = engine->running[i];
+    return first;
 }
 
-/* Takes the choices in; returns how many tokens they brought. */
-static uint32_t accept_choices(struct lorica_engine *engine) {
-    uint32_t tokens = 0;
-    for (uint32_t i = 0; i < engine->pick_count; i++) {
-        struct pick *pick = &engine->picks[i];
-        pick->has_token = false;
-        pick->finish =
-            pick->failure ? LORICA_FINISH_ERROR
-                          : lorica_sequence_accept(pick->sequence, &pick->choice, &pick->has_token);
-        tokens += pick->has_token;
-    }
-    return tokens;
-}
-
-/* Events of a step. */
-static void deliver(struct lorica_engine *engine) {
-    for (uint32_t i = 0; i < engine->pick_count; i++) {
-        const struct pick *pick = &engine->picks[i];
-        const struct lorica_choice *choice = pick->has_token ? &pick->choice : NULL;
-        if (pick->finish == LORICA_FINISH_NONE)
-            lorica_sequence_emit(pick->sequence, choice, pick->finish);
-        else
-            retire(engine, pick->sequence, choice, pick->finish);
-    }
-}
-
-static void run_step(struct lorica_engine *engine) {
-    const uint32_t prompt_rows = build_batch(engine);
-    if (engine->row_count == 0)
-        return;
-    lorica_forward_run(engine->forward, engine->rows, engine->row_count);
-    if (engine->pick_count > 1)
-        lorica_pool_run(engine->pool, choose_all, engine);
-    else if (engine->pick_count == 1)
-        choose_one(engine, 0, 0);
-    const uint32_t tokens = accept_choices(engine);
-    (void)pthread_mutex_lock(&engine->mutex);
-    engine->stats.steps++;
-    engine->stats.prompt_tokens += prompt_rows;
-    engine->stats.completion_tokens += tokens;
-    (void)pthread_mutex_unlock(&engine->mutex);
-    deliver(engine);
-}
-
-/* Room for the ranks of adapters that have just come in; who cannot have it is refused. */
-static void reserve_ranks(struct lorica_engine *engine) {
-    for (uint32_t i = engine->stats.running; i-- > 0;) {
-        struct lorica_sequence *s = engine->running[i];
+/* Lets in whose turn it is, as long as there is room or somebody has to make it. */
+static void admit(struct lorica_engine *engine) {
+    struct lorica_sequence *s;
+    while ((s = lorica_sched_next(&engine->sched))) {
+        while (engine->running_count == engine->options.max_running || !take_pages(engine, s)) {
+            struct lorica_sequence *displaced = find_displaced(engine, s);
+            if (!displaced)
+                return;
+            lorica_engine_preempt(engine, displaced);
+        }
+        lorica_sched_start(&engine->sched, s);
+        engine->running[engine->running_count++] = s;
+        if (s->admission == 0)
+            s->admission = ++engine->admissions;
+        lorica_engine_skip_shared(engine, s);
         if (s->adapter &&
             lorica_forward_reserve_rank(engine->forward, s->adapter->max_rank, NULL) != 0)
-            retire(engine, s, NULL, LORICA_FINISH_ERROR);
+            lorica_engine_retire(engine, s, NULL, LORICA_FINISH_ERROR);
     }
 }
 
 static void *engine_main(void *arg) {
     struct lorica_engine *engine = arg;
-    while (next_round(engine)) {
-        reserve_ranks(engine);
-        run_step(engine);
+    for (;;) {
+        const bool stop = take_new(engine);
+        drop_cancelled(engine, stop);
+        if (stop)
+            return NULL;
+        admit(engine);
+        lorica_engine_step(engine);
     }
-    return NULL;
 }
 
 static int check_options(const struct lorica_engine_options *o, struct lorica_error *err) {
@@ -282,8 +207,9 @@ static int take_lists(struct lorica_engine *engine, struct lorica_error *err) {
     engine->rows = calloc((size_t)running + engine->options.prefill_chunk, sizeof(*engine->rows));
     engine->picks = calloc(running, sizeof(*engine->picks));
     engine->running = calloc(running, sizeof(*engine->running));
+    engine->queue = calloc(running, sizeof(*engine->queue));
     engine->scratch = calloc(threads, sizeof(*engine->scratch));
-    if (!engine->rows || !engine->picks || !engine->running || !engine->scratch)
+    if (!engine->rows || !engine->picks || !engine->running || !engine->queue || !engine->scratch)
         return lorica_fail(err, LORICA_ENOMEM, "no memory for the engine");
     for (unsigned i = 0; i < threads; i++)
         if (lorica_sampler_scratch_init(&engine->scratch[i], engine->limits.arch->vocab) != 0)
@@ -291,12 +217,23 @@ static int take_lists(struct lorica_engine *engine, struct lorica_error *err) {
     return 0;
 }
 
+static int open_pages(struct lorica_engine *engine, const struct lorica_arch *arch,
+                      struct lorica_error *err) {
+    int rc = lorica_kv_init(&engine->kv, arch, LORICA_KV_BF16, engine->options.kv_tokens, err);
+    if (rc)
+        return rc;
+    const size_t idle = engine->options.prefix_bytes / (engine->kv.nbytes / engine->kv.pages);
+    rc = lorica_prefix_init(&engine->prefix, &engine->kv,
+                            idle < engine->kv.pages ? (uint32_t)idle : engine->kv.pages);
+    return rc ? lorica_fail(err, rc, "no memory for the prefix cache") : 0;
+}
+
 static int engine_prepare(struct lorica_engine *engine, const struct lorica_base *base,
                           struct lorica_error *err) {
     const struct lorica_engine_options *o = &engine->options;
     int rc = lorica_model_init(&engine->model, base, err);
     if (!rc)
-        rc = lorica_kv_init(&engine->kv, &base->arch, LORICA_KV_BF16, o->kv_tokens, err);
+        rc = open_pages(engine, &base->arch, err);
     if (!rc)
         rc = lorica_pool_create(o->threads, &engine->pool, err);
     if (!rc)
@@ -310,7 +247,8 @@ static int engine_prepare(struct lorica_engine *engine, const struct lorica_base
     const uint64_t room = (uint64_t)engine->kv.pages * LORICA_KV_PAGE;
     engine->limits.tokens =
         room < base->arch.max_positions ? (uint32_t)room : base->arch.max_positions;
-    engine->stats.kv_pages_total = engine->kv.pages;
+    engine->figures.kv_pages_total = engine->kv.pages;
+    lorica_engine_show(engine);
     return 0;
 }
 
@@ -353,11 +291,14 @@ void lorica_engine_destroy(struct lorica_engine *engine) {
     for (unsigned i = 0; engine->scratch && i < lorica_pool_threads(engine->pool); i++)
         lorica_sampler_scratch_finish(&engine->scratch[i]);
     free(engine->scratch);
+    free(engine->queue);
     free(engine->running);
     free(engine->picks);
     free(engine->rows);
     lorica_forward_destroy(engine->forward);
     lorica_pool_destroy(engine->pool);
+    lorica_sched_finish(&engine->sched);
+    lorica_prefix_finish(&engine->prefix);
     lorica_kv_finish(&engine->kv);
     lorica_model_finish(&engine->model);
     (void)pthread_cond_destroy(&engine->wake);
@@ -365,23 +306,23 @@ void lorica_engine_destroy(struct lorica_engine *engine) {
     free(engine);
 }
 
-/* Puts a sequence at the end of the queue. Under the mutex. */
+/* Hands a sequence to the engine thread. Under the mutex. */
 static int enqueue(struct lorica_engine *engine, struct lorica_sequence *s,
                    struct lorica_error *err) {
-    const struct lorica_engine_stats *stats = &engine->stats;
+    const struct lorica_engine_options *o = &engine->options;
     if (engine->stop)
         return lorica_fail(err, LORICA_ECANCELED, "the engine is stopping");
-    /* Who can start with the next step does not wait. */
-    const uint32_t starting = engine->options.max_running - stats->running;
-    if (stats->waiting >= engine->options.max_waiting + starting)
+    if (engine->live_count >= o->max_running + o->max_waiting)
         return lorica_fail(err, LORICA_EBUSY, "%u requests are waiting already: try again later",
-                           stats->waiting);
+                           engine->live_count - engine->stats.running);
     s->id = ++engine->last_id;
-    if (engine->last_waiting)
-        engine->last_waiting->next = s;
-    else
-        engine->first_waiting = s;
-    engine->last_waiting = s;
+    *(engine->last_new ? &engine->last_new->next : &engine->first_new) = s;
+    engine->last_new = s;
+    s->live_next = engine->live;
+    if (engine->live)
+        engine->live->live_prev = s;
+    engine->live = s;
+    engine->live_count++;
     engine->stats.waiting++;
     return 0;
 }
@@ -406,10 +347,7 @@ int lorica_engine_submit(struct lorica_engine *engine, const struct lorica_engin
 
 void lorica_engine_cancel(struct lorica_engine *engine, uint64_t id) {
     (void)pthread_mutex_lock(&engine->mutex);
-    for (uint32_t i = 0; i < engine->stats.running; i++)
-        if (engine->running[i]->id == id)
-            atomic_store(&engine->running[i]->cancelled, true);
-    for (struct lorica_sequence *s = engine->first_waiting; s; s = s->next)
+    for (struct lorica_sequence *s = engine->live; s; s = s->live_next)
         if (s->id == id)
             atomic_store(&s->cancelled, true);
     (void)pthread_mutex_unlock(&engine->mutex);

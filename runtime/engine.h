@@ -22,9 +22,12 @@ struct lorica_engine_options {
     uint32_t max_running;   /**< sequences in one batch */
     uint32_t max_waiting;   /**< queue length; over it submit returns LORICA_EBUSY */
     uint32_t prefill_chunk; /**< prompt tokens per step at most */
+    size_t prefix_bytes;    /**< of key/value pages that are kept for prompts that begin alike;
+                                 0: none are, and none are shared */
 };
 
-/** Sensible values: all cores, 32768 tokens of cache, 64 running, 256 waiting, chunks of 128. */
+/** Sensible values: all cores, 32768 tokens of cache, 64 running, 256 waiting, chunks of 128,
+ * 128 MiB of pages kept. */
 void lorica_engine_default_options(struct lorica_engine_options *options);
 
 /** How to choose tokens, and when to stop. OpenAI's meanings. */
@@ -70,6 +73,7 @@ struct lorica_engine_event {
     const struct lorica_token_logprob *top; /**< top_logprobs of them */
     enum lorica_finish finish;
     uint32_t prompt_tokens, completion_tokens; /**< so far */
+    uint32_t cached_tokens; /**< of the prompt: keys and values that were there already */
 };
 
 /** Called on the engine thread. Must not block, and must not call the engine except cancel. Exactly
@@ -77,11 +81,21 @@ struct lorica_engine_event {
  */
 typedef void (*lorica_engine_event_fn)(void *user, const struct lorica_engine_event *event);
 
+/** How much a client gets of what all want. Nobody gets nothing. */
+enum lorica_priority {
+    LORICA_PRIORITY_NORMAL,
+    LORICA_PRIORITY_LOW,  /**< a quarter of normal */
+    LORICA_PRIORITY_HIGH, /**< four times normal */
+    LORICA_PRIORITY_COUNT
+};
+
 struct lorica_engine_request {
     const int32_t *prompt; /**< copied at submit; >= 1 token */
     size_t prompt_count;
     struct lorica_adapter
-        *adapter; /**< fast form, or NULL for the base; submit takes its own ref */
+        *adapter;       /**< fast form, or NULL for the base; submit takes its own ref */
+    const char *client; /**< who asks, to share fairly between all; copied; NULL: "" */
+    enum lorica_priority priority;
     struct lorica_sampling sampling;
     lorica_engine_event_fn on_event;
     void *user;
@@ -108,8 +122,13 @@ void lorica_engine_cancel(struct lorica_engine *engine, uint64_t id);
 /** Figures for /metrics. */
 struct lorica_engine_stats {
     uint32_t running, waiting;
-    uint32_t kv_pages_used, kv_pages_total;
-    uint64_t prompt_tokens, completion_tokens, steps, finished, cancelled;
+    uint32_t kv_pages_used;  /**< that sequences have */
+    uint32_t kv_pages_idle;  /**< that are only kept */
+    uint32_t kv_pages_total; /**< in all */
+    uint64_t prompt_tokens;  /**< computed; what preemption makes computed again counts again */
+    uint64_t cached_tokens;  /**< of prompts: found in the prefix cache */
+    uint64_t evicted_pages;  /**< kept pages that were dropped for others */
+    uint64_t completion_tokens, steps, finished, cancelled, preempted;
 };
 void lorica_engine_stats(struct lorica_engine *engine, struct lorica_engine_stats *ret);
 

@@ -63,22 +63,24 @@ static int check_request(const struct lorica_sequence_limits *limits,
     return 0;
 }
 
-/* Copies of prompt and bias, and the list for pages. */
+/* Copies of prompt and bias, and room for what is generated. */
 static int copy_request(struct lorica_sequence *s, const struct lorica_engine_request *request) {
     const struct lorica_sampling *sampling = &request->sampling;
-    s->prompt_count = (uint32_t)request->prompt_count;
-    s->page_count = lorica_kv_pages((uint64_t)request->prompt_count + sampling->max_tokens);
-    s->prompt = malloc(request->prompt_count * sizeof(*s->prompt));
-    s->pages = malloc(s->page_count * sizeof(*s->pages));
+    const size_t most = request->prompt_count + sampling->max_tokens;
+    s->prompt_count = s->count = (uint32_t)request->prompt_count;
+    s->tokens = malloc(most * sizeof(*s->tokens));
     s->bias = malloc((sampling->logit_bias_count + 1) * sizeof(*s->bias));
-    if (!s->prompt || !s->pages || !s->bias)
+    s->client = strdup(request->client ? request->client : "");
+    if (!s->tokens || !s->bias || !s->client ||
+        lorica_page_table_init(&s->pages, lorica_kv_pages(most)) != 0)
         return LORICA_ENOMEM;
-    memcpy(s->prompt, request->prompt, request->prompt_count * sizeof(*s->prompt));
+    memcpy(s->tokens, request->prompt, request->prompt_count * sizeof(*s->tokens));
     if (sampling->logit_bias_count > 0)
         memcpy(s->bias, sampling->logit_bias, sampling->logit_bias_count * sizeof(*s->bias));
     s->sampling = *sampling;
     s->sampling.logit_bias = s->bias;
     s->sampling.stop = NULL;
+    s->priority = request->priority;
     s->on_event = request->on_event;
     s->user = request->user;
     return lorica_sampler_init(&s->sampler, &s->sampling);
@@ -113,9 +115,10 @@ void lorica_sequence_destroy(struct lorica_sequence *s) {
     (void)lorica_adapter_unref(s->adapter);
     lorica_outtext_finish(&s->text);
     lorica_sampler_finish(&s->sampler);
+    lorica_page_table_finish(&s->pages);
+    free(s->client);
     free(s->bias);
-    free(s->pages);
-    free(s->prompt);
+    free(s->tokens);
     free(s);
 }
 
@@ -129,7 +132,8 @@ void lorica_sequence_emit(struct lorica_sequence *s, const struct lorica_choice 
         .top = choice ? choice->top : NULL,
         .finish = finish,
         .prompt_tokens = s->prompt_count,
-        .completion_tokens = s->completion,
+        .completion_tokens = lorica_sequence_completion(s),
+        .cached_tokens = s->cached,
     };
     s->on_event(s->user, &event);
     lorica_buf_clear(&s->text.out);
@@ -153,11 +157,10 @@ enum lorica_finish lorica_sequence_accept(struct lorica_sequence *s,
     if (lorica_outtext_push(&s->text, choice->id, &stopped) != 0)
         return LORICA_FINISH_ERROR;
     *ret_token = true;
-    s->token = choice->id;
-    s->completion++;
+    s->tokens[s->count++] = choice->id;
     if (stopped)
         return LORICA_FINISH_STOP;
-    if (s->completion < s->sampling.max_tokens)
+    if (lorica_sequence_completion(s) < s->sampling.max_tokens)
         return LORICA_FINISH_NONE;
     return lorica_outtext_flush(&s->text) ? LORICA_FINISH_ERROR : LORICA_FINISH_LENGTH;
 }

@@ -10,28 +10,46 @@
 
 #include "runtime/engine.h"
 #include "runtime/outtext.h"
+#include "runtime/prefix.h"
 #include "runtime/sampler.h"
+
+struct lorica_sched_flow;
 
 struct lorica_sequence {
     uint64_t id;
-    struct lorica_sequence *next; /**< in the waiting queue */
+    struct lorica_sequence *next;                  /**< in a queue */
+    struct lorica_sequence *live_prev, *live_next; /**< among all that the engine has */
     atomic_bool cancelled;
-    int32_t *prompt; /**< owned */
-    uint32_t prompt_count;
+    int32_t *tokens; /**< owned: the prompt, then what was generated */
+    uint32_t prompt_count, count;
+    uint32_t position; /**< tokens whose keys and values are in the cache; the rest is to be fed */
+    uint32_t reached;  /**< the largest position so far: preemption sets the other one back */
+    uint32_t cached;   /**< of the prompt: found in the prefix cache */
     struct lorica_adapter *adapter;  /**< own reference, or NULL */
     struct lorica_sampling sampling; /**< bias is `bias`; stop strings are in `text` */
     struct lorica_logit_bias *bias;  /**< owned */
     lorica_engine_event_fn on_event;
     void *user;
-    uint32_t *pages; /**< owned list of page numbers, valid while `has_pages` */
-    uint32_t page_count;
-    bool has_pages;
-    uint32_t position;   /**< tokens whose keys and values are in the cache */
-    int32_t token;       /**< chosen last, to be fed next */
-    uint32_t completion; /**< tokens generated */
+    struct lorica_page_table pages;
+    char *client; /**< owned */
+    enum lorica_priority priority;
+    struct lorica_sched_flow *flow; /**< the scheduler's, while it waits or runs */
+    bool running;                   /**< the scheduler's: else it waits */
+    uint64_t admission;             /**< its number among all that were let in; 0: it never was */
+    uint64_t fed;                   /**< the last step that it had rows in */
     struct lorica_sampler sampler;
     struct lorica_outtext text;
 };
+
+/** Tokens generated. */
+static inline uint32_t lorica_sequence_completion(const struct lorica_sequence *s) {
+    return s->count - s->prompt_count;
+}
+
+/** True when only the last token is to be fed: each step brings a new one. */
+static inline bool lorica_sequence_generates(const struct lorica_sequence *s) {
+    return s->position + 1 == s->count;
+}
 
 /** What bounds a request. */
 struct lorica_sequence_limits {
@@ -53,7 +71,7 @@ void lorica_sequence_destroy(struct lorica_sequence *sequence);
 void lorica_sequence_emit(struct lorica_sequence *sequence, const struct lorica_choice *choice,
                           enum lorica_finish finish);
 
-/** Takes a choice in: counts it, makes its text, and says whether the sequence goes on. *ret_token
+/** Takes a choice in: appends it, makes its text, and says whether the sequence goes on. *ret_token
  * is false when the choice only ends the text and is not part of it. */
 enum lorica_finish lorica_sequence_accept(struct lorica_sequence *sequence,
                                           const struct lorica_choice *choice, bool *ret_token);

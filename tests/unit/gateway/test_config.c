@@ -128,6 +128,21 @@ static void test_config_listen_takes_addresses_apart(void **state) {
                          LORICA_EINVAL);
 }
 
+static void test_config_priority_is_that_of_the_key(void **state) {
+    struct lorica_config config = {.priority_high = (char *)"er-*, desk",
+                                   .priority_low = (char *)"batch-?,er-slow ,nightly"};
+    const struct lorica_config none = {0};
+    (void)state;
+    assert_int_equal(lorica_config_priority(&config, "er-1"), LORICA_PRIORITY_HIGH);
+    assert_int_equal(lorica_config_priority(&config, "er-slow"), LORICA_PRIORITY_HIGH);
+    assert_int_equal(lorica_config_priority(&config, "desk"), LORICA_PRIORITY_HIGH);
+    assert_int_equal(lorica_config_priority(&config, "batch-1"), LORICA_PRIORITY_LOW);
+    assert_int_equal(lorica_config_priority(&config, "nightly"), LORICA_PRIORITY_LOW);
+    assert_int_equal(lorica_config_priority(&config, "batch-10"), LORICA_PRIORITY_NORMAL);
+    assert_int_equal(lorica_config_priority(&config, "des"), LORICA_PRIORITY_NORMAL);
+    assert_int_equal(lorica_config_priority(&none, "er-1"), LORICA_PRIORITY_NORMAL);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_config_lines_set_their_fields),
@@ -135,6 +150,7 @@ int main(void) {
         cmocka_unit_test(test_config_sample_names_every_setting_with_its_default),
         cmocka_unit_test(test_config_sample_is_the_one_in_deploy),
         cmocka_unit_test(test_config_listen_takes_addresses_apart),
+        cmocka_unit_test(test_config_priority_is_that_of_the_key),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
