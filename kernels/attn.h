@@ -20,6 +20,9 @@
 /** Keys that are folded at once: whole pages. */
 #define LORICA_ATTN_SPAN 64
 
+/** The largest head_dim. */
+#define LORICA_ATTN_MAX_DIM 1024
+
 /** How the cache holds keys and values. */
 enum lorica_kv_format {
     LORICA_KV_BF16, /**< bfloat16 */
@@ -41,7 +44,7 @@ struct lorica_kv_view {
     const uint8_t *cells; /**< borrowed; 64-byte aligned */
     size_t page_nbytes;
     const uint32_t *pages; /**< borrowed; those of positions that no query sees are not read */
-    uint32_t head_dim;     /**< any; a multiple of 64 is fastest, of 16 fast */
+    uint32_t head_dim;     /**< a multiple of 64 is fastest, of 16 fast */
 };
 
 /** Queries of one key/value head: `rows` consecutive positions of a sequence, `heads` of each. */

@@ -9,6 +9,10 @@
  *   vec_sub(a, b) vec_mul(a, b) vec_fma(a, b, c) = a * b + c, vec_max(a, b), vec_exp(v) for v that
  *   are not above 0 (or NaN), vec_top(v) the largest lane, vec_sum(v) the sum of the lanes,
  *   vec_low(at), vec_high(at): the LANES low, or high, bf16 halves of 32-bit lanes, as floats
+ *   PAIRS, where there is an instruction for it: 1, else 0. Then queries and weights are rounded to
+ *   bf16 too, and there are vec_pairs(at) and vec_set1_pairs(uint32_t), pairs of bf16 in each lane;
+ *   vec_first(pairs), without the high halves; vec_dot(sum, a, b), which adds both products; and
+ *   vec_round(uint32_t *to, const float *x, n), pairs of n floats, the last with 0 where n is odd
  *
  * Each sum is one chain, in the order of its index, whatever the tile: that makes results
  * independent of it. */
@@ -32,9 +36,18 @@
 #define PAGE_VECS (LORICA_KV_PAGE / LANES)
 #define VECS (LORICA_ATTN_SPAN / LANES) /* of a span; what one query may have in registers */
 
+/* What 32 bits in the direction of the sum hold. */
+#define GROUP 2
+
+/* One factor for each query of a tile and element of a sum, as floats or in pairs. */
+struct factors {
+    const float *real[TILE];
+    const uint32_t *pairs[TILE];
+};
+
 /* Queries of one call that see the same keys of a span, and their states. */
 struct tile {
-    const float *q[TILE];
+    struct factors q;
     float *state[TILE];
     const uint8_t *pages[SPAN_PAGES];
     uint32_t visible; /* keys of the span that the queries see, from its start */
@@ -42,18 +55,6 @@ struct tile {
     float scale;
     bool begin; /* the states begin with this span */
 };
-
-/* sums[i][v] += rows[i][at] * x[v]. */
-INLINE void accumulate(vec (*sums)[VECS], const vec *x, uint32_t vecs, const float *const *rows,
-                       uint32_t at, uint32_t queries) {
-    UNROLL
-    for (uint32_t i = 0; i < queries; i++) {
-        const vec factor = vec_set1(rows[i][at]);
-        UNROLL
-        for (uint32_t v = 0; v < vecs; v++)
-            sums[i][v] = vec_fma(factor, x[v], sums[i][v]);
-    }
-}
 
 INLINE void clear(vec (*sums)[VECS], uint32_t vecs, uint32_t queries) {
     UNROLL
@@ -63,32 +64,63 @@ INLINE void clear(vec (*sums)[VECS], uint32_t vecs, uint32_t queries) {
         sums[i][v] = vec_zero();
 }
 
-/* Column d of the keys of `pages` pages. */
-INLINE void load_keys(vec *x, const uint8_t *const *pages, uint32_t count, uint32_t d) {
+#if PAIRS
+/* sums[i][v] += the products of both elements of lane `lane` at at[v]; of the first alone. */
+INLINE void add_lane(vec (*sums)[VECS], const uint8_t *const *at, size_t offset, uint32_t vecs,
+                     const struct factors *f, uint32_t lane, uint32_t queries, bool first) {
+    vec_raw x[VECS];
     UNROLL
-    for (uint32_t v = 0; v < count * PAGE_VECS; v++) {
-        const uint8_t *at =
-            pages[v / PAGE_VECS] + (size_t)(d / 2) * 64 + (size_t)(v % PAGE_VECS) * 4 * LANES;
-        x[v] = d % 2 ? vec_high(at) : vec_low(at);
+    for (uint32_t v = 0; v < vecs; v++)
+        x[v] = first ? vec_first(vec_pairs(at[v] + offset)) : vec_pairs(at[v] + offset);
+    UNROLL
+    for (uint32_t i = 0; i < queries; i++) {
+        const vec_raw factor = vec_set1_pairs(f->pairs[i][lane]);
+        UNROLL
+        for (uint32_t v = 0; v < vecs; v++)
+            sums[i][v] = vec_dot(sums[i][v], factor, x[v]);
     }
+}
+#else
+INLINE void add_lane(vec (*sums)[VECS], const uint8_t *const *at, size_t offset, uint32_t vecs,
+                     const struct factors *f, uint32_t lane, uint32_t queries, bool first) {
+    for (uint32_t half = 0; half < (first ? 1 : 2); half++) {
+        vec x[VECS];
+        UNROLL
+        for (uint32_t v = 0; v < vecs; v++)
+            x[v] = half ? vec_high(at[v] + offset) : vec_low(at[v] + offset);
+        UNROLL
+        for (uint32_t i = 0; i < queries; i++) {
+            const vec factor = vec_set1(f->real[i][GROUP * lane + half]);
+            UNROLL
+            for (uint32_t v = 0; v < vecs; v++)
+                sums[i][v] = vec_fma(factor, x[v], sums[i][v]);
+        }
+    }
+}
+#endif
+
+/* Adds `count` products to each sum: of the factors from `first` on, and elements whose lanes lie
+ * `stride` bytes apart from at[v] on. */
+INLINE void products(vec (*sums)[VECS], const uint8_t *const *at, size_t stride, uint32_t vecs,
+                     const struct factors *f, uint32_t first, uint32_t count, uint32_t queries) {
+    size_t offset = 0;
+    uint32_t lane = first / GROUP;
+    for (; lane < (first + count) / GROUP; lane++, offset += stride)
+        add_lane(sums, at, offset, vecs, f, lane, queries, false);
+    if (count % GROUP)
+        add_lane(sums, at, offset, vecs, f, lane, queries, true);
 }
 
 /* Scores of the keys of `count` pages from `page` on: scores[i][key]. */
 INLINE void score(float (*scores)[LORICA_ATTN_SPAN], const struct tile *t, uint32_t queries,
                   uint32_t page, uint32_t count) {
-    const uint32_t dim = t->head_dim;
-    vec sums[TILE][VECS], x[VECS];
+    vec sums[TILE][VECS];
+    const uint8_t *at[VECS];
+    UNROLL
+    for (uint32_t v = 0; v < count * PAGE_VECS; v++)
+        at[v] = t->pages[page + v / PAGE_VECS] + (size_t)(v % PAGE_VECS) * 4 * LANES;
     clear(sums, count * PAGE_VECS, queries);
-    for (uint32_t d = 0; d + 2 <= dim; d += 2) {
-        load_keys(x, t->pages + page, count, d);
-        accumulate(sums, x, count * PAGE_VECS, t->q, d, queries);
-        load_keys(x, t->pages + page, count, d + 1);
-        accumulate(sums, x, count * PAGE_VECS, t->q, d + 1, queries);
-    }
-    if (dim % 2) {
-        load_keys(x, t->pages + page, count, dim - 1);
-        accumulate(sums, x, count * PAGE_VECS, t->q, dim - 1, queries);
-    }
+    products(sums, at, 64, count * PAGE_VECS, &t->q, 0, t->head_dim, queries);
     UNROLL
     for (uint32_t i = 0; i < queries; i++)
         UNROLL
@@ -117,27 +149,26 @@ INLINE void weigh(float *scores, const struct tile *t, float *ret_top, float *re
     *ret_sum = vec_sum(sum);
 }
 
-/* What folding multiplies with, for up to 8 queries: what is kept of states, then of parts. */
-struct factors {
-    float keep[16];
+/* What folding multiplies with, for up to 8 queries: states, and from ADD on parts. */
+struct shares {
+    float of[16];
 };
 #define ADD 8
 
 /* Folds parts with these largest scores and sums into states, but for the values. */
-INLINE struct factors fold_scores(float *const *state, const float *tops, const float *sums,
-                                  uint32_t count) {
-    struct factors f = {{0}};
+INLINE struct shares fold_scores(float *const *state, const float *tops, const float *sums,
+                                 uint32_t count) {
+    struct shares f = {{0}};
     for (uint32_t i = 0; i < count; i++) {
         const float a = state[i][LORICA_STATE_MAX], top = a > tops[i] ? a : tops[i];
-        f.keep[i] = a - top;
-        f.keep[ADD + i] = tops[i] - top;
+        f.of[i] = a - top;
+        f.of[ADD + i] = tops[i] - top;
         state[i][LORICA_STATE_MAX] = top;
     }
     for (uint32_t i = 0; i < 16; i += LANES)
-        vec_store(f.keep + i, vec_exp(vec_load(f.keep + i)));
+        vec_store(f.of + i, vec_exp(vec_load(f.of + i)));
     for (uint32_t i = 0; i < count; i++)
-        state[i][LORICA_STATE_SUM] =
-            state[i][LORICA_STATE_SUM] * f.keep[i] + sums[i] * f.keep[ADD + i];
+        state[i][LORICA_STATE_SUM] = state[i][LORICA_STATE_SUM] * f.of[i] + sums[i] * f.of[ADD + i];
     return f;
 }
 
@@ -148,51 +179,40 @@ INLINE void fold_values(float *values, vec part, bool begin, float keep, float a
                     : vec_fma(vec_load(values), vec_set1(keep), vec_mul(part, vec_set1(add))));
 }
 
-/* `vecs` vecs of columns of the value of an even key at `at`, or of the odd one after it. */
-INLINE void load_values(vec *x, const uint8_t *at, uint32_t vecs, bool odd) {
-    UNROLL
-    for (uint32_t v = 0; v < vecs; v++)
-        x[v] = odd ? vec_high(at + (size_t)v * 4 * LANES) : vec_low(at + (size_t)v * 4 * LANES);
-}
-
 /* The weighted sums of the values, in `vecs` vecs of columns from `column` on, folded into the
  * states. */
-INLINE void gather(const struct tile *t, uint32_t queries, const float *const *weights,
-                   const struct factors *f, uint32_t column, uint32_t vecs) {
-    const size_t pair = lorica_kv_columns(t->head_dim) * 4;
+INLINE void gather(const struct tile *t, uint32_t queries, const struct factors *weights,
+                   const struct shares *f, uint32_t column, uint32_t vecs) {
+    const size_t stride = lorica_kv_columns(t->head_dim) * 4;
     const size_t first = lorica_kv_bf16_keys(t->head_dim) + (size_t)column * 4;
-    vec sums[TILE][VECS], x[VECS];
+    vec sums[TILE][VECS];
     clear(sums, vecs, queries);
-    for (uint32_t key0 = 0; key0 < t->visible; key0 += LORICA_KV_PAGE) {
-        const uint8_t *at = t->pages[key0 / LORICA_KV_PAGE] + first;
-        const uint32_t end =
-            t->visible - key0 < LORICA_KV_PAGE ? t->visible : key0 + LORICA_KV_PAGE;
-        uint32_t key = key0;
-        for (; key + 2 <= end; key += 2, at += pair) {
-            load_values(x, at, vecs, false);
-            accumulate(sums, x, vecs, weights, key, queries);
-            load_values(x, at, vecs, true);
-            accumulate(sums, x, vecs, weights, key + 1, queries);
-        }
-        if (key < end) {
-            load_values(x, at, vecs, false);
-            accumulate(sums, x, vecs, weights, key, queries);
-        }
+    for (uint32_t key = 0; key < t->visible; key += LORICA_KV_PAGE) {
+        const uint8_t *at[VECS];
+        UNROLL
+        for (uint32_t v = 0; v < vecs; v++)
+            at[v] = t->pages[key / LORICA_KV_PAGE] + first + (size_t)v * 4 * LANES;
+        const uint32_t left = t->visible - key;
+        products(sums, at, stride, vecs, weights, key,
+                 left < LORICA_KV_PAGE ? left : LORICA_KV_PAGE, queries);
     }
     UNROLL
     for (uint32_t i = 0; i < queries; i++)
         UNROLL
     for (uint32_t v = 0; v < vecs; v++)
         fold_values(t->state[i] + LORICA_STATE_VALUES + column + (size_t)v * LANES, sums[i][v],
-                    t->begin, f->keep[i], f->keep[ADD + i]);
+                    t->begin, f->of[i], f->of[ADD + i]);
 }
 
 /* A tile of `queries` queries, a constant after inlining. */
 INLINE void attend_tile(const struct tile *t, uint32_t queries) {
     float weights[TILE][LORICA_ATTN_SPAN] __attribute__((aligned(64)));
-    const float *rows[TILE];
+#if PAIRS
+    uint32_t pairs[TILE][LORICA_ATTN_SPAN / 2] __attribute__((aligned(64)));
+#endif
+    struct factors rows;
     float tops[TILE], sums[TILE];
-    struct factors f = {{0}};
+    struct shares f = {{0}};
     const uint32_t pages = (t->visible + LORICA_KV_PAGE - 1) / LORICA_KV_PAGE;
     const uint32_t columns = (uint32_t)lorica_kv_columns(t->head_dim);
     uint32_t page = 0, column = 0;
@@ -203,7 +223,11 @@ INLINE void attend_tile(const struct tile *t, uint32_t queries) {
     UNROLL
     for (uint32_t i = 0; i < queries; i++) {
         weigh(weights[i], t, &tops[i], &sums[i]);
-        rows[i] = weights[i];
+        rows.real[i] = weights[i];
+#if PAIRS
+        vec_round(pairs[i], weights[i], LORICA_ATTN_SPAN);
+        rows.pairs[i] = pairs[i];
+#endif
     }
     if (!t->begin)
         f = fold_scores(t->state, tops, sums, queries);
@@ -212,9 +236,9 @@ INLINE void attend_tile(const struct tile *t, uint32_t queries) {
         t->state[i][LORICA_STATE_SUM] = sums[i];
     }
     for (; column + GATHER_VECS(queries) * LANES <= columns; column += GATHER_VECS(queries) * LANES)
-        gather(t, queries, rows, &f, column, GATHER_VECS(queries));
+        gather(t, queries, &rows, &f, column, GATHER_VECS(queries));
     for (; column < columns; column += 16)
-        gather(t, queries, rows, &f, column, 16 / LANES);
+        gather(t, queries, &rows, &f, column, 16 / LANES);
 }
 
 static void attend_queries(const struct tile *t, uint32_t queries) {
@@ -244,11 +268,18 @@ static void attend_queries(const struct tile *t, uint32_t queries) {
 static void attend_range(struct tile *t, float *states, const struct lorica_attn_queries *queries,
                          uint32_t begin, uint32_t end) {
     const size_t each = lorica_attn_state_count(t->head_dim);
+#if PAIRS
+    uint32_t pairs[TILE][LORICA_ATTN_MAX_DIM / 2];
+#endif
     while (begin < end) {
         const uint32_t count = end - begin < TILE ? end - begin : TILE;
         for (uint32_t i = 0; i < count; i++) {
-            t->q[i] = lorica_attn_query(queries, begin + i, t->head_dim);
+            t->q.real[i] = lorica_attn_query(queries, begin + i, t->head_dim);
             t->state[i] = states + (begin + i) * each;
+#if PAIRS
+            vec_round(pairs[i], t->q.real[i], t->head_dim);
+            t->q.pairs[i] = pairs[i];
+#endif
         }
         attend_queries(t, count);
         begin += count;
@@ -286,10 +317,10 @@ static void fold(float *states, const float *parts, const struct lorica_attn_que
          i < queries->rows * queries->heads; i++) {
         float *const state = states + i * each;
         const float *part = parts + i * each;
-        const struct factors f =
+        const struct shares f =
             fold_scores(&state, part + LORICA_STATE_MAX, part + LORICA_STATE_SUM, 1);
         for (size_t d = LORICA_STATE_VALUES; d < each; d += LANES)
-            fold_values(state + d, vec_load(part + d), false, f.keep[0], f.keep[ADD]);
+            fold_values(state + d, vec_load(part + d), false, f.of[0], f.of[ADD]);
     }
 }
 

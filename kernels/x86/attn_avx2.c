@@ -39,6 +39,7 @@ static inline vec vec_high(const uint8_t *at) {
                                                 _mm256_set1_epi32((int)0xffff0000)));
 }
 
+#define PAIRS 0
 #include "kernels/attn_tile.h"
 
 /* Eight columns at a time; single stores, for a neighbour may be writing the slot beside. */

@@ -1,4 +1,7 @@
-/* SPDX-License-Identifier: MIT */
+/* SPDX-License-Identifier: MIT
+ * Products by vdpbf16ps: queries and weights are rounded to bfloat16, as the cache is. Against
+ * float32 queries and weights that moves the model's distribution over next tokens by less than can
+ * be measured beside the rounding of activations in linear_avx512.c. */
 #include <immintrin.h>
 
 #include "kernels/kernels.h"
@@ -31,6 +34,30 @@ static inline vec vec_low(const uint8_t *at) {
 static inline vec vec_high(const uint8_t *at) {
     return _mm512_castsi512_ps(
         _mm512_and_si512(_mm512_loadu_si512(at), _mm512_set1_epi32((int)0xffff0000)));
+}
+
+#define PAIRS 1
+
+typedef __m512i vec_raw;
+
+static inline vec_raw vec_pairs(const uint8_t *at) { return _mm512_loadu_si512(at); }
+static inline vec_raw vec_set1_pairs(uint32_t x) { return _mm512_set1_epi32((int)x); }
+
+static inline vec_raw vec_first(vec_raw pairs) {
+    return _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff));
+}
+
+static inline vec vec_dot(vec sum, vec_raw a, vec_raw b) {
+    return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
+}
+
+static inline void vec_round(uint32_t *to, const float *x, uint32_t n) {
+    for (; n >= 16; n -= 16, x += 16, to += 8)
+        _mm256_storeu_si256((__m256i *)to, (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(x)));
+    if (n > 0)
+        _mm256_mask_storeu_epi16(
+            to, (__mmask16)((1u << (n + n % 2)) - 1),
+            (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), x)));
 }
 
 #include "kernels/attn_tile.h"

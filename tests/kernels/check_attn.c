@@ -89,9 +89,11 @@ static double exact_weights(double *weights, const float *q, const struct cache 
         weights[p] /= total;
     /* A score is off by (dim + 4) roundings, its distance to the largest by one more, and each of
      * the exponentials by 1e-6: one for the weight, one for each fold. Weights and their total are
-     * off alike, and summed in chains. */
+     * off alike, and summed in chains. Where queries and weights are rounded to bfloat16, each is
+     * off by half a unit of that. */
+    const double half = lorica_cpu_level() == LORICA_CPU_AVX512 ? 0x1p-9 : 0;
     const double folds = seen / LORICA_ATTN_SPAN + 1;
-    return 2 * ((dim + 6) * EPS * largest * 2 + 1e-6 * (1 + folds)) +
+    return 2 * expm1(((dim + 6) * EPS * 2 + half) * largest + 1e-6 * (1 + folds)) + half +
            2 * (LORICA_ATTN_SPAN + 4 * folds) * EPS;
 }
 
