@@ -8,11 +8,12 @@
  *   vec, and on it: vec_zero() vec_set1(float) vec_load(at) vec_store(at, v) vec_add(a, b)
  *   vec_sub(a, b) vec_mul(a, b) vec_fma(a, b, c) = a * b + c, vec_max(a, b), vec_exp(v) for v that
  *   are not above 0 (or NaN), vec_top(v) the largest lane, vec_sum(v) the sum of the lanes,
- *   vec_low(at), vec_high(at): the LANES low, or high, bf16 halves of 32-bit lanes, as floats
- *   PAIRS, where there is an instruction for it: 1, else 0. Then queries and weights are rounded to
- *   bf16 too, and there are vec_pairs(at) and vec_set1_pairs(uint32_t), pairs of bf16 in each lane;
- *   vec_first(pairs), without the high halves; vec_dot(sum, a, b), which adds both products; and
- *   vec_round(uint32_t *to, const float *x, n), pairs of n floats, the last with 0 where n is odd
+ *   PAIRS 0, and vec_low(at), vec_high(at): the LANES low, or high, bf16 halves of 32-bit lanes
+ *   as floats; or, where there is an instruction for pairs of bf16,
+ *   PAIRS 1: queries and weights are rounded to bf16 too, and there are vec_pairs(at) and
+ * vec_set1_pairs(uint32_t), pairs of bf16 in each lane; vec_first(pairs), without the high halves;
+ * vec_dot(sum, a, b), which adds both products; and vec_round(uint32_t *to, const float *x, n),
+ * pairs of n floats, the last with 0 where n is odd
  *
  * Each sum is one chain, in the order of its index, whatever the tile: that makes results
  * independent of it. */

@@ -27,15 +27,6 @@ static inline vec vec_exp(vec v) { return exp_avx512(v); }
 static inline float vec_sum(vec v) { return _mm512_reduce_add_ps(v); }
 static inline float vec_top(vec v) { return _mm512_reduce_max_ps(v); }
 
-static inline vec vec_low(const uint8_t *at) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(at), 16));
-}
-
-static inline vec vec_high(const uint8_t *at) {
-    return _mm512_castsi512_ps(
-        _mm512_and_si512(_mm512_loadu_si512(at), _mm512_set1_epi32((int)0xffff0000)));
-}
-
 #define PAIRS 1
 
 typedef __m512i vec_raw;
