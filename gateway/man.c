@@ -44,7 +44,7 @@ static const char environment[] =
     "LORICA_DATA\tThe data directory where no --data is given.\n"
     "LORICA_SERVER\tThe server where no --server is given, as https://HOST:PORT.\n"
     "LORICA_API_KEY\tThe API key; otherwise DIR/admin.key where it is readable.\n"
-    "LORICA_CPU\tThe best instruction set to use: c, avx2, avx512 or neon.\n"
+    "LORICA_CPU\tThe best instruction set to use: c, avx2, avxvnni, avx512 or neon.\n"
     "XDG_DATA_HOME\tThe data directory is $XDG_DATA_HOME/lorica where LORICA_DATA is not set.\n";
 
 static const char files[] =

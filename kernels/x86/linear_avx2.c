@@ -1,69 +1,81 @@
 /* SPDX-License-Identifier: MIT
- * int16 activations of 13 bits and a sign, a scale for every 32 inputs; NF4 codes as int16 of the
- * same width, looked up a byte at a time; vpmaddwd. It does as many products per instruction as the
- * int8 way (vpsignb, vpmaddubsw, vpmaddwd), and rounds 64 times finer. Sums of 32 products are
- * exact integers (32 * 8191 * 8191 < 2^31), and meet float32 in the order of the blocks: so a
- * result does not depend on how many rows are computed together. */
+ * int16 activations of 13 bits and a sign, a scale for every 64 inputs; NF4 codes as int16 of 12
+ * bits and a sign, looked up a byte at a time; vpmaddwd and vpaddd, or vpdpwssd, which is both in
+ * one, where the processor has AVX-VNNI. It does as many products per instruction as the int8 way
+ * (vpsignb, vpmaddubsw, vpmaddwd, vpaddd), and rounds 64 times finer. Sums of 64 products are
+ * exact integers (64 * 8191 * 4095 < 2^31), and meet float32 in the order of the blocks: so a
+ * result does not depend on how many rows are computed together, nor on AVX-VNNI.
+ *
+ * This file is compiled twice, for each of the two levels. */
 #include <immintrin.h>
 #include <string.h>
 
 #include "kernels/kernels.h"
 #include "kernels/x86/exp_avx2.h"
 
-#define BLOCK 32
-#define TILE_BLOCK_BYTES 512
-#define HALF_TILE 8
+#ifdef __AVXVNNI__
+#define LEVEL_NAME(name) name##_avxvnni
+#else
+#define LEVEL_NAME(name) name##_avx2
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* Inputs that share a scale of the activations. */
+#define BLOCK 64
+/* Largest magnitude of activations, and of NF4 codes. */
+#define X_STEPS 8191.0f
+#define TABLE_STEPS 4095.0f
+/* How far ahead of one row's product the codes are fetched. */
 #define PREFETCH 2048
-/* Largest magnitude of activations and of codes. */
-#define STEPS 8191.0f
-/* Vectors of a 32-block for half a tile: 8 groups of 4 inputs, rows 0 1 4 5 and rows 2 3 6 7. */
-#define BLOCK_VECTORS 16
-/* Inputs that are decoded at a time when several rows share them: 32 KB of int16. */
-#define CHUNK 2048
+/* Inputs of a tile that are decoded at a time when several rows share them: 18 KB of int16. */
+#define CHUNK 576
+/* Rows that share each decoded register: two accumulators each. */
+#ifdef __AVXVNNI__
+#define ROWS 5
+#else
+#define ROWS 4
+#endif
+/* Up to this many rows take the weights from memory to the product without a stop. */
+#define DIRECT_ROWS 2
 
-/* A quantised row: k int16, then k/32 scales. */
-struct act {
-    const int16_t *q;
-    const float *scale;
-};
+/* A quantised row: k int16, then a scale for each BLOCK inputs or what is left of one. */
+static size_t scales_at(uint32_t k) { return (size_t)k * sizeof(int16_t); }
 
-static struct act act_at(const void *xq, size_t stride, uint32_t row, uint32_t k) {
-    const char *base = (const char *)xq + row * stride;
-    return (struct act){(const int16_t *)base, (const float *)(base + (size_t)k * 2)};
+static size_t act_nbytes(uint32_t k) {
+    return (scales_at(k) + (k + BLOCK - 1) / BLOCK * sizeof(float) + 63) / 64 * 64;
 }
 
-static size_t act_nbytes_avx2(uint32_t k) { return ((size_t)k * 2 + k / BLOCK * 4 + 63) / 64 * 64; }
-
-static void act_quantise_avx2(void *dst, const float *x, uint32_t k) {
-    int16_t *q = dst;
-    float *scale = (float *)((char *)dst + (size_t)k * 2);
+/* `count` values, a multiple of 8 up to BLOCK, of one scale. */
+static void quantise_block(int16_t *q, float *scale, const float *x, uint32_t count) {
     const __m256 sign = _mm256_set1_ps(-0.0f), huge = _mm256_set1_ps(3.4028235e38f);
-    for (uint32_t b = 0; b < k / BLOCK; b++, x += BLOCK, q += BLOCK) {
-        __m256 v[4], top = _mm256_setzero_ps(), fine = _mm256_cmp_ps(top, top, _CMP_EQ_OQ);
-        for (int i = 0; i < 4; i++) {
-            v[i] = _mm256_loadu_ps(x + 8 * i);
-            const __m256 magnitude = _mm256_andnot_ps(sign, v[i]);
-            top = _mm256_max_ps(top, magnitude);
-            fine = _mm256_and_ps(fine, _mm256_cmp_ps(magnitude, huge, _CMP_LE_OQ));
-        }
-        float lanes[8], max = 0;
-        _mm256_storeu_ps(lanes, top);
-        for (int i = 0; i < 8; i++)
-            max = lanes[i] > max ? lanes[i] : max;
-        const int finite = _mm256_movemask_ps(fine) == 0xff;
-        const float inverse = !finite || max < 1e-30f ? 0 : STEPS / max;
-        /* NaN and infinities must come out as NaN: by the scale, since integers cannot carry them.
-         */
-        scale[b] = !finite ? __builtin_nanf("") : inverse == 0 ? 0 : max / STEPS;
-        __m256i w[4];
-        for (int i = 0; i < 4; i++)
-            w[i] = finite ? _mm256_cvtps_epi32(_mm256_mul_ps(v[i], _mm256_set1_ps(inverse)))
-                          : _mm256_setzero_si256();
-        for (int i = 0; i < 2; i++)
-            _mm256_storeu_si256(
-                (__m256i *)(q + 16 * i),
-                _mm256_permute4x64_epi64(_mm256_packs_epi32(w[2 * i], w[2 * i + 1]), 0xd8));
+    __m256 top = _mm256_setzero_ps(), fine = _mm256_cmp_ps(top, top, _CMP_EQ_OQ);
+    for (uint32_t i = 0; i < count; i += 8) {
+        const __m256 magnitude = _mm256_andnot_ps(sign, _mm256_loadu_ps(x + i));
+        top = _mm256_max_ps(top, magnitude);
+        fine = _mm256_and_ps(fine, _mm256_cmp_ps(magnitude, huge, _CMP_LE_OQ));
     }
+    __m128 most = _mm_max_ps(_mm256_castps256_ps128(top), _mm256_extractf128_ps(top, 1));
+    most = _mm_max_ps(most, _mm_movehl_ps(most, most));
+    const float max = _mm_cvtss_f32(_mm_max_ss(most, _mm_movehdup_ps(most)));
+    /* NaN and infinities must come out as NaN: by the scale, since integers cannot carry them. */
+    const int finite = _mm256_movemask_ps(fine) == 0xff;
+    const float inverse = !finite || max < 1e-30f ? 0 : X_STEPS / max;
+    *scale = !finite ? __builtin_nanf("") : inverse == 0 ? 0 : max / X_STEPS;
+    for (uint32_t i = 0; i < count; i += 8) {
+        /* 0 times infinity or NaN would give the most negative integer. */
+        const __m256 v = finite ? _mm256_loadu_ps(x + i) : _mm256_setzero_ps();
+        const __m256i w = _mm256_cvtps_epi32(_mm256_mul_ps(v, _mm256_set1_ps(inverse)));
+        _mm_storeu_si128((__m128i *)(q + i), _mm_packs_epi32(_mm256_castsi256_si128(w),
+                                                             _mm256_extracti128_si256(w, 1)));
+    }
+}
+
+static void act_quantise(void *dst, const float *x, uint32_t k) {
+    float *scales = (float *)((char *)dst + scales_at(k));
+    for (uint32_t i = 0; i < k; i += BLOCK)
+        quantise_block((int16_t *)dst + i, scales + i / BLOCK, x + i,
+                       k - i < BLOCK ? k - i : BLOCK);
 }
 
 /* The NF4 codes as int16, their low bytes and their high bytes, for both halves of a register. */
@@ -74,7 +86,7 @@ struct tables {
 static struct tables code_tables(void) {
     uint8_t low[16], high[16];
     for (int i = 0; i < 16; i++) {
-        const float value = STEPS * lorica_nf4_table[i];
+        const float value = TABLE_STEPS * lorica_nf4_table[i];
         const int16_t code = (int16_t)(value < 0 ? value - 0.5f : value + 0.5f);
         low[i] = (uint8_t)((uint16_t)code & 255);
         high[i] = (uint8_t)((uint16_t)code >> 8);
@@ -83,183 +95,224 @@ static struct tables code_tables(void) {
                            _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)high))};
 }
 
-/* Four inputs of eight rows as int16 from four-bit codes. */
-static inline __attribute__((always_inline)) void nf4_group(__m256i w[2], __m256i index,
-                                                            struct tables tables) {
+/* acc += pairs of int16 products. */
+INLINE __m256i dot(__m256i acc, __m256i w, __m256i x) {
+#ifdef __AVXVNNI__
+    return _mm256_dpwssd_avx_epi32(acc, w, x);
+#else
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(w, x));
+#endif
+}
+
+/* Four inputs of eight rows as int16 from four-bit codes: rows 0 1 4 5 and rows 2 3 6 7. */
+INLINE void nf4_group(__m256i w[2], __m256i index, struct tables tables) {
     const __m256i low = _mm256_shuffle_epi8(tables.low, index);
     const __m256i high = _mm256_shuffle_epi8(tables.high, index);
     w[0] = _mm256_unpacklo_epi8(low, high);
     w[1] = _mm256_unpackhi_epi8(low, high);
 }
 
-/* Group g (of 8) of a 32-block of NF4: groups come in pairs, low nibbles and high nibbles. */
-static inline __attribute__((always_inline)) void nf4_pair(__m256i w[4], const uint8_t *codes,
-                                                           struct tables tables) {
-    const __m256i nibble = _mm256_set1_epi8(15);
-    const __m256i pair = _mm256_loadu_si256((const __m256i *)codes);
-    nf4_group(w, _mm256_and_si256(pair, nibble), tables);
-    nf4_group(w + 2, _mm256_and_si256(_mm256_srli_epi16(pair, 4), nibble), tables);
-}
-
-static inline __attribute__((always_inline)) void q8_group(__m256i w[2], const uint8_t *codes) {
+/* Eight inputs of eight rows: NF4's 32 bytes, or the 32 at `codes` and those 64 further of Q8. */
+INLINE void eight_inputs(__m256i w[4], const uint8_t *codes, struct tables tables, const int nf4) {
     const __m256i v = _mm256_loadu_si256((const __m256i *)codes);
+    if (nf4) {
+        const __m256i nibble = _mm256_set1_epi8(15);
+        nf4_group(w, _mm256_and_si256(v, nibble), tables);
+        nf4_group(w + 2, _mm256_and_si256(_mm256_srli_epi16(v, 4), nibble), tables);
+        return;
+    }
+    const __m256i next = _mm256_loadu_si256((const __m256i *)(codes + 64));
     w[0] = _mm256_srai_epi16(_mm256_unpacklo_epi8(v, v), 8);
     w[1] = _mm256_srai_epi16(_mm256_unpackhi_epi8(v, v), 8);
+    w[2] = _mm256_srai_epi16(_mm256_unpacklo_epi8(next, next), 8);
+    w[3] = _mm256_srai_epi16(_mm256_unpackhi_epi8(next, next), 8);
 }
 
-static inline __attribute__((always_inline)) void
-decode_block(__m256i w[BLOCK_VECTORS], const uint8_t *codes, struct tables tables, const int nf4) {
-    for (int i = 0; i < 4; i++) {
-        if (nf4) {
-            nf4_pair(w + 4 * i, codes + 64 * i, tables);
-        } else {
-            q8_group(w + 4 * i, codes + 128 * i);
-            q8_group(w + 4 * i + 2, codes + 128 * i + 64);
+/* Inputs of one block of weights, their groups of eight, and the bytes of a group. */
+INLINE uint32_t block_inputs(const int nf4) { return nf4 ? LORICA_NF4_BLOCK : LORICA_Q8_BLOCK; }
+INLINE uint32_t block_groups(const int nf4) { return block_inputs(nf4) / 8; }
+INLINE uint32_t group_nbytes(const int nf4) { return nf4 ? 64 : 128; }
+
+/* The scale of the activations that meet block b of the weights. */
+INLINE __m256 x_scale(const char *x, uint32_t k, uint32_t b, const int nf4) {
+    return _mm256_broadcast_ss((const float *)(x + scales_at(k)) + b * block_inputs(nf4) / BLOCK);
+}
+
+INLINE __m256 w_scale(const uint16_t *scales, uint32_t b, uint32_t half) {
+    return _mm256_cvtph_ps(
+        _mm_loadu_si128((const __m128i *)(scales + (size_t)b * LORICA_TILE_ROWS + half * 8)));
+}
+
+/* What a block adds to eight outputs. */
+INLINE __m256 add_block(__m256 sum, __m256i dots, __m256 x_step, __m256 w_step) {
+    return _mm256_fmadd_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(dots), x_step), w_step, sum);
+}
+
+/* The end of a sum over all blocks. */
+INLINE __m256 finished(__m256 sum, const int nf4) {
+    return nf4 ? _mm256_mul_ps(sum, _mm256_set1_ps(1 / TABLE_STEPS)) : sum;
+}
+
+/* A tile for R rows, straight from the codes. */
+INLINE void tile_direct(float *y, size_t ldy, const char *x, size_t stride, const uint8_t *codes,
+                        const uint16_t *scales, uint32_t k, struct tables tables, const uint32_t R,
+                        const int nf4) {
+    __m256 sum[DIRECT_ROWS][2];
+#pragma GCC unroll 2
+    for (uint32_t r = 0; r < R; r++)
+        sum[r][0] = sum[r][1] = _mm256_setzero_ps();
+    for (uint32_t b = 0; b < k / block_inputs(nf4); b++) {
+        __m256i acc[DIRECT_ROWS][2][2];
+#pragma GCC unroll 2
+        for (uint32_t r = 0; r < R; r++)
+            acc[r][0][0] = acc[r][0][1] = acc[r][1][0] = acc[r][1][1] = _mm256_setzero_si256();
+#pragma GCC unroll 8
+        for (uint32_t g = 0; g < block_groups(nf4); g++, codes += group_nbytes(nf4)) {
+            const uint32_t at = b * block_inputs(nf4) + 8 * g;
+            for (uint32_t i = 0; i < group_nbytes(nf4); i += 64)
+                _mm_prefetch((const char *)codes + PREFETCH + i, _MM_HINT_T0);
+#pragma GCC unroll 2
+            for (uint32_t half = 0; half < 2; half++) {
+                __m256i w[4];
+                eight_inputs(w, codes + (size_t)half * 32, tables, nf4);
+#pragma GCC unroll 2
+                for (uint32_t r = 0; r < R; r++)
+#pragma GCC unroll 4
+                    for (uint32_t i = 0; i < 4; i++) {
+                        long long four;
+                        memcpy(&four, x + r * stride + 2 * (at + i / 2 * 4), sizeof(four));
+                        acc[r][half][i % 2] =
+                            dot(acc[r][half][i % 2], w[i], _mm256_set1_epi64x(four));
+                    }
+            }
+        }
+#pragma GCC unroll 2
+        for (uint32_t r = 0; r < R; r++)
+#pragma GCC unroll 2
+            for (uint32_t half = 0; half < 2; half++)
+                sum[r][half] =
+                    add_block(sum[r][half], _mm256_hadd_epi32(acc[r][half][0], acc[r][half][1]),
+                              x_scale(x + r * stride, k, b, nf4), w_scale(scales, b, half));
+    }
+#pragma GCC unroll 2
+    for (uint32_t r = 0; r < R; r++)
+#pragma GCC unroll 2
+        for (uint32_t half = 0; half < 2; half++)
+            _mm256_storeu_ps(y + r * ldy + (size_t)half * 8, finished(sum[r][half], nf4));
+}
+
+/* Blocks [b0, b1) of a tile into `w`: for each pair of inputs the rows 0..7 and the rows 8..15, two
+ * int16 of each. */
+INLINE void decode(__m256i *w, const uint8_t *codes, uint32_t b0, uint32_t b1, struct tables tables,
+                   const int nf4) {
+    codes += (size_t)b0 * LORICA_TILE_BLOCK_NBYTES;
+    for (uint32_t g = 0; g < (b1 - b0) * block_groups(nf4); g++, codes += group_nbytes(nf4), w += 8)
+#pragma GCC unroll 2
+        for (uint32_t half = 0; half < 2; half++) {
+            __m256i v[4];
+            eight_inputs(v, codes + (size_t)half * 32, tables, nf4);
+#pragma GCC unroll 2
+            for (uint32_t i = 0; i < 2; i++) {
+                const __m256 a = _mm256_castsi256_ps(v[2 * i]),
+                             c = _mm256_castsi256_ps(v[2 * i + 1]);
+                w[4 * i + half] = _mm256_castps_si256(_mm256_shuffle_ps(a, c, 0x88));
+                w[4 * i + 2 + half] = _mm256_castps_si256(_mm256_shuffle_ps(a, c, 0xdd));
+            }
+        }
+}
+
+/* Blocks [b0, b1) of a tile, decoded at `w`, for R rows whose sums so far stand at y. Meanwhile the
+ * codes at `next`, unless NULL, are fetched. */
+INLINE void chunk_rows(float *y, size_t ldy, const char *x, size_t stride, const __m256i *w,
+                       const uint16_t *scales, uint32_t k, uint32_t b0, uint32_t b1,
+                       const uint8_t *next, const uint32_t R, const int nf4) {
+    for (uint32_t b = b0; b < b1; b++) {
+        for (uint32_t i = 0; next && i < LORICA_TILE_BLOCK_NBYTES; i += 64)
+            _mm_prefetch((const char *)next + (b - b0) * LORICA_TILE_BLOCK_NBYTES + i, _MM_HINT_T1);
+        __m256i acc[ROWS][2];
+#pragma GCC unroll 6
+        for (uint32_t r = 0; r < R; r++)
+            acc[r][0] = acc[r][1] = _mm256_setzero_si256();
+        const char *inputs = x + (size_t)b * block_inputs(nf4) * sizeof(int16_t);
+#pragma GCC unroll 4
+        for (uint32_t p = 0; p < block_inputs(nf4) / 2; p++, w += 2, inputs += 4) {
+#pragma GCC unroll 6
+            for (uint32_t r = 0; r < R; r++) {
+                int32_t two;
+                memcpy(&two, inputs + r * stride, sizeof(two));
+                acc[r][0] = dot(acc[r][0], w[0], _mm256_set1_epi32(two));
+                acc[r][1] = dot(acc[r][1], w[1], _mm256_set1_epi32(two));
+            }
+        }
+#pragma GCC unroll 6
+        for (uint32_t r = 0; r < R; r++)
+#pragma GCC unroll 2
+            for (uint32_t half = 0; half < 2; half++) {
+                float *at = y + r * ldy + (size_t)half * 8;
+                const __m256 sum = b == 0 ? _mm256_setzero_ps() : _mm256_loadu_ps(at);
+                _mm256_storeu_ps(at,
+                                 add_block(sum, acc[r][half], x_scale(x + r * stride, k, b, nf4),
+                                           w_scale(scales, b, half)));
+            }
+    }
+    if (nf4 && b1 == k / block_inputs(nf4))
+        for (uint32_t r = 0; r < R; r++)
+            for (uint32_t half = 0; half < 2; half++) {
+                float *at = y + r * ldy + (size_t)half * 8;
+                _mm256_storeu_ps(at, finished(_mm256_loadu_ps(at), nf4));
+            }
+}
+
+/* A tile for several rows: decoded once, chunk by chunk. */
+INLINE void tile_decoded(float *y, size_t ldy, const char *x, size_t stride, uint32_t rows,
+                         const uint8_t *codes, const uint16_t *scales, uint32_t k,
+                         struct tables tables, const int nf4) {
+    __m256i w[CHUNK];
+    const uint32_t blocks = k / block_inputs(nf4), chunk = CHUNK / block_inputs(nf4);
+    for (uint32_t b0 = 0; b0 < blocks; b0 += chunk) {
+        const uint32_t b1 = blocks - b0 < chunk ? blocks : b0 + chunk;
+        decode(w, codes, b0, b1, tables, nf4);
+        const uint8_t *next = codes + (size_t)b1 * LORICA_TILE_BLOCK_NBYTES;
+        for (uint32_t r = 0, some; r < rows; r += some, next = NULL) {
+            float *at = y + r * ldy;
+            const char *from = x + r * stride;
+            some = rows - r >= ROWS ? ROWS : rows - r >= 4 ? 4 : rows - r >= 2 ? 2 : 1;
+            if (some == ROWS)
+                chunk_rows(at, ldy, from, stride, w, scales, k, b0, b1, next, ROWS, nf4);
+            else if (some == 4)
+                chunk_rows(at, ldy, from, stride, w, scales, k, b0, b1, next, 4, nf4);
+            else if (some == 2)
+                chunk_rows(at, ldy, from, stride, w, scales, k, b0, b1, next, 2, nf4);
+            else
+                chunk_rows(at, ldy, from, stride, w, scales, k, b0, b1, next, 1, nf4);
         }
     }
 }
 
-/* Inputs 4g..4g+3 of a block, in every 64-bit lane. */
-static inline __m256i four_inputs(const int16_t *q, int g) {
-    long long four;
-    memcpy(&four, q + 4 * g, sizeof(four));
-    return _mm256_set1_epi64x(four);
-}
-
-/* A block's integer sums become float: eight rows in order. */
-static inline __m256 block_sum(__m256i a, __m256i b, float scale, __m256 step, __m256 sum) {
-    const __m256 dot = _mm256_cvtepi32_ps(_mm256_hadd_epi32(a, b));
-    return _mm256_fmadd_ps(_mm256_mul_ps(dot, _mm256_set1_ps(scale)), step, sum);
-}
-
-static inline __m256 load_scales(const uint16_t *scales) {
-    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)scales));
-}
-
-/* Where block b of half a tile lies. */
-static inline const uint8_t *block_codes(const uint8_t *codes, uint32_t b, const int nf4) {
-    return codes + (size_t)b * (nf4 ? TILE_BLOCK_BYTES / 2 : TILE_BLOCK_BYTES);
-}
-static inline const uint16_t *block_scales(const uint16_t *scales, uint32_t b, const int nf4) {
-    return scales + (size_t)(nf4 ? b / 2 : b) * LORICA_TILE_ROWS;
-}
-
-/* Half a tile for one row: weights go from memory to the product without a stop. */
-static inline __attribute__((always_inline)) void half_one(float *y, struct act x,
-                                                           const uint8_t *codes,
-                                                           const uint16_t *scales, uint32_t k,
-                                                           const int nf4, struct tables tables) {
-    __m256 sum = _mm256_setzero_ps();
-    for (uint32_t b = 0; b < k / BLOCK; b++) {
-        const uint8_t *at = block_codes(codes, b, nf4);
-        const int16_t *q = x.q + (size_t)b * BLOCK;
-        __m256i a = _mm256_setzero_si256(), c = a;
-        for (int i = 0; i < 4; i++) {
-            __m256i w[4];
-            if (nf4) {
-                nf4_pair(w, at + 64 * i, tables);
-                _mm_prefetch((const char *)at + PREFETCH + 64 * i, _MM_HINT_T0);
-            } else {
-                q8_group(w, at + 128 * i);
-                q8_group(w + 2, at + 128 * i + 64);
-                _mm_prefetch((const char *)at + PREFETCH + 128 * i, _MM_HINT_T0);
-                _mm_prefetch((const char *)at + PREFETCH + 128 * i + 64, _MM_HINT_T0);
-            }
-            for (int g = 0; g < 2; g++) {
-                const __m256i four = four_inputs(q, 2 * i + g);
-                a = _mm256_add_epi32(a, _mm256_madd_epi16(w[2 * g], four));
-                c = _mm256_add_epi32(c, _mm256_madd_epi16(w[2 * g + 1], four));
-            }
-        }
-        sum = block_sum(a, c, x.scale[b], load_scales(block_scales(scales, b, nf4)), sum);
-    }
-    _mm256_storeu_ps(y, nf4 ? _mm256_mul_ps(sum, _mm256_set1_ps(1 / STEPS)) : sum);
-}
-
-/* Blocks [b0, b1) of half a tile, decoded at `w`, for R rows whose sums stand at y. */
-static inline __attribute__((always_inline)) void chunk_rows(float *y, size_t ldy, const void *xq,
-                                                             size_t stride, const __m256i *w,
-                                                             const uint16_t *scales, uint32_t k,
-                                                             uint32_t b0, uint32_t b1, const int R,
-                                                             const int nf4) {
-    __m256 sum[4];
-    struct act x[4];
-    for (int r = 0; r < R; r++) {
-        x[r] = act_at(xq, stride, (uint32_t)r, k);
-        sum[r] = b0 == 0 ? _mm256_setzero_ps() : _mm256_loadu_ps(y + (size_t)r * ldy);
-    }
-    for (uint32_t b = b0; b < b1; b++, w += BLOCK_VECTORS) {
-        __m256i a[4], c[4];
-        for (int r = 0; r < R; r++)
-            a[r] = c[r] = _mm256_setzero_si256();
-        for (int g = 0; g < 8; g++) {
-            const __m256i w0 = w[2 * g], w1 = w[2 * g + 1];
-            for (int r = 0; r < R; r++) {
-                const __m256i four = four_inputs(x[r].q + (size_t)b * BLOCK, g);
-                a[r] = _mm256_add_epi32(a[r], _mm256_madd_epi16(w0, four));
-                c[r] = _mm256_add_epi32(c[r], _mm256_madd_epi16(w1, four));
-            }
-        }
-        const __m256 step = load_scales(block_scales(scales, b, nf4));
-        for (int r = 0; r < R; r++)
-            sum[r] = block_sum(a[r], c[r], x[r].scale[b], step, sum[r]);
-    }
-    const int last = b1 == k / BLOCK;
-    for (int r = 0; r < R; r++)
-        _mm256_storeu_ps(y + (size_t)r * ldy,
-                         nf4 && last ? _mm256_mul_ps(sum[r], _mm256_set1_ps(1 / STEPS)) : sum[r]);
-}
-
-/* Half a tile for several rows: decoded once, chunk by chunk. */
-static inline __attribute__((always_inline)) void
-half_many(float *y, size_t ldy, const void *xq, size_t stride, uint32_t rows, const uint8_t *codes,
-          const uint16_t *scales, uint32_t k, const int nf4, struct tables tables) {
-    __m256i w[CHUNK / BLOCK * BLOCK_VECTORS];
-    for (uint32_t b0 = 0; b0 < k / BLOCK; b0 += CHUNK / BLOCK) {
-        const uint32_t b1 = k / BLOCK - b0 < CHUNK / BLOCK ? k / BLOCK : b0 + CHUNK / BLOCK;
-        for (uint32_t b = b0; b < b1; b++)
-            decode_block(w + (size_t)(b - b0) * BLOCK_VECTORS, block_codes(codes, b, nf4), tables,
-                         nf4);
-        uint32_t r = 0;
-#define ROWS(R)                                                                                    \
-    for (; rows - r >= (R); r += (R))                                                              \
-    chunk_rows(y + r * ldy, ldy, (const char *)xq + r * stride, stride, w, scales, k, b0, b1, (R), \
-               nf4)
-        ROWS(4);
-        ROWS(2);
-        ROWS(1);
-#undef ROWS
-    }
-}
-
-static inline __attribute__((always_inline)) void
-product(float *y, size_t ldy, const void *xq, size_t stride, uint32_t rows,
-        const struct lorica_linear *w, uint32_t tile0, uint32_t tile1, const int nf4) {
-    const size_t blocks = w->k / (nf4 ? LORICA_NF4_BLOCK : LORICA_Q8_BLOCK);
+INLINE void product(float *y, size_t ldy, const char *x, size_t stride, uint32_t rows,
+                    const struct lorica_linear *w, uint32_t tile0, uint32_t tile1, const int nf4) {
+    const size_t blocks = w->k / block_inputs(nf4);
     const struct tables tables = code_tables();
     for (uint32_t t = tile0; t < tile1; t++) {
-        for (uint32_t half = 0; half < 2; half++) {
-            /* Half a tile is half of each 64-byte group. */
-            const uint8_t *codes =
-                (const uint8_t *)w->codes + t * blocks * TILE_BLOCK_BYTES + half * 32;
-            const uint16_t *scales =
-                w->scales + t * blocks * LORICA_TILE_ROWS + (size_t)half * HALF_TILE;
-            float *out = y + (size_t)t * LORICA_TILE_ROWS + (size_t)half * HALF_TILE;
-            if (rows == 1)
-                half_one(out, act_at(xq, stride, 0, w->k), codes, scales, w->k, nf4, tables);
-            else
-                half_many(out, ldy, xq, stride, rows, codes, scales, w->k, nf4, tables);
-        }
+        const uint8_t *codes = (const uint8_t *)w->codes + t * blocks * LORICA_TILE_BLOCK_NBYTES;
+        const uint16_t *scales = w->scales + t * blocks * LORICA_TILE_ROWS;
+        float *out = y + (size_t)t * LORICA_TILE_ROWS;
+        if (rows == 1)
+            tile_direct(out, ldy, x, stride, codes, scales, w->k, tables, 1, nf4);
+        else if (rows == DIRECT_ROWS)
+            tile_direct(out, ldy, x, stride, codes, scales, w->k, tables, DIRECT_ROWS, nf4);
+        else
+            tile_decoded(out, ldy, x, stride, rows, codes, scales, w->k, tables, nf4);
     }
 }
 
-static void nf4_avx2(float *y, size_t ldy, const void *xq, size_t xq_stride, uint32_t rows,
-                     const struct lorica_linear *w, uint32_t tile0, uint32_t tile1) {
+static void linear_nf4(float *y, size_t ldy, const void *xq, size_t xq_stride, uint32_t rows,
+                       const struct lorica_linear *w, uint32_t tile0, uint32_t tile1) {
     product(y, ldy, xq, xq_stride, rows, w, tile0, tile1, 1);
 }
 
-static void q8_avx2(float *y, size_t ldy, const void *xq, size_t xq_stride, uint32_t rows,
-                    const struct lorica_linear *w, uint32_t tile0, uint32_t tile1) {
+static void linear_q8(float *y, size_t ldy, const void *xq, size_t xq_stride, uint32_t rows,
+                      const struct lorica_linear *w, uint32_t tile0, uint32_t tile1) {
     product(y, ldy, xq, xq_stride, rows, w, tile0, tile1, 0);
 }
 
@@ -292,19 +345,19 @@ static float dense_dot(const struct lorica_linear *w, size_t row, const float *x
     return sum;
 }
 
-static void dense_avx2(float *y, size_t ldy, const float *x, size_t ldx, uint32_t rows,
-                       const struct lorica_linear *w, uint32_t tile0, uint32_t tile1) {
+static void linear_dense(float *y, size_t ldy, const float *x, size_t ldx, uint32_t rows,
+                         const struct lorica_linear *w, uint32_t tile0, uint32_t tile1) {
     for (uint32_t i = tile0 * LORICA_TILE_ROWS; i < tile1 * LORICA_TILE_ROWS; i++)
         for (uint32_t r = 0; r < rows; r++)
             y[r * ldy + i] = i < w->n ? dense_dot(w, (size_t)i * w->k, x + r * ldx) : 0;
 }
 
-void lorica_linear_kernels_avx2(struct lorica_linear_kernels *kernels) {
+void LEVEL_NAME(lorica_linear_kernels)(struct lorica_linear_kernels *kernels) {
     *kernels = (struct lorica_linear_kernels){
-        .act_nbytes = act_nbytes_avx2,
-        .act_quantise = act_quantise_avx2,
-        .nf4 = nf4_avx2,
-        .q8 = q8_avx2,
-        .dense = dense_avx2,
+        .act_nbytes = act_nbytes,
+        .act_quantise = act_quantise,
+        .nf4 = linear_nf4,
+        .q8 = linear_q8,
+        .dense = linear_dense,
     };
 }

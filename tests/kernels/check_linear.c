@@ -19,9 +19,8 @@ static const struct precision {
     double x_steps, table_steps;
     uint32_t block;
 } precisions[LORICA_CPU_COUNT] = {
-    [LORICA_CPU_C] = {INFINITY, INFINITY, 32},
-    [LORICA_CPU_AVX2] = {8191, 4095, 64},
-    [LORICA_CPU_AVX512] = {127, 112, 32},
+    [LORICA_CPU_C] = {INFINITY, INFINITY, 32}, [LORICA_CPU_AVX2] = {8191, 4095, 64},
+    [LORICA_CPU_AVXVNNI] = {8191, 4095, 64},   [LORICA_CPU_AVX512] = {127, 112, 32},
     [LORICA_CPU_NEON] = {127, 112, 32},
 };
 

@@ -55,7 +55,9 @@ static void fill(struct fixture *f, enum lorica_format format) {
 
 /* Steps of activations and codes of each level, as fractions of their largest value. */
 static double level_step(enum lorica_cpu_level level) {
-    return level == LORICA_CPU_AVX512 ? 1.0 / 127 : level == LORICA_CPU_AVX2 ? 1.0 / 8191 : 1e-6;
+    return level == LORICA_CPU_AVX512                                ? 1.0 / 127
+           : level == LORICA_CPU_AVX2 || level == LORICA_CPU_AVXVNNI ? 1.0 / 4095
+                                                                     : 1e-6;
 }
 
 static void check_level(enum lorica_cpu_level level, enum lorica_format format) {
@@ -84,7 +86,7 @@ static void check_level(enum lorica_cpu_level level, enum lorica_format format) 
             double sum = 0, bound = 0;
             for (int j = 0; i < N && j < K; j++) {
                 float block_top = 0;
-                for (int b = j / 32 * 32; b < j / 32 * 32 + 32; b++)
+                for (int b = j / 64 * 64; b < j / 64 * 64 + 64 && b < K; b++)
                     block_top = fmaxf(block_top, fabsf(f.x[r * K + b]));
                 const double w = f.exact[i * K + j], x = f.x[r * K + j];
                 sum += w * x;
@@ -123,9 +125,44 @@ static void test_products_every_level_near_the_exact_value_and_alike_in_any_batc
     }
 }
 
+/* One row and three rows of both formats, at the level in force. */
+static void all_products(float y[2][4][64]) {
+    seed = 7;
+    static struct fixture f;
+    struct lorica_linear_kernels kernels;
+    lorica_linear_kernels_init(&kernels);
+    const size_t stride = kernels.act_nbytes(K);
+    char *xq = aligned_alloc(64, stride * 3);
+    assert_non_null(xq);
+    for (int i = 0; i < 2; i++) {
+        fill(&f, i == 0 ? LORICA_FORMAT_NF4 : LORICA_FORMAT_Q8);
+        for (int r = 0; r < 3; r++)
+            kernels.act_quantise(xq + r * stride, f.x + r * K, K);
+        const lorica_linear_fn product = i == 0 ? kernels.nf4 : kernels.q8;
+        product(y[i][0], 64, xq, stride, 1, &f.linear, 0, 4);
+        product(y[i][1], 64, xq, stride, 3, &f.linear, 0, 4);
+    }
+    free(xq);
+}
+
+static void test_products_with_avx_vnni_give_the_bits_of_avx2(void **state) {
+    (void)state;
+    static float with[2][4][64], without[2][4][64];
+    if (!lorica_cpu_supports(LORICA_CPU_AVXVNNI)) {
+        printf("skipped: avxvnni kernels: this machine cannot run them\n");
+        return;
+    }
+    assert_int_equal(lorica_cpu_limit(LORICA_CPU_AVX2), 0);
+    all_products(without);
+    assert_int_equal(lorica_cpu_limit(LORICA_CPU_AVXVNNI), 0);
+    all_products(with);
+    assert_memory_equal(with, without, sizeof(with));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_products_every_level_near_the_exact_value_and_alike_in_any_batch),
+        cmocka_unit_test(test_products_with_avx_vnni_give_the_bits_of_avx2),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
