@@ -16,6 +16,7 @@ struct train {
     const char *rank, *alpha, *targets, *lr, *schedule, *warmup, *epochs, *steps, *batch;
     const char *accumulate, *max_length, *max_grad_norm, *weight_decay, *beta1, *beta2, *eps;
     const char *dropout, *seed, *threads, *loss, *compute;
+    const char *eval_split, *eval_every, *patience;
     bool check;
     char *columns; /* owned: --columns, cut at its comma */
 };
@@ -105,6 +106,21 @@ static bool parse_loop(struct train *t) {
     return fine;
 }
 
+/* What is held apart, and what its loss decides. */
+static bool parse_eval(struct train *t) {
+    struct lorica_trainer_options *o = &t->job.options;
+    uint64_t patience = 0;
+    bool fine = true;
+    if (t->eval_split)
+        fine &= lorica_cmd_number("eval-split", t->eval_split, 0.0001, 0.9, &t->job.eval_split);
+    if (t->eval_every)
+        fine &= whole("eval-every", t->eval_every, 1, 100000000, &o->eval_every);
+    if (t->patience)
+        fine &= whole("patience", t->patience, 1, 1000000, &patience);
+    o->patience = (uint32_t)patience;
+    return fine;
+}
+
 static bool parse_adamw(struct train *t) {
     struct lorica_adamw_options *a = &t->job.options.adamw;
     bool fine = true;
@@ -152,6 +168,10 @@ static int take_words(struct train *t, int argc, char **argv) {
         {.name = "base", .value = &t->job.base},
         {.name = "out", .value = &t->job.out},
         {.name = "eval", .value = &t->job.eval_path},
+        {.name = "eval-split", .value = &t->eval_split},
+        {.name = "eval-every", .value = &t->eval_every},
+        {.name = "patience", .value = &t->patience},
+        {.name = "pack", .flag = &t->job.pack},
         {.name = "loss", .value = &t->loss},
         {.name = "columns", .value = &t->job.columns[0]},
         {.name = "skip-bad", .flag = &t->job.skip_bad},
@@ -209,11 +229,15 @@ static bool none_given(const struct foreign *options, size_t count, const char *
 static bool no_recipe_given(const struct train *t, const char *way) {
     const struct lorica_train_job *job = &t->job;
     const struct foreign options[] = {
-        {"alpha", t->alpha},       {"rslora", job->spec.rslora},  {"schedule", t->schedule},
-        {"warmup", t->warmup},     {"epochs", t->epochs},         {"steps", t->steps},
-        {"batch", t->batch},       {"accumulate", t->accumulate}, {"dropout", t->dropout},
-        {"seed", t->seed},         {"eval", job->eval_path},      {"publish", job->publish},
-        {"channel", job->channel}, {"message", job->message},
+        {"alpha", t->alpha},           {"rslora", job->spec.rslora},
+        {"schedule", t->schedule},     {"warmup", t->warmup},
+        {"epochs", t->epochs},         {"steps", t->steps},
+        {"batch", t->batch},           {"accumulate", t->accumulate},
+        {"dropout", t->dropout},       {"seed", t->seed},
+        {"eval", job->eval_path},      {"eval-split", t->eval_split},
+        {"eval-every", t->eval_every}, {"patience", t->patience},
+        {"pack", job->pack},           {"publish", job->publish},
+        {"channel", job->channel},     {"message", job->message},
     };
     return none_given(options, COUNT(options), way);
 }
@@ -242,6 +266,8 @@ static bool replay_is_whole(const struct train *t, int words) {
 
 static bool check_is_whole(const struct train *t, int words) {
     const struct foreign options[] = {
+        {"compute", t->compute},
+        {"checkpoint-activations", t->job.options.recompute},
         {"out", t->job.out},
         {"init", t->job.init},
         {"lr", t->lr},
@@ -259,8 +285,13 @@ static bool check_is_whole(const struct train *t, int words) {
 }
 
 static bool training_is_whole(const struct lorica_train_job *job, int words) {
+    const bool apart = job->eval_path || job->eval_split > 0;
     const char *wrong = words < 2   ? "NAME and DATA are needed"
                         : job->init ? "--init goes with --replay"
+                        : job->eval_path && job->eval_split > 0
+                            ? "--eval and --eval-split exclude each other"
+                        : !apart && (job->options.eval_every || job->options.patience)
+                            ? "--eval-every and --patience go with --eval or --eval-split"
                         : job->json ? "--json goes with --check"
                         : (job->channel || job->message) && !job->publish
                             ? "--channel and --message go with --publish"
@@ -271,7 +302,8 @@ static bool training_is_whole(const struct lorica_train_job *job, int words) {
 }
 
 static int run_words(struct train *t, int words, char **argv) {
-    if (!parse_loop(t) || !parse_adamw(t) || !parse_spec(t) || !parse_data(t) || !parse_compute(t))
+    if (!parse_loop(t) || !parse_eval(t) || !parse_adamw(t) || !parse_spec(t) || !parse_data(t) ||
+        !parse_compute(t))
         return LORICA_EXIT_USAGE;
     if (t->job.replay)
         return replay_is_whole(t, words) ? lorica_train_replay(&t->job) : LORICA_EXIT_USAGE;
@@ -316,8 +348,12 @@ const struct lorica_cmd lorica_cmd_train = {
         "and "
         "answers in two columns, with or without a header.\n"
         "--base BASE\ta base's name or digest, or a file; without it, the only base there is\n"
-        "--eval FILE\texamples held apart: their loss is measured before and after, and stated in "
-        "the manifest as that on the set of the file's name without .jsonl (adapter policy)\n"
+        "--eval FILE\texamples held apart: their loss is measured before, now and then, and after "
+        "the last update; the adapter with the lowest is the result. It is stated in the manifest "
+        "as that on the set of the file's name without .jsonl (adapter policy)\n"
+        "--eval-split P\thold this share of DATA apart instead, chosen by the seed\n"
+        "--eval-every N\tupdates between two measurements (an epoch's)\n"
+        "--patience N\tend when so many measurements in a row brought no lower loss (never)\n"
         "--loss WHAT\twhat is learnt: the answer (the default) or all of each conversation\n"
         "--columns Q,A\tnames of the columns of questions and answers in CSV files (else question "
         "and answer, or what else is usual)\n"
@@ -338,7 +374,10 @@ const struct lorica_cmd lorica_cmd_train = {
         "--epochs X\tpasses over the data (3)\n"
         "--steps N\tupdates, instead of epochs\n"
         "--batch N\texamples at once (4)\n"
-        "--accumulate N\tbatches of one update (1)\n"
+        "--pack\tlet each of them be as many whole examples as fit in --max-length: fewer, "
+        "fuller batches; examples do not see each other\n"
+        "--accumulate N\tbatches of one update; the gradient is the mean over all their labels "
+        "(1)\n"
         "--max-length N\ttokens of an example; what is longer loses its end (512)\n"
         "--max-grad-norm X\tclip gradients to this norm (0.3); 0: do not\n"
         "--weight-decay X\tAdamW's weight decay (0)\n"

@@ -2,6 +2,7 @@
 #include "gateway/train.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
@@ -11,12 +12,14 @@
 #include "gateway/files.h"
 #include "proto/json.h"
 #include "registry/policy.h"
+#include "runtime/train/plan.h"
 
 /* The examples, and what turns text into them. */
 struct examples {
     struct lorica_tokenizer *tokenizer;
     struct lorica_chat_template *chat;
     struct lorica_train_data data, held_apart;
+    uint32_t max_length; /* tokens of an example */
 };
 
 static void free_examples(struct examples *e) {
@@ -64,11 +67,17 @@ static int load_examples(struct examples *e, const struct lorica_base *b,
         rc = lorica_train_data_load(&job->eval_path, 1, &options, &e->held_apart, err);
     if (rc)
         return rc;
+    e->max_length = length;
     print_examples(&e->data, job->data_paths[0], job->data_count, length);
     if (job->eval_path)
         print_examples(&e->held_apart, job->eval_path, 1, length);
-    else
-        (void)printf("--eval FILE would measure on examples held apart\n");
+    else if (job->eval_split > 0) {
+        if ((rc = lorica_train_data_split(&e->data, job->eval_split, job->options.seed,
+                                          &e->held_apart, err)) != 0)
+            return rc;
+        (void)printf("%zu of them are held apart\n", e->held_apart.count);
+    } else
+        (void)printf("--eval FILE or --eval-split would measure on examples held apart\n");
     (void)fflush(stdout); /* before the progress, which goes to stderr */
     return 0;
 }
@@ -87,6 +96,11 @@ static int check_room(const char *dir, uint64_t needed, struct lorica_error *err
 static void print_progress(void *arg, const struct lorica_trainer_progress *p) {
     const bool terminal = isatty(STDERR_FILENO);
     const uint64_t each = p->steps < 10 ? 1 : p->steps / 10;
+    if (isfinite(p->eval_loss))
+        (void)fprintf(stderr, "%safter %llu updates: held apart %.3f\n", terminal ? "\r" : "",
+                      (unsigned long long)p->step, p->eval_loss);
+    if (p->step == 0)
+        return;
     if (!terminal && p->step % each != 0 && p->step != p->steps)
         return;
     const double left = p->seconds / (double)p->step * (double)(p->steps - p->step);
@@ -117,8 +131,7 @@ static bool set_name(const char *path, char ret[LORICA_EVAL_SET_MAX + 1]) {
 
 /* Facts for the registry: how the adapter came to be. */
 static int write_manifest(const char *dir, const struct lorica_train_job *job,
-                          const struct lorica_trainer_result *r, double before, double after,
-                          struct lorica_error *err) {
+                          const struct lorica_trainer_result *r, struct lorica_error *err) {
     struct lorica_buf out;
     char set[LORICA_EVAL_SET_MAX + 1];
     lorica_buf_init(&out, LORICA_TRAIN_TEXT_MAX);
@@ -133,10 +146,11 @@ static int write_manifest(const char *dir, const struct lorica_train_job *job,
     lorica_jsonw_integer(&w, "tokens", (int64_t)r->tokens);
     lorica_jsonw_integer(&w, "seed", (int64_t)job->options.seed);
     lorica_jsonw_number(&w, "train_loss", r->loss);
-    if (job->eval_path) {
-        lorica_jsonw_number(&w, "eval_loss_base", before);
-        lorica_jsonw_number(&w, "eval_loss", after);
-        if (set_name(job->eval_path, set))
+    if (r->best_step > 0) {
+        lorica_jsonw_number(&w, "eval_loss_base", r->eval_loss_before);
+        lorica_jsonw_number(&w, "eval_loss", r->eval_loss);
+        lorica_jsonw_integer(&w, "best_step", (int64_t)r->best_step);
+        if (job->eval_path && set_name(job->eval_path, set))
             lorica_jsonw_string(&w, "eval_set", set);
     }
     lorica_jsonw_end_object(&w);
@@ -148,23 +162,36 @@ static int write_manifest(const char *dir, const struct lorica_train_job *job,
     return rc;
 }
 
+static void print_result(const struct lorica_trainer_result *r) {
+    (void)printf("%llu updates, %llu tokens in %.0f s; training loss %.3f",
+                 (unsigned long long)r->steps, (unsigned long long)r->tokens, r->seconds, r->loss);
+    if (r->best_step > 0)
+        (void)printf("; held apart %.3f, before %.3f (%+.0f %%)", r->eval_loss, r->eval_loss_before,
+                     100 * (r->eval_loss / r->eval_loss_before - 1));
+    (void)printf("\n");
+    if (r->best_step > 0 && r->best_step < r->steps)
+        (void)printf("%sthe adapter is that after update %llu, when the loss on the examples held "
+                     "apart was lowest\n",
+                     r->stopped ? "stopped early, as that loss no longer fell; " : "",
+                     (unsigned long long)r->best_step);
+    if (r->best_step > 0 && r->eval_loss >= r->eval_loss_before)
+        (void)printf("the base alone does better on the examples held apart: nothing of use was "
+                     "learnt; more examples or a lower --lr may help\n");
+}
+
 static int train_into(struct lorica_train_session *s, const struct examples *e,
                       const struct lorica_train_job *job, const char *dir,
                       struct lorica_error *err) {
     struct lorica_trainer_result result = {0};
-    double before = 0, after = 0;
+    struct lorica_trainer_options options = job->options;
+    options.held_apart = e->held_apart.count > 0 ? &e->held_apart : NULL;
+    options.pack = job->pack ? e->max_length : 0;
     int rc = lorica_train_adapter_new(&job->spec, s->base, &s->adapter, err);
     if (!rc)
         rc = check_room(dir, lorica_train_weights_nbytes(&s->base->arch, s->adapter), err);
-    if (!rc && job->eval_path)
-        rc = lorica_trainer_evaluate(s->base, s->pool, &e->held_apart, job->options.compute, NULL,
-                                     &before, err);
     if (!rc)
-        rc = lorica_trainer_run(s->base, s->pool, &e->data, &job->options, s->adapter,
-                                print_progress, NULL, &result, err);
-    if (!rc && job->eval_path)
-        rc = lorica_trainer_evaluate(s->base, s->pool, &e->held_apart, job->options.compute,
-                                     s->adapter, &after, err);
+        rc = lorica_trainer_run(s->base, s->pool, &e->data, &options, s->adapter, print_progress,
+                                NULL, &result, err);
     struct lorica_buf config;
     lorica_buf_init(&config, LORICA_TRAIN_TEXT_MAX);
     if (!rc)
@@ -172,17 +199,12 @@ static int train_into(struct lorica_train_session *s, const struct examples *e,
     if (!rc)
         rc = lorica_train_write_adapter(dir, s, &config, err);
     if (!rc)
-        rc = write_manifest(dir, job, &result, before, after, err);
+        rc = write_manifest(dir, job, &result, err);
     lorica_buf_finish(&config);
     if (rc)
         return rc;
-    (void)printf("%llu updates, %llu tokens in %.0f s; training loss %.3f",
-                 (unsigned long long)result.steps, (unsigned long long)result.tokens,
-                 result.seconds, result.loss);
-    if (job->eval_path)
-        (void)printf("; held apart %.3f, before %.3f (%+.0f %%)", after, before,
-                     100 * (after / before - 1));
-    (void)printf("\nwritten to %s\n", dir);
+    print_result(&result);
+    (void)printf("written to %s\n", dir);
     return 0;
 }
 

@@ -20,7 +20,9 @@ struct lorica_train_job {
     const char *columns[2];
     const char *base;              /**< name, digest or file; NULL: the only one there is */
     const char *out;               /**< NULL: DIR/train/NAME */
-    const char *eval_path;         /**< NULL: nothing is held apart */
+    const char *eval_path;         /**< examples held apart; NULL: */
+    double eval_split;             /**< this share of the data; 0: nothing */
+    bool pack;                     /**< rows of max_length tokens hold several examples */
     bool publish;                  /**< through the server, when trained */
     const char *channel, *message; /**< of the publish; may be NULL */
     const char *replay, *init;     /**< the trace and the adapter that it begins with */

@@ -353,17 +353,34 @@ static uint32_t lowest_layer(const struct lorica_adapter *adapter, uint32_t laye
     return layers;
 }
 
-int lorica_train_model_step(struct lorica_train_model *model, const struct lorica_adapter *adapter,
-                            const int32_t *ids, const int32_t *labels, uint32_t batch,
-                            uint32_t time, float dropout, uint64_t seed, double *loss_sum,
-                            uint64_t *label_count, struct lorica_adapter_grads *grads,
-                            struct lorica_error *err) {
+static int add_rows(struct lorica_train_model *model, const struct lorica_train_row *rows,
+                    size_t count, struct lorica_error *err) {
+    uint64_t tokens = 0;
+    model->loss.count = 0;
+    for (size_t i = 0; i < count; i++)
+        tokens += rows[i].length > 0 ? row_length(rows[i].labels, rows[i].length) : 0;
+    if (tokens > model->pass.max_tokens)
+        return lorica_fail(err, LORICA_EINVAL, "%llu tokens at once: room was made for %u",
+                           (unsigned long long)tokens, model->pass.max_tokens);
+    for (size_t i = 0; i < count; i++) {
+        const int rc = rows[i].length == 0
+                           ? 0
+                           : add_row(model, rows[i].ids, rows[i].labels, rows[i].length, err);
+        if (rc != 0)
+            return rc;
+    }
+    return model->loss.count > 0
+               ? 0
+               : lorica_fail(err, LORICA_EINVAL, "no label in %zu sequences", count);
+}
+
+int lorica_train_model_step_rows(struct lorica_train_model *model,
+                                 const struct lorica_adapter *adapter,
+                                 const struct lorica_train_row *rows, size_t count, float dropout,
+                                 uint64_t seed, double *loss_sum, uint64_t *label_count,
+                                 struct lorica_adapter_grads *grads, struct lorica_error *err) {
     struct lorica_pass *pass = &model->pass;
     struct step step = {.model = model, .grads = grads};
-    if (batch == 0 || time == 0 || lorica_train_tokens(labels, batch, time) > pass->max_tokens)
-        return lorica_fail(err, LORICA_EINVAL,
-                           "a batch of %u sequences of %u tokens: room was made for %u tokens",
-                           batch, time, pass->max_tokens);
     if (adapter && adapter->max_rank > model->max_rank)
         return lorica_fail(err, LORICA_EINVAL, "an adapter of rank %u: room was made for rank %u",
                            adapter->max_rank, model->max_rank);
@@ -372,18 +389,29 @@ int lorica_train_model_step(struct lorica_train_model *model, const struct loric
     lorica_pass_begin(pass, adapter);
     pass->dropout = grads ? dropout : 0;
     pass->seed = seed;
-    model->loss.count = 0;
-    for (uint32_t b = 0; b < batch; b++) {
-        const int rc = add_row(model, ids + (size_t)b * time, labels + (size_t)b * time, time, err);
-        if (rc != 0)
-            return rc;
-    }
-    if (model->loss.count == 0)
-        return lorica_fail(err, LORICA_EINVAL, "no label in %u sequences", batch);
+    const int rc = add_rows(model, rows, count, err);
+    if (rc != 0)
+        return rc;
     step.lowest = lowest_layer(adapter, pass->base->arch.layers);
     lorica_pool_run(pass->pool, run, &step);
     for (uint32_t i = 0; i < model->loss.count; i++)
         *loss_sum += model->loss.losses[i];
     *label_count += model->loss.count;
     return 0;
+}
+
+int lorica_train_model_step(struct lorica_train_model *model, const struct lorica_adapter *adapter,
+                            const int32_t *ids, const int32_t *labels, uint32_t batch,
+                            uint32_t time, float dropout, uint64_t seed, double *loss_sum,
+                            uint64_t *label_count, struct lorica_adapter_grads *grads,
+                            struct lorica_error *err) {
+    struct lorica_train_row *rows = calloc((size_t)batch + 1, sizeof(*rows));
+    if (!rows)
+        return lorica_fail(err, LORICA_ENOMEM, "no memory for %u rows", batch);
+    for (size_t b = 0; b < batch; b++)
+        rows[b] = (struct lorica_train_row){ids + b * time, labels + b * time, time};
+    const int rc = lorica_train_model_step_rows(model, adapter, rows, batch, dropout, seed,
+                                                loss_sum, label_count, grads, err);
+    free(rows);
+    return rc;
 }

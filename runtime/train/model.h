@@ -76,13 +76,27 @@ uint64_t lorica_train_tokens(const int32_t *labels, uint32_t batch, uint32_t tim
 struct lorica_clock;
 void lorica_train_model_set_clock(struct lorica_train_model *model, struct lorica_clock *clock);
 
-/** One forward and backward pass. labels[batch][time]: label of the NEXT token stands at its own
- * position, as Hugging Face has it (shifted inside); -100 is ignored. Rows are padded on the right
- * with any ids; nothing behind a row's last label is computed. Adds to *loss_sum the summed
+/** One sequence of a step: the label of the NEXT token stands at its own position, as Hugging Face
+ * has it (shifted inside); -100 is ignored. Borrowed. */
+struct lorica_train_row {
+    const int32_t *ids, *labels;
+    uint32_t length;
+};
+
+/** One forward and backward pass over rows of any lengths, each a sequence of its own from position
+ * 0 that sees no other. Nothing behind a row's last label is computed. Adds to *loss_sum the summed
  * negative log-likelihood and to *label_count the labels counted, and ADDS dLoss_sum/dA, /dB to
  * grads (not divided by anything). grads NULL: loss only, dropout off. seed feeds dropout
  * (0 <= dropout < 1). LORICA_EINVAL for an id or label outside the vocabulary, for more tokens or a
  * higher rank than the model was made for, and for rows without any label. */
+int lorica_train_model_step_rows(struct lorica_train_model *model,
+                                 const struct lorica_adapter *adapter,
+                                 const struct lorica_train_row *rows, size_t count, float dropout,
+                                 uint64_t seed, double *loss_sum, uint64_t *label_count,
+                                 struct lorica_adapter_grads *grads,
+                                 struct lorica_error *err) LORICA_MUSTCHECK;
+
+/** The same for ids and labels [batch][time], padded on the right with any ids and -100. */
 int lorica_train_model_step(struct lorica_train_model *model, const struct lorica_adapter *adapter,
                             const int32_t *ids, const int32_t *labels, uint32_t batch,
                             uint32_t time, float dropout, uint64_t seed, double *loss_sum,

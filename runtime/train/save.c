@@ -8,6 +8,7 @@
 
 #include "proto/peft.h"
 #include "proto/safetensors.h"
+#include "runtime/train/random.h"
 
 #define NAME_BYTES 128
 #define CONFIG_MAX ((size_t)1 << 20)
@@ -156,14 +157,6 @@ int lorica_train_weights_encode(const struct lorica_arch *arch,
 
 /* -- beginning -- */
 
-/* splitmix64: a 64-bit counter, well mixed. */
-static uint64_t next_random(uint64_t *state) {
-    uint64_t x = *state += 0x9E3779B97F4A7C15u;
-    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
-    x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
-    return x ^ (x >> 31);
-}
-
 /* Gives every targeted module a pair in `values`, or only counts when that is NULL. */
 static size_t fill(const struct lorica_train_spec *spec, const struct lorica_arch *arch,
                    struct lorica_adapter_pair *pairs, float *values) {
@@ -182,7 +175,7 @@ static size_t fill(const struct lorica_train_spec *spec, const struct lorica_arc
                 .rank = spec->rank, .a = values + used, .b = values + used + na};
             for (size_t j = 0; j < na; j++)
                 pairs[i].a[j] =
-                    (float)(((double)(next_random(&state) >> 11) * 0x1p-52 - 1) * bound);
+                    (float)(((double)(lorica_random_next(&state) >> 11) * 0x1p-52 - 1) * bound);
         }
         used += na + nb;
     }

@@ -5,6 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/train/plan.h"
+#include "runtime/train/random.h"
+
+#define SMOOTH 16 /* updates over which the loss is smoothed to tell that it diverges */
+
 void lorica_trainer_default_options(struct lorica_trainer_options *options) {
     *options = (struct lorica_trainer_options){.lr = 1e-3,
                                                .max_grad_norm = 0.3,
@@ -25,22 +30,27 @@ struct run {
     struct lorica_train_model *model;
     struct lorica_adapter_grads grads;
     struct lorica_adamw adamw;
+    struct lorica_train_row *rows; /* [max_rows]: of a pass */
+    size_t max_rows;
+    float *best;     /* the adapter's values when its loss was lowest; NULL: none */
     double loss_sum; /* of the update in the making */
     uint64_t labels;
+    double first_loss, smooth_loss; /* of updates */
 };
 
-static int open_run(struct run *run, struct lorica_pool *pool, enum lorica_train_compute compute,
-                    uint32_t max_tokens, struct lorica_error *err) {
+static int open_run(struct run *run, struct lorica_pool *pool, uint32_t max_tokens,
+                    struct lorica_error *err) {
+    const struct lorica_trainer_options *o = run->options;
     const struct lorica_train_model_options options = {
-        .compute = compute,
+        .compute = o->compute,
         .max_tokens = max_tokens,
-        .max_rank = run->adapter ? run->adapter->max_rank : 0,
-        .dropout = run->options && run->options->dropout > 0,
-        .keep_bytes = run->options && !run->options->recompute ? LORICA_TRAIN_KEEP_BYTES : 0};
+        .max_rank = run->adapter->max_rank,
+        .dropout = o->dropout > 0,
+        .keep_bytes = o->recompute ? 0 : LORICA_TRAIN_KEEP_BYTES};
     int rc = lorica_train_model_create(run->base, pool, &options, &run->model, err);
-    if (rc || !run->options)
+    if (rc)
         return rc;
-    lorica_train_model_set_clock(run->model, run->options->clock);
+    lorica_train_model_set_clock(run->model, o->clock);
     rc = lorica_adapter_grads_init(&run->grads, run->base, run->adapter);
     if (!rc)
         rc = lorica_adamw_init(&run->adamw, &run->options->adamw, run->grads.count);
@@ -48,15 +58,23 @@ static int open_run(struct run *run, struct lorica_pool *pool, enum lorica_train
 }
 
 static void close_run(struct run *run) {
+    free(run->rows);
+    free(run->best);
     lorica_adamw_finish(&run->adamw);
     lorica_adapter_grads_finish(&run->grads);
     lorica_train_model_destroy(run->model);
 }
 
-/* Hands every trained array to AdamW: gradients lie in one block in the same order. */
-static void apply(struct run *run, double lr) {
+/* A stretch of the adapter's values; moments and gradients lie in one block in the same order. */
+struct stretch {
+    float *values;
+    size_t offset, count;
+};
+
+typedef void (*stretch_fn)(struct run *run, const struct stretch *stretch, double arg);
+
+static void each_stretch(struct run *run, stretch_fn fn, double arg) {
     const struct lorica_arch *arch = &run->base->arch;
-    lorica_adamw_begin(&run->adamw);
     for (uint32_t l = 0; l < arch->layers; l++) {
         for (int m = 0; m < LORICA_MODULE_COUNT; m++) {
             const size_t i = (size_t)l * LORICA_MODULE_COUNT + (size_t)m;
@@ -66,12 +84,38 @@ static void apply(struct run *run, double lr) {
             if (pair->rank == 0)
                 continue;
             lorica_arch_module_shape(arch, (enum lorica_module)m, &n, &k);
-            lorica_adamw_apply(&run->adamw, lr, (size_t)(run->grads.da[i] - run->grads.values),
-                               pair->a, run->grads.da[i], (size_t)pair->rank * k);
-            lorica_adamw_apply(&run->adamw, lr, (size_t)(run->grads.db[i] - run->grads.values),
-                               pair->b, run->grads.db[i], (size_t)pair->rank * n);
+            const struct stretch a = {pair->a, (size_t)(run->grads.da[i] - run->grads.values),
+                                      (size_t)pair->rank * k},
+                                 b = {pair->b, (size_t)(run->grads.db[i] - run->grads.values),
+                                      (size_t)pair->rank * n};
+            fn(run, &a, arg);
+            fn(run, &b, arg);
         }
     }
+}
+
+static void apply(struct run *run, const struct stretch *s, double lr) {
+    lorica_adamw_apply(&run->adamw, lr, s->offset, s->values, run->grads.values + s->offset,
+                       s->count);
+}
+
+static void keep(struct run *run, const struct stretch *s, double arg) {
+    (void)arg;
+    memcpy(run->best + s->offset, s->values, s->count * sizeof(*s->values));
+}
+
+static void restore(struct run *run, const struct stretch *s, double arg) {
+    (void)arg;
+    memcpy(s->values, run->best + s->offset, s->count * sizeof(*s->values));
+}
+
+/* Whether the loss, smoothed over some updates, went far above where it began: it does not come
+ * back from there. */
+static bool diverges(struct run *run, double loss) {
+    if (run->adamw.step == 0)
+        run->first_loss = run->smooth_loss = loss;
+    run->smooth_loss += (loss - run->smooth_loss) / SMOOTH;
+    return run->smooth_loss > 2 * run->first_loss && run->smooth_loss > run->first_loss + 2;
 }
 
 /* The update from what the passes added up: mean over the labels, clipped. */
@@ -82,13 +126,22 @@ static int update(struct run *run, double lr, uint64_t step, double *ret_loss, d
     const double mean = 1.0 / (double)run->labels;
     const double norm = lorica_grad_norm(run->grads.values, run->grads.count) * mean;
     if (!isfinite(loss) || !isfinite(norm))
-        return lorica_fail(err, LORICA_EINVAL,
-                           "the loss is no longer finite at update %llu: use a lower --lr",
-                           (unsigned long long)(step + 1));
+        return lorica_fail(
+            err, LORICA_EINVAL,
+            "the loss is no longer finite at update %llu: the learning rate %g is too "
+            "high; use a lower --lr",
+            (unsigned long long)(step + 1), run->options->lr);
+    if (diverges(run, loss))
+        return lorica_fail(
+            err, LORICA_EINVAL,
+            "the loss rose from %.3g to %.3g by update %llu: the learning rate %g is too "
+            "high; use a lower --lr",
+            run->first_loss, loss, (unsigned long long)(step + 1), run->options->lr);
     const float factor = (float)(mean * lorica_clip_factor(norm, run->options->max_grad_norm));
     for (size_t i = 0; i < run->grads.count; i++)
         run->grads.values[i] *= factor;
-    apply(run, lr);
+    lorica_adamw_begin(&run->adamw);
+    each_stretch(run, apply, lr);
     memset(run->grads.values, 0, run->grads.count * sizeof(*run->grads.values));
     run->loss_sum = 0;
     run->labels = 0;
@@ -98,89 +151,43 @@ static int update(struct run *run, double lr, uint64_t step, double *ret_loss, d
     return 0;
 }
 
-/* -- batches of examples -------------------------------------------------------------------------
+/* -- the loss on examples held apart --------------------------------------------------------------
  */
 
-/* A batch padded to its longest example. */
-struct batch {
-    int32_t *ids, *labels;
-    uint32_t rows, time;
-};
+static struct lorica_train_row row_of(const struct lorica_train_example *e) {
+    return (struct lorica_train_row){e->ids, e->labels, e->length};
+}
 
 static uint32_t longest(const struct lorica_train_data *data) {
-    uint32_t most = 0;
-    for (size_t i = 0; i < data->count; i++)
-        most = data->examples[i].length > most ? data->examples[i].length : most;
+    uint32_t most = 1;
+    for (size_t i = 0; i < data->count; i++) {
+        const uint32_t tokens = lorica_train_example_tokens(&data->examples[i]);
+        most = tokens > most ? tokens : most;
+    }
     return most;
 }
 
-static int batch_init(struct batch *batch, uint32_t rows, uint32_t time, struct lorica_error *err) {
-    batch->ids = calloc((size_t)rows * time, sizeof(*batch->ids));
-    batch->labels = calloc((size_t)rows * time, sizeof(*batch->labels));
-    return batch->ids && batch->labels ? 0
-                                       : lorica_fail(err, LORICA_ENOMEM, "no memory for a batch");
-}
-
-static void batch_finish(struct batch *batch) {
-    free(batch->ids);
-    free(batch->labels);
-}
-
-static void batch_fill(struct batch *batch, const struct lorica_train_data *data,
-                       const size_t *order, uint32_t rows) {
-    batch->rows = rows;
-    batch->time = 0;
-    for (uint32_t r = 0; r < rows; r++) {
-        const uint32_t length = data->examples[order[r]].length;
-        batch->time = length > batch->time ? length : batch->time;
-    }
-    for (uint32_t r = 0; r < rows; r++) {
-        const struct lorica_train_example *e = &data->examples[order[r]];
-        for (uint32_t t = 0; t < batch->time; t++) {
-            batch->ids[(size_t)r * batch->time + t] = t < e->length ? e->ids[t] : 0;
-            batch->labels[(size_t)r * batch->time + t] = t < e->length ? e->labels[t] : -100;
+/* Mean loss over the labels, as many examples at once as there is room for. */
+static int measure(struct run *run, const struct lorica_train_data *data, uint32_t max_tokens,
+                   const struct lorica_adapter *adapter, double *ret_loss,
+                   struct lorica_error *err) {
+    double loss = 0;
+    uint64_t labels = 0;
+    int rc = 0;
+    for (size_t at = 0; at < data->count && !rc;) {
+        size_t rows = 0;
+        for (uint64_t tokens = 0; at < data->count && rows < run->max_rows; rows++, at++) {
+            tokens += lorica_train_example_tokens(&data->examples[at]);
+            if (rows > 0 && tokens > max_tokens)
+                break;
+            run->rows[rows] = row_of(&data->examples[at]);
         }
+        rc = lorica_train_model_step_rows(run->model, adapter, run->rows, rows, 0, 0, &loss,
+                                          &labels, NULL, err);
     }
-}
-
-static uint64_t next_random(uint64_t *state) { /* splitmix64 */
-    uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
-    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-    return z ^ z >> 31;
-}
-
-static void shuffle(size_t *order, size_t count, size_t stride, uint64_t *state) {
-    for (size_t i = count; i-- > 1;) {
-        const size_t j = next_random(state) % (i + 1);
-        for (size_t s = 0; s < stride; s++) {
-            const size_t kept = order[i * stride + s];
-            order[i * stride + s] = order[j * stride + s];
-            order[j * stride + s] = kept;
-        }
-    }
-}
-
-/* An epoch's order: shuffled, then sorted by length within stretches of some batches, so that a
- * batch holds examples of about one length; then the whole batches are shuffled. */
-static void make_order(size_t *order, const struct lorica_train_data *data, uint32_t batch,
-                       uint64_t *state) {
-    const size_t stretch = (size_t)batch * 8;
-    for (size_t i = 0; i < data->count; i++)
-        order[i] = i;
-    shuffle(order, data->count, 1, state);
-    for (size_t begin = 0; begin < data->count; begin += stretch) {
-        const size_t end = data->count - begin < stretch ? data->count : begin + stretch;
-        for (size_t i = begin + 1; i < end; i++) {
-            const size_t moved = order[i];
-            size_t j = i;
-            for (; j > begin && data->examples[order[j - 1]].length > data->examples[moved].length;
-                 j--)
-                order[j] = order[j - 1];
-            order[j] = moved;
-        }
-    }
-    shuffle(order, data->count / batch, batch, state);
+    if (!rc)
+        *ret_loss = loss / (double)labels;
+    return rc;
 }
 
 /* -- the loop ------------------------------------------------------------------------------------
@@ -188,34 +195,38 @@ static void make_order(size_t *order, const struct lorica_train_data *data, uint
 
 /* Where the loop stands. */
 struct cursor {
-    size_t *order;
-    size_t at; /* examples of this epoch that are done */
+    struct lorica_train_plan plan;
+    const struct lorica_train_data *data;
+    size_t pass; /* of this epoch, the next */
     uint64_t random;
     uint64_t tokens;
     double epoch_loss; /* of this epoch's labels; kept of the last whole one */
     uint64_t epoch_labels;
+    uint32_t max_tokens;                          /* of the model */
+    uint64_t steps, eval_every, evals_since_best; /* updates in all, and between measurements */
 };
 
 /* One pass through the model over the next examples. */
-static int one_pass(struct run *run, const struct lorica_train_data *data, struct cursor *c,
-                    struct batch *batch, struct lorica_error *err) {
-    if (c->at == data->count)
-        c->at = 0;
-    if (c->at == 0) {
-        make_order(c->order, data, run->options->batch, &c->random);
+static int one_pass(struct run *run, struct cursor *c, struct lorica_error *err) {
+    if (c->pass == c->plan.passes)
+        c->pass = 0;
+    if (c->pass == 0) {
+        lorica_train_plan_shuffle(&c->plan, c->data, &c->random);
         c->epoch_loss = 0;
         c->epoch_labels = 0;
     }
-    const size_t left = data->count - c->at;
-    const uint32_t rows = left < run->options->batch ? (uint32_t)left : run->options->batch;
-    batch_fill(batch, data, c->order + c->at, rows);
-    c->at += rows;
-    c->tokens += lorica_train_tokens(batch->labels, batch->rows, batch->time);
+    const size_t begin = c->pass == 0 ? 0 : c->plan.ends[c->pass - 1];
+    const size_t rows = c->plan.ends[c->pass++] - begin;
+    for (size_t i = 0; i < rows; i++) {
+        const struct lorica_train_example *e = &c->data->examples[c->plan.order[begin + i]];
+        run->rows[i] = row_of(e);
+        c->tokens += lorica_train_example_tokens(e);
+    }
     double loss = 0;
     uint64_t labels = 0;
-    const int rc = lorica_train_model_step(
-        run->model, run->adapter, batch->ids, batch->labels, batch->rows, batch->time,
-        run->options->dropout, next_random(&c->random), &loss, &labels, &run->grads, err);
+    const int rc = lorica_train_model_step_rows(
+        run->model, run->adapter, run->rows, rows, run->options->dropout,
+        lorica_random_next(&c->random), &loss, &labels, &run->grads, err);
     run->loss_sum += loss;
     run->labels += labels;
     c->epoch_loss += loss;
@@ -223,40 +234,84 @@ static int one_pass(struct run *run, const struct lorica_train_data *data, struc
     return rc;
 }
 
-static uint64_t count_steps(const struct lorica_train_data *data,
-                            const struct lorica_trainer_options *options) {
+static uint64_t count_steps(size_t passes, const struct lorica_trainer_options *options) {
     if (options->steps)
         return options->steps;
-    const double batches = ceil((double)data->count / options->batch);
-    const double steps = ceil(batches * options->epochs / options->accumulate);
+    const double steps = ceil((double)passes * options->epochs / options->accumulate);
     return steps < 1 ? 1 : (uint64_t)steps;
 }
 
-static int loop(struct run *run, const struct lorica_train_data *data, struct cursor *c,
-                struct batch *batch, lorica_trainer_progress_fn progress, void *progress_arg,
-                struct lorica_trainer_result *ret, struct lorica_error *err) {
+/* Measures when it is due, and keeps the adapter when it was never better. */
+static int evaluate(struct run *run, struct cursor *c, struct lorica_trainer_progress *p,
+                    struct lorica_trainer_result *ret, struct lorica_error *err) {
     const struct lorica_trainer_options *o = run->options;
-    const uint64_t steps = count_steps(data, o);
-    const uint64_t warmup = (uint64_t)ceil(o->warmup * (double)steps);
+    if (!o->held_apart || (p->step % c->eval_every != 0 && p->step != c->steps))
+        return 0;
+    const int rc = measure(run, o->held_apart, c->max_tokens, p->step ? run->adapter : NULL,
+                           &p->eval_loss, err);
+    if (rc)
+        return rc;
+    if (p->step == 0) {
+        ret->eval_loss_before = p->eval_loss;
+    } else if (ret->best_step == 0 || p->eval_loss < ret->eval_loss) {
+        ret->eval_loss = p->eval_loss;
+        ret->best_step = p->step;
+        c->evals_since_best = 0;
+        each_stretch(run, keep, 0);
+    } else {
+        c->evals_since_best++;
+        ret->stopped = o->patience > 0 && c->evals_since_best >= o->patience && p->step < c->steps;
+    }
+    return 0;
+}
+
+static int loop(struct run *run, struct cursor *c, lorica_trainer_progress_fn progress,
+                void *progress_arg, struct lorica_trainer_result *ret, struct lorica_error *err) {
+    const struct lorica_trainer_options *o = run->options;
+    const uint64_t warmup = (uint64_t)ceil(o->warmup * (double)c->steps);
     const double began = lorica_clock_now();
-    int rc = 0;
-    for (uint64_t step = 0; step < steps && !rc; step++) {
-        struct lorica_trainer_progress p = {.step = step + 1, .steps = steps};
+    struct lorica_trainer_progress p = {.steps = c->steps, .eval_loss = (double)NAN};
+    int rc = evaluate(run, c, &p, ret, err);
+    if (!rc && progress && o->held_apart)
+        progress(progress_arg, &p);
+    while (p.step < c->steps && !rc && !ret->stopped) {
         for (uint32_t i = 0; i < o->accumulate && !rc; i++)
-            rc = one_pass(run, data, c, batch, err);
-        p.lr = o->lr * lorica_schedule_factor(o->schedule, step, steps, warmup);
+            rc = one_pass(run, c, err);
+        p.lr = o->lr * lorica_schedule_factor(o->schedule, p.step, c->steps, warmup);
         if (!rc)
-            rc = update(run, p.lr, step, &p.loss, &p.grad_norm, err);
+            rc = update(run, p.lr, p.step, &p.loss, &p.grad_norm, err);
+        if (rc)
+            break;
+        p.step++;
+        p.eval_loss = (double)NAN;
+        rc = evaluate(run, c, &p, ret, err);
         p.tokens = c->tokens;
         p.seconds = lorica_clock_now() - began;
         if (!rc && progress)
             progress(progress_arg, &p);
     }
-    ret->steps = steps;
+    if (!rc && ret->best_step > 0 && ret->best_step < p.step)
+        each_stretch(run, restore, 0);
+    ret->steps = p.step;
     ret->tokens = c->tokens;
     ret->seconds = lorica_clock_now() - began;
     ret->loss = c->epoch_labels ? c->epoch_loss / (double)c->epoch_labels : 0;
     return rc;
+}
+
+static int open_cursor(struct run *run, struct cursor *c, struct lorica_error *err) {
+    const struct lorica_trainer_options *o = run->options;
+    const int rc = lorica_train_plan_init(&c->plan, c->data, o->batch, o->pack, err);
+    if (rc)
+        return rc;
+    const uint32_t held_apart = o->held_apart ? longest(o->held_apart) : 0;
+    c->max_tokens = c->plan.max_tokens > held_apart ? c->plan.max_tokens : held_apart;
+    c->steps = count_steps(c->plan.passes, o);
+    c->eval_every =
+        o->eval_every ? o->eval_every : (c->plan.passes + o->accumulate - 1) / o->accumulate;
+    run->max_rows = c->plan.max_rows;
+    run->rows = calloc(run->max_rows, sizeof(*run->rows));
+    return run->rows ? 0 : lorica_fail(err, LORICA_ENOMEM, "no memory for a batch");
 }
 
 int lorica_trainer_run(const struct lorica_base *base, struct lorica_pool *pool,
@@ -265,43 +320,17 @@ int lorica_trainer_run(const struct lorica_base *base, struct lorica_pool *pool,
                        lorica_trainer_progress_fn progress, void *progress_arg,
                        struct lorica_trainer_result *ret, struct lorica_error *err) {
     struct run run = {.base = base, .options = options, .adapter = adapter};
-    struct cursor cursor = {.order = calloc(data->count, sizeof(*cursor.order)),
-                            .random = options->seed};
-    struct batch batch = {0};
-    const uint32_t time = longest(data);
-    int rc = cursor.order ? open_run(&run, pool, options->compute, options->batch * time, err)
-                          : lorica_fail(err, LORICA_ENOMEM, "no memory for the order of examples");
+    struct cursor cursor = {.data = data, .random = options->seed};
+    *ret = (struct lorica_trainer_result){0};
+    int rc = open_cursor(&run, &cursor, err);
     if (!rc)
-        rc = batch_init(&batch, options->batch, time, err);
+        rc = open_run(&run, pool, cursor.max_tokens, err);
+    if (!rc && options->held_apart && !(run.best = calloc(run.grads.count + 1, sizeof(float))))
+        rc = lorica_fail(err, LORICA_ENOMEM, "no memory to keep the best adapter");
     if (!rc)
-        rc = loop(&run, data, &cursor, &batch, progress, progress_arg, ret, err);
-    batch_finish(&batch);
+        rc = loop(&run, &cursor, progress, progress_arg, ret, err);
     close_run(&run);
-    free(cursor.order);
-    return rc;
-}
-
-int lorica_trainer_evaluate(const struct lorica_base *base, struct lorica_pool *pool,
-                            const struct lorica_train_data *data, enum lorica_train_compute compute,
-                            const struct lorica_adapter *adapter, double *ret_loss,
-                            struct lorica_error *err) {
-    struct run run = {.base = base, .adapter = (struct lorica_adapter *)adapter};
-    struct batch batch = {0};
-    const uint32_t time = longest(data);
-    double loss = 0;
-    uint64_t labels = 0;
-    int rc = open_run(&run, pool, compute, time, err);
-    if (!rc)
-        rc = batch_init(&batch, 1, time, err);
-    for (size_t i = 0; i < data->count && !rc; i++) {
-        batch_fill(&batch, data, &i, 1);
-        rc = lorica_train_model_step(run.model, adapter, batch.ids, batch.labels, 1, batch.time, 0,
-                                     0, &loss, &labels, NULL, err);
-    }
-    batch_finish(&batch);
-    close_run(&run);
-    if (!rc)
-        *ret_loss = loss / (double)labels;
+    lorica_train_plan_finish(&cursor.plan);
     return rc;
 }
 
@@ -312,7 +341,7 @@ int lorica_trainer_replay(const struct lorica_base *base, struct lorica_pool *po
                           struct lorica_error *err) {
     struct run run = {.base = base, .options = options, .adapter = adapter};
     const size_t size = (size_t)replay->batch * replay->time;
-    int rc = open_run(&run, pool, options->compute, replay->batch * replay->time, err);
+    int rc = open_run(&run, pool, replay->batch * replay->time, err);
     for (uint32_t step = 0; step < replay->steps && !rc; step++) {
         double loss = 0, norm = 0;
         rc = lorica_train_model_step(run.model, adapter, replay->ids + step * size,

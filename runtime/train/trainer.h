@@ -22,7 +22,8 @@ struct lorica_trainer_options {
     double warmup; /**< share of all updates, 0 to 1 */
     double epochs; /**< passes over the data; ignored when `steps` is not 0 */
     uint64_t steps;
-    uint32_t batch;      /**< examples of one pass through the model */
+    uint32_t batch;      /**< rows of one pass through the model (plan.h) */
+    uint32_t pack;       /**< tokens of a row that whole examples share; 0: one example a row */
     uint32_t accumulate; /**< passes of one update */
     enum lorica_schedule schedule;
     struct lorica_adamw_options adamw;
@@ -32,14 +33,18 @@ struct lorica_trainer_options {
     bool recompute;             /**< activations are computed again rather than kept: a third of the
                                      memory for a fifth more work */
     struct lorica_clock *clock; /**< NULL; else adds up where time goes (clock.h), borrowed */
+    const struct lorica_train_data *held_apart; /**< borrowed; NULL: nothing is held apart */
+    uint64_t eval_every; /**< updates between two measurements on them; 0: an epoch's */
+    uint32_t patience;   /**< measurements without a new lowest loss that end the run; 0: none do */
 };
 
 /** QLoRA's recipe, scaled to small data: see `lorica train --help`. */
 void lorica_trainer_default_options(struct lorica_trainer_options *options);
 
-/** After each update. */
+/** After each update; and with examples held apart before the first, as step 0 without a loss. */
 struct lorica_trainer_progress {
     uint64_t step, steps; /**< updates done, and in all */
+    double eval_loss;     /**< on the examples held apart, where it was measured now; else NaN */
     double loss;          /**< mean over this update's labels */
     double grad_norm;     /**< before clipping */
     double lr;
@@ -52,24 +57,25 @@ typedef void (*lorica_trainer_progress_fn)(void *arg, const struct lorica_traine
 struct lorica_trainer_result {
     uint64_t steps, tokens;
     double seconds;
-    double loss; /**< mean over the last epoch's labels */
+    double loss;             /**< mean over the last epoch's labels */
+    double eval_loss_before; /**< on the examples held apart: without the adapter */
+    double eval_loss;        /**< and with it, as it is now */
+    uint64_t best_step;      /**< the update after which it was so; 0: nothing was held apart */
+    bool stopped;            /**< before the last update, for want of a lower loss */
 };
 
 /** Trains `adapter` (exact form) in place. Results depend on data, options, seed and the number of
- * threads only. LORICA_EINVAL when the loss or the gradients stop being finite: the adapter is then
- * as after the last good update. */
+ * threads only. With examples held apart their loss is measured before, at every `eval_every`th
+ * update and after the last one, and the adapter ends as it was when that loss was lowest. An
+ * update's gradient is the sum over its labels divided by their number, over all its passes.
+ * LORICA_EINVAL when the loss or the gradients stop being finite, or the loss rises far above where
+ * it began: the adapter is then as after the last good update. */
 int lorica_trainer_run(const struct lorica_base *base, struct lorica_pool *pool,
                        const struct lorica_train_data *data,
                        const struct lorica_trainer_options *options, struct lorica_adapter *adapter,
                        lorica_trainer_progress_fn progress, void *progress_arg,
                        struct lorica_trainer_result *ret,
                        struct lorica_error *err) LORICA_MUSTCHECK;
-
-/** Mean loss over the labels of all examples. `adapter` may be NULL. */
-int lorica_trainer_evaluate(const struct lorica_base *base, struct lorica_pool *pool,
-                            const struct lorica_train_data *data, enum lorica_train_compute compute,
-                            const struct lorica_adapter *adapter, double *ret_loss,
-                            struct lorica_error *err) LORICA_MUSTCHECK;
 
 /** Given batches, in order, one update each: ids and labels [steps][batch][time]. */
 struct lorica_replay {

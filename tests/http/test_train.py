@@ -2,6 +2,7 @@
 """lorica train and the base and eval verbs on the tiny base: what they make, and what they say of
 bad input."""
 import json
+import re
 
 import numpy as np
 import pytest
@@ -135,6 +136,34 @@ def test_same_examples_as_csv_and_in_two_files_teach_the_same(data_dir, tmp_path
     assert "--columns" in data_dir("train", "x", named, code=FAILED).stderr
 
 
+def test_share_is_held_apart_and_the_best_adapter_kept(data_dir, examples, tmp_path):
+    done = data_dir("train", "rooms", examples(), "--out", tmp_path / "out", "--eval-split", 0.3,
+                    "--steps", 60, "--lr", 0.02, "--eval-every", 5, "--patience", 3)
+    assert "2 of them are held apart" in done.stdout
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    lines = re.findall(r"after (\d+) updates: held apart ([\d.]+)", done.stderr)
+    losses = {int(step): float(loss) for step, loss in lines}
+    assert list(losses) == list(range(0, max(losses) + 1, 5))
+    best = min((step for step in losses if step), key=losses.get)
+    assert manifest["best_step"] == best and "eval_set" not in manifest
+    assert manifest["eval_loss"] == pytest.approx(losses[best], abs=6e-4)
+    assert manifest["eval_loss_base"] == pytest.approx(losses[0], abs=6e-4)
+    if max(losses) < 60:
+        assert manifest["steps"] == best + 15
+        assert f"stopped early, as that loss no longer fell; the adapter is that after update " \
+               f"{best}," in done.stdout
+
+
+def test_packed_examples_need_fewer_updates(data_dir, examples, tmp_path):
+    steps = {}
+    for words in ((), ("--pack",)):
+        data_dir("train", "rooms", examples(), "--out", tmp_path / "out", "--epochs", 2, "--batch",
+                 1, "--max-length", 200, *words)
+        manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+        steps[words] = manifest["steps"]
+    assert steps[()] == 14 and steps[("--pack",)] < 8
+
+
 # Looking at the data.
 
 
@@ -223,7 +252,7 @@ def test_option_that_a_check_would_ignore_is_refused(data_dir, examples, words):
     ["--json"], ["--loss", "some"], ["--columns", "a"],
     ["--rank", "0"], ["--rank", "x"], ["--lr", "nan"], ["--lr", "-1"], ["--targets", "q,z"],
     ["--schedule", "square"], ["--epochs", "0"], ["--dropout", "1"], ["--init", "somewhere"],
-    ["--channel", "stable"], ["--beta2", "1"]])
+    ["--channel", "stable"], ["--eval-split", "1"], ["--patience", "0"], ["--eval-every", "2"], ["--beta2", "1"]])
 def test_wrong_options_are_wrong_usage(data_dir, examples, words):
     done = data_dir("train", "rooms", examples(), *words, code=USAGE)
     assert words[0] in done.stderr
