@@ -147,7 +147,7 @@ void lorica_attn_kernels_init(struct lorica_attn_kernels *kernels) {
     if (lorica_cpu_level() == LORICA_CPU_C)
         return;
     lorica_attn_kernels_avx2(kernels);
-    if (lorica_cpu_level() == LORICA_CPU_AVX2)
+    if (lorica_cpu_level() <= LORICA_CPU_AVXVNNI)
         return;
     lorica_attn_kernels_avx512(kernels);
 #endif
