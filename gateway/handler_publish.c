@@ -19,14 +19,15 @@
 /* Between the two halves. */
 struct publish {
     struct lorica_buf canonical;
+    struct lorica_adapter *adapter; /* as it will answer */
     bool base_stated;
-    uint32_t rank;
     const char *channel, *message; /* borrowed from the upload */
 };
 
 static void finish(struct lorica_request *request) {
     struct publish *publish = request->state;
     lorica_buf_finish(&publish->canonical);
+    (void)lorica_adapter_unref(publish->adapter);
     free(publish);
 }
 
@@ -107,8 +108,7 @@ static int judge_weights(struct lorica_request *request, const char *config, siz
     if (rc != 0)
         return lorica_request_fail(request, rc, NULL, "invalid_adapter", "%s", err.text);
     const bool effect = lorica_adapter_has_effect(&request->server->parts.base->arch, adapter);
-    publish->rank = adapter->max_rank;
-    (void)lorica_adapter_unref(adapter);
+    publish->adapter = adapter;
     if (!effect)
         return lorica_request_fail(request, LORICA_EFORMAT, "weights", "invalid_adapter",
                                    "the adapter has no effect on the base: every product of its B "
@@ -177,7 +177,7 @@ int lorica_handle_publish_write(struct lorica_request *request) {
         .weights_path = lorica_upload_weights(request->upload),
         .base_digest = request->server->parts.base->digest,
         .base_stated = publish->base_stated,
-        .rank = publish->rank,
+        .rank = publish->adapter->max_rank,
         .channel = publish->channel,
     };
     struct lorica_version version;
@@ -191,6 +191,8 @@ int lorica_handle_publish_write(struct lorica_request *request) {
                                            &version, &existing, &err);
     if (rc != 0)
         return fail_err(request, rc, NULL, &err);
+    publish->adapter->digest = version.digest;
+    lorica_adapter_cache_offer(request->server->parts.adapters, publish->adapter);
     (void)snprintf(location, sizeof(location), "/v1/adapters/%s/versions/%llu", version.name,
                    (unsigned long long)version.version);
     lorica_request_header(request, "location", location);

@@ -80,6 +80,9 @@ struct lorica_adapter *lorica_adapter_cache_get(struct lorica_adapter_cache *cac
                                                 const struct lorica_digest *digest);
 /** Puts one in (the cache takes its own reference) unless its digest is already there. */
 void lorica_adapter_cache_put(struct lorica_adapter_cache *cache, struct lorica_adapter *adapter);
+/** Likewise for one that nobody has asked for yet: it comes in only where it pushes none out, and
+ * is the first to go. */
+void lorica_adapter_cache_offer(struct lorica_adapter_cache *cache, struct lorica_adapter *adapter);
 /** Present size, for metrics. */
 void lorica_adapter_cache_stats(struct lorica_adapter_cache *cache, size_t *ret_count,
                                 size_t *ret_bytes);

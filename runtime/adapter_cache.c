@@ -81,17 +81,41 @@ static void shrink(struct lorica_adapter_cache *cache) {
     }
 }
 
+/* Where the list ends. Under the mutex. */
+static struct entry **end_of(struct lorica_adapter_cache *cache) {
+    struct entry **at = &cache->first;
+    while (*at)
+        at = &(*at)->next;
+    return at;
+}
+
+/* Enters an adapter at a place of the list. Without memory for an entry it is simply not kept.
+ * Under the mutex. */
+static void enter(struct lorica_adapter_cache *cache, struct entry **at,
+                  struct lorica_adapter *adapter) {
+    struct entry *entry = malloc(sizeof(*entry));
+    if (!entry)
+        return;
+    *entry = (struct entry){.adapter = lorica_adapter_ref(adapter), .next = *at};
+    *at = entry;
+    cache->bytes += adapter->nbytes;
+    cache->count++;
+}
+
 void lorica_adapter_cache_put(struct lorica_adapter_cache *cache, struct lorica_adapter *adapter) {
     (void)pthread_mutex_lock(&cache->mutex);
-    /* Without memory for an entry the adapter is simply not kept. */
-    struct entry *entry = touch(cache, &adapter->digest) ? NULL : malloc(sizeof(*entry));
-    if (entry) {
-        *entry = (struct entry){.adapter = lorica_adapter_ref(adapter), .next = cache->first};
-        cache->first = entry;
-        cache->bytes += adapter->nbytes;
-        cache->count++;
+    if (!touch(cache, &adapter->digest)) {
+        enter(cache, &cache->first, adapter);
         shrink(cache);
     }
+    (void)pthread_mutex_unlock(&cache->mutex);
+}
+
+void lorica_adapter_cache_offer(struct lorica_adapter_cache *cache,
+                                struct lorica_adapter *adapter) {
+    (void)pthread_mutex_lock(&cache->mutex);
+    if (adapter->nbytes <= cache->max_bytes - cache->bytes && !touch(cache, &adapter->digest))
+        enter(cache, end_of(cache), adapter);
     (void)pthread_mutex_unlock(&cache->mutex);
 }
 

@@ -75,6 +75,30 @@ static void test_cache_over_its_limit_drops_the_least_recently_used(void **state
     lorica_adapter_cache_destroy(cache);
 }
 
+static void test_offered_pushes_none_out_and_goes_first(void **state) {
+    struct lorica_adapter_cache *cache;
+    struct lorica_adapter *offered[2] = {numbered(8), numbered(9)};
+    assert_int_equal(lorica_adapter_cache_create(3 * offered[0]->nbytes, &cache), 0);
+    (void)put(cache, 1);
+    (void)put(cache, 2);
+    lorica_adapter_cache_offer(cache, offered[0]);
+    lorica_adapter_cache_offer(cache, offered[1]); /* there is no room left */
+    (void)put(cache, 3);
+    assert_true(holds(cache, 1) && holds(cache, 2) && holds(cache, 3));
+    assert_false(holds(cache, 8) || holds(cache, 9));
+    lorica_adapter_cache_destroy(cache);
+    assert_int_equal(lorica_adapter_cache_create(3 * offered[0]->nbytes, &cache), 0);
+    lorica_adapter_cache_offer(cache, offered[0]);
+    (void)put(cache, 1);
+    assert_true(holds(cache, 8)); /* asked for: it has a place like any other */
+    (void)put(cache, 2);
+    (void)put(cache, 3);
+    assert_true(holds(cache, 8) && !holds(cache, 1));
+    lorica_adapter_cache_destroy(cache);
+    for (int i = 0; i < 2; i++)
+        (void)lorica_adapter_unref(offered[i]);
+}
+
 static void test_cache_dropped_adapter_lives_through_its_references(void **state) {
     struct lorica_adapter_cache *cache;
     struct lorica_adapter *first = numbered(1);
@@ -151,6 +175,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cache_gives_what_was_put_in),
         cmocka_unit_test(test_cache_over_its_limit_drops_the_least_recently_used),
+        cmocka_unit_test(test_offered_pushes_none_out_and_goes_first),
         cmocka_unit_test(test_cache_dropped_adapter_lives_through_its_references),
         cmocka_unit_test(test_cache_smaller_than_an_adapter_keeps_none),
         cmocka_unit_test(test_cache_used_by_threads_mixes_nothing_up),
