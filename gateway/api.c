@@ -100,3 +100,15 @@ void lorica_api_close_list(struct lorica_jsonw *w, bool has_more) {
     lorica_jsonw_bool(w, "has_more", has_more);
     lorica_jsonw_end_object(w);
 }
+
+void lorica_api_close_page(struct lorica_jsonw *w, bool has_more, const char *parameter,
+                           uint64_t number) {
+    lorica_jsonw_end_array(w);
+    lorica_jsonw_bool(w, "has_more", has_more);
+    if (has_more) {
+        lorica_jsonw_object(w, "next");
+        lorica_jsonw_integer(w, parameter, (int64_t)number);
+        lorica_jsonw_end_object(w);
+    }
+    lorica_jsonw_end_object(w);
+}

@@ -83,8 +83,8 @@
  * POST   /v1/sweep                                     one step: {"object":"sweep","versions",
  *                                                      "contents","bytes","has_more"}; repeat while
  *                                                      has_more
- * GET    /v1/adapters/{name}/history                   list of audit    ?after=SEQ&limit=N
- * GET    /v1/audit                                     list of audit    ?after=SEQ&limit=N
+ * GET    /v1/adapters/{name}/history                   list of audit, see below
+ * GET    /v1/audit                                     list of audit, see below
  * GET    /v1/backup/snapshot                           bytes: all records of one moment, as
  *                                                      registry/backup.h describes them
  * GET    /v1/backup/contents/{digest}                  bytes of content that a snapshot names; 404
@@ -96,6 +96,12 @@
  * A promote, or a publish that names a channel, which the channel's policy does not let pass is a
  * 409 with the code "policy_not_met" and the figures (403 where the key's role does not suffice). A
  * rollback asks for no approval and passes no gate.
+ *
+ * Lists of audit records take after=SEQ, before=SEQ (both exclusive), limit=N, order=asc|desc,
+ * actor=KEY, kind=KIND, since=TIME (inclusive), until=TIME (exclusive), and /v1/audit adapter=NAME.
+ * A TIME is one of RFC 3339 ("2026-03-01T09:30:00Z"), a date, or Unix milliseconds. For one request
+ * no more than 5000 records are looked at: a page may hold few items, or none, and yet say that
+ * there is more, with "next":{"after":SEQ} (order=desc: {"before":SEQ}) where to go on.
  *
  * A list without `limit` holds up to 1000 items; has_more says that there are more behind the last.
  */
@@ -126,5 +132,9 @@ void lorica_api_write_key(struct lorica_jsonw *w, const char *key, const struct 
 void lorica_api_open_list(struct lorica_jsonw *w);
 /** ... and closes it: ],"has_more":...}. */
 void lorica_api_close_list(struct lorica_jsonw *w, bool has_more);
+/** Closes a page of which the next begins at a number that its last item need not tell:
+ * ],"has_more":true,"next":{"after":7}}; without `next` where there is no more. */
+void lorica_api_close_page(struct lorica_jsonw *w, bool has_more, const char *parameter,
+                           uint64_t number);
 
 #endif

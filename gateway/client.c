@@ -381,7 +381,8 @@ static int list_page(struct lorica_client *client, const char *path, const char 
                      struct lorica_error *err) {
     char *full = NULL;
     struct lorica_json *page = NULL;
-    if (asprintf(&full, "%s%s%s", path, after->len > 0 ? "?after=" : "",
+    const char *glue = strchr(path, '?') ? "&after=" : "?after=";
+    if (asprintf(&full, "%s%s%s", path, after->len > 0 ? glue : "",
                  after->len > 0 ? after->data : "") < 0)
         return lorica_fail(err, LORICA_ENOMEM, "out of memory");
     const struct lorica_client_request request = {.path = full};
@@ -395,7 +396,11 @@ static int list_page(struct lorica_client *client, const char *path, const char 
         last = item;
     }
     *ret_more = rc == 0 && lorica_json_is_true(lorica_json_get(page, "has_more"));
-    if (*ret_more && !(cursor && last && cursor_value(lorica_json_get(last, cursor), after)))
+    const struct lorica_json *next =
+        lorica_json_get(lorica_json_get(page, "next"), "after"); /* else the last item tells */
+    if (!next && cursor && last)
+        next = lorica_json_get(last, cursor);
+    if (*ret_more && !(next && cursor_value(next, after)))
         rc = lorica_fail(err, LORICA_EFORMAT, "%s says that %s has more, but not from where",
                          client->server, path);
     lorica_json_destroy(page);

@@ -68,7 +68,8 @@ int lorica_client_call(struct lorica_client *client, const struct lorica_client_
 typedef void (*lorica_client_item_fn)(void *arg, const struct lorica_json *item);
 
 /** Walks a list object of the API, page by page: `cursor` is the member of an item that the next
- * page begins after ("name", "seq"); NULL for a list that comes whole. */
+ * page begins after ("name", "seq") where the page itself does not tell; NULL for a list that comes
+ * whole. `path` may have a query. */
 int lorica_client_list(struct lorica_client *client, const char *path, const char *cursor,
                        lorica_client_item_fn fn, void *arg,
                        struct lorica_error *err) LORICA_MUSTCHECK;

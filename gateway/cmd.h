@@ -33,6 +33,8 @@ extern const struct lorica_cmd lorica_cmd_policy[];
 extern const size_t lorica_cmd_policy_count;
 extern const struct lorica_cmd lorica_cmd_retire[];
 extern const size_t lorica_cmd_retire_count;
+extern const struct lorica_cmd lorica_cmd_audit[];
+extern const size_t lorica_cmd_audit_count;
 extern const struct lorica_cmd lorica_cmd_split;
 extern const struct lorica_cmd lorica_cmd_diff;
 extern const struct lorica_cmd lorica_cmd_serve, lorica_cmd_train, lorica_cmd_chat,

@@ -26,6 +26,7 @@ static const struct {
     {&lorica_cmd_chat, &one},
     {&lorica_cmd_bench, &one},
     {lorica_cmd_eval, &lorica_cmd_eval_count},
+    {lorica_cmd_audit, &lorica_cmd_audit_count},
     {&lorica_cmd_verify, &one},
     {&lorica_cmd_backup, &one},
     {&lorica_cmd_restore, &one},

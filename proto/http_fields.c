@@ -128,3 +128,90 @@ int lorica_http_query(const char *query, const char *name, char *out, size_t siz
     }
     return rc;
 }
+
+/* `count` digits at *at into *ret, and moves behind them. */
+static bool take_digits(const char **at, int count, int64_t *ret) {
+    *ret = 0;
+    for (int i = 0; i < count; i++, (*at)++) {
+        if (**at < '0' || **at > '9')
+            return false;
+        *ret = *ret * 10 + (**at - '0');
+    }
+    return true;
+}
+
+static bool take_char(const char **at, const char *set) {
+    if (**at == '\0' || !strchr(set, **at))
+        return false;
+    (*at)++;
+    return true;
+}
+
+/* Days from 1970-01-01 to a date of the Gregorian calendar: counted from March, so that the leap
+ * day is a year's last (Howard Hinnant, days_from_civil). */
+static int64_t days_to(int64_t year, int64_t month, int64_t day) {
+    const int64_t y = month <= 2 ? year - 1 : year, era = y / 400, of_era = y % 400;
+    const int64_t of_year = (153 * (month > 2 ? month - 3 : month + 9) + 2) / 5 + day - 1;
+    return era * 146097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719468;
+}
+
+static bool take_date(const char **at, int64_t *ret_days) {
+    static const int lengths[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+    int64_t year, month, day;
+    if (!take_digits(at, 4, &year) || !take_char(at, "-") || !take_digits(at, 2, &month) ||
+        !take_char(at, "-") || !take_digits(at, 2, &day) || year < 1970 || month < 1 || month > 12)
+        return false;
+    const bool leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
+    if (day < 1 || day > lengths[month - 1] + (month == 2 && leap))
+        return false;
+    *ret_days = days_to(year, month, day);
+    return true;
+}
+
+/* Milliseconds of the day; digits behind the third of a fraction are dropped. */
+static bool take_clock(const char **at, int64_t *ret_ms) {
+    int64_t hour, minute, second, digit, ms = 0;
+    if (!take_digits(at, 2, &hour) || !take_char(at, ":") || !take_digits(at, 2, &minute) ||
+        !take_char(at, ":") || !take_digits(at, 2, &second) || hour > 23 || minute > 59 ||
+        second > 60)
+        return false;
+    if (take_char(at, ".")) {
+        int count = 0;
+        for (int64_t unit = 100; take_digits(at, 1, &digit); unit /= 10, count++)
+            ms += digit * unit;
+        if (count == 0)
+            return false;
+    }
+    *ret_ms = ((hour * 60 + minute) * 60 + second) * 1000 + ms;
+    return true;
+}
+
+/* "Z", or the minutes by which a zone is ahead. */
+static bool take_zone(const char **at, int64_t *ret_minutes) {
+    int64_t hour, minute;
+    *ret_minutes = 0;
+    if (take_char(at, "Zz"))
+        return true;
+    const bool behind = **at == '-';
+    if (!take_char(at, "+- ") || !take_digits(at, 2, &hour) || !take_char(at, ":") ||
+        !take_digits(at, 2, &minute) || hour > 23 || minute > 59)
+        return false;
+    *ret_minutes = (behind ? -1 : 1) * (hour * 60 + minute);
+    return true;
+}
+
+int lorica_http_time(const char *text, int64_t *ret_ms) {
+    const char *at = text;
+    const size_t len = strlen(text);
+    int64_t days, ms = 0, minutes = 0;
+    if (len > 0 && len <= 15 && strspn(text, "0123456789") == len)
+        return take_digits(&at, (int)len, ret_ms) ? 0 : LORICA_EINVAL;
+    if (!take_date(&at, &days))
+        return LORICA_EINVAL;
+    if (*at && !(take_char(&at, "Tt ") && take_clock(&at, &ms) && take_zone(&at, &minutes)))
+        return LORICA_EINVAL;
+    if (*at)
+        return LORICA_EINVAL;
+    *ret_ms = days * 86400000 + ms - minutes * 60000;
+    return 0;
+}

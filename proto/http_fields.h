@@ -32,4 +32,11 @@ int lorica_http_decode(const char *text, size_t len, bool plus_is_space, char *o
  * LORICA_ELIMIT when too long. On failure `out` is an empty string. */
 int lorica_http_query(const char *query, const char *name, char *out, size_t size) LORICA_MUSTCHECK;
 
+/** Reads a moment into Unix milliseconds: RFC 3339 ("2026-03-01T09:30:00Z",
+ * "2026-03-01T10:30:00.5+01:00"; a space stands for "+" too, since that is what an unescaped one
+ * becomes in a query), a date alone ("2026-03-01", its beginning in UTC), or up to 15 digits of
+ * Unix milliseconds. Years 1970 to 9999; a leap second is the second after it. LORICA_EINVAL for
+ * anything else. */
+int lorica_http_time(const char *text, int64_t *ret_ms) LORICA_MUSTCHECK;
+
 #endif

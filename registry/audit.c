@@ -222,3 +222,97 @@ int lorica_registry_audit(struct lorica_registry *registry, const char *name, ui
     lorica_store_abort(txn);
     return rc;
 }
+
+/* Finding. */
+
+static bool is_wanted(const struct lorica_audit_query *query, const struct lorica_audit *audit) {
+    return audit->time_ms >= query->since_ms &&
+           (!query->until_ms || audit->time_ms < query->until_ms) &&
+           (!query->actor || strcmp(query->actor, audit->actor) == 0) &&
+           (!query->kind || strcmp(query->kind, lorica_audit_kind_name(audit->kind)) == 0);
+}
+
+/* A walk over the chain, or over one adapter's part of it. */
+struct finder {
+    struct lorica_txn *txn;
+    struct lorica_cursor *cursor;
+    const struct lorica_audit_query *query;
+    struct lorica_slice key, value;
+};
+
+static void finder_key(const struct finder *f, uint64_t seq, struct lorica_record_key *ret) {
+    if (f->query->name)
+        lorica_record_key_numbered(f->query->name, seq, ret);
+    else
+        lorica_record_key_number(seq, ret);
+}
+
+/* To the first record: behind `after`, or the last before `before`. */
+static int finder_begin(struct finder *f, struct lorica_error *err) {
+    const struct lorica_audit_query *q = f->query;
+    struct lorica_record_key from;
+    if (!q->newest_first) {
+        finder_key(f, q->after + 1, &from);
+        return lorica_cursor_seek(f->cursor, lorica_slice_key(&from), &f->key, &f->value, err);
+    }
+    finder_key(f, q->before ? q->before : UINT64_MAX, &from);
+    const int rc = lorica_cursor_seek(f->cursor, lorica_slice_key(&from), &f->key, &f->value, err);
+    if (rc == LORICA_ENOTFOUND)
+        return lorica_cursor_last(f->cursor, &f->key, &f->value, err);
+    return rc ? rc : lorica_cursor_previous(f->cursor, &f->key, &f->value, err);
+}
+
+/* The number of the record that the walk stands at; false: it is past the end. */
+static bool finder_seq(const struct finder *f, uint64_t *ret) {
+    const struct lorica_audit_query *q = f->query;
+    const uint8_t *bytes = f->key.data;
+    *ret = 0;
+    if (q->name && !lorica_record_key_of(f->key.data, f->key.len, q->name, ret))
+        return false;
+    for (size_t i = 0; !q->name && i < 8 && i < f->key.len; i++)
+        *ret = *ret << 8 | bytes[i];
+    return *ret > q->after && (!q->before || *ret < q->before);
+}
+
+static int finder_step(struct finder *f, lorica_audit_fn fn, void *arg, uint64_t seq,
+                       struct lorica_error *err) {
+    struct lorica_audit audit;
+    int rc = f->query->name ? lorica_audit_get(f->txn, seq, &audit, err)
+                            : audit_decode(f->value, seq, &audit, err);
+    if (!rc && is_wanted(f->query, &audit))
+        rc = fn(arg, &audit);
+    return rc;
+}
+
+static int find_inside(struct finder *f, size_t scan, lorica_audit_fn fn, void *arg,
+                       uint64_t *ret_last, struct lorica_error *err) {
+    uint64_t seq;
+    int rc = finder_begin(f, err);
+    for (size_t i = 0; !rc && i < scan && finder_seq(f, &seq); i++) {
+        rc = finder_step(f, fn, arg, seq, err);
+        if (rc)
+            return rc;
+        *ret_last = seq;
+        rc = f->query->newest_first ? lorica_cursor_previous(f->cursor, &f->key, &f->value, err)
+                                    : lorica_cursor_next(f->cursor, &f->key, &f->value, err);
+    }
+    return rc == LORICA_ENOTFOUND ? 0 : rc;
+}
+
+int lorica_registry_audit_find(struct lorica_registry *registry,
+                               const struct lorica_audit_query *query, size_t scan,
+                               lorica_audit_fn fn, void *arg, uint64_t *ret_last,
+                               struct lorica_error *err) {
+    struct finder f = {.query = query};
+    if (query->after == UINT64_MAX || (query->name && !lorica_name_valid(query->name)))
+        return 0; /* nothing is behind the last number, nor under a name that cannot be */
+    int rc = lorica_store_begin(registry->store, false, &f.txn, err);
+    if (!rc)
+        rc = lorica_store_walk(f.txn, query->name ? LORICA_TABLE_HISTORY : LORICA_TABLE_AUDIT,
+                               &f.cursor, err);
+    if (!rc)
+        rc = find_inside(&f, scan, fn, arg, ret_last, err);
+    lorica_cursor_close(f.cursor);
+    lorica_store_abort(f.txn);
+    return rc;
+}

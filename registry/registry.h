@@ -241,6 +241,27 @@ int lorica_registry_audit(struct lorica_registry *registry, const char *name, ui
                           size_t limit, lorica_audit_fn fn, void *arg,
                           struct lorica_error *err) LORICA_MUSTCHECK;
 
+/** Which records are wanted; zero fields ask for nothing. */
+struct lorica_audit_query {
+    const char *name;       /**< of one adapter; NULL: all */
+    const char *actor;      /**< by one key; NULL: all */
+    const char *kind;       /**< of one kind, by its name; NULL: all */
+    int64_t since_ms;       /**< not made before */
+    int64_t until_ms;       /**< made before; 0: no end */
+    uint64_t after, before; /**< after < seq < before; before 0: no end */
+    bool newest_first;      /**< in descending order */
+};
+
+/** Hands the records that are wanted to `fn`, of at most `scan` records that are looked at: so one
+ * call's work is bounded, however few are wanted. *ret_last becomes the seq of the last one looked
+ * at, wanted or not, where the next call goes on (as `after`, or as `before` when the newest come
+ * first); it stays as it is when there was none left. What `fn` returns other than 0 ends the walk
+ * and is returned; the record that it was called for does not count as looked at. */
+int lorica_registry_audit_find(struct lorica_registry *registry,
+                               const struct lorica_audit_query *query, size_t scan,
+                               lorica_audit_fn fn, void *arg, uint64_t *ret_last,
+                               struct lorica_error *err) LORICA_MUSTCHECK;
+
 /** Content of a version, whole, into memory: caller frees with free(). The digest is checked. */
 int lorica_registry_config(struct lorica_registry *registry, const struct lorica_version *version,
                            char **ret, size_t *ret_len, struct lorica_error *err) LORICA_MUSTCHECK;

@@ -94,13 +94,16 @@ int lorica_store_reusable(struct lorica_txn *txn, uint64_t *ret,
 int lorica_store_walk(struct lorica_txn *txn, enum lorica_table table, struct lorica_cursor **ret,
                       struct lorica_error *err) LORICA_MUSTCHECK;
 void lorica_cursor_close(struct lorica_cursor *cursor);
-/** Moves to the first record at or after `key`, to the next, or to the last; LORICA_ENOTFOUND,
- * without a sentence, when there is none. */
+/** Moves to the first record at or after `key`, to the next, to the one before, or to the last;
+ * LORICA_ENOTFOUND, without a sentence, when there is none. */
 int lorica_cursor_seek(struct lorica_cursor *cursor, struct lorica_slice key,
                        struct lorica_slice *ret_key, struct lorica_slice *ret_value,
                        struct lorica_error *err) LORICA_MUSTCHECK;
 int lorica_cursor_next(struct lorica_cursor *cursor, struct lorica_slice *ret_key,
                        struct lorica_slice *ret_value, struct lorica_error *err) LORICA_MUSTCHECK;
+int lorica_cursor_previous(struct lorica_cursor *cursor, struct lorica_slice *ret_key,
+                           struct lorica_slice *ret_value,
+                           struct lorica_error *err) LORICA_MUSTCHECK;
 int lorica_cursor_last(struct lorica_cursor *cursor, struct lorica_slice *ret_key,
                        struct lorica_slice *ret_value, struct lorica_error *err) LORICA_MUSTCHECK;
 

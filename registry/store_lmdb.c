@@ -482,6 +482,11 @@ int lorica_cursor_next(struct lorica_cursor *cursor, struct lorica_slice *ret_ke
     return cursor_get(cursor, (MDB_val){0}, MDB_NEXT, ret_key, ret_value, err);
 }
 
+int lorica_cursor_previous(struct lorica_cursor *cursor, struct lorica_slice *ret_key,
+                           struct lorica_slice *ret_value, struct lorica_error *err) {
+    return cursor_get(cursor, (MDB_val){0}, MDB_PREV, ret_key, ret_value, err);
+}
+
 int lorica_cursor_last(struct lorica_cursor *cursor, struct lorica_slice *ret_key,
                        struct lorica_slice *ret_value, struct lorica_error *err) {
     return cursor_get(cursor, (MDB_val){0}, MDB_LAST, ret_key, ret_value, err);

@@ -25,6 +25,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len) {
         if (lorica_http_decode((const char *)data, len, plus, out, sizeof(out)) == 0 &&
             (!lorica_utf8_valid(out, strlen(out)) || (!plus && strpbrk(out, "/\\"))))
             abort();
+    int64_t ms = 0;
+    if (lorica_http_time(text, &ms) == 0 && (ms < -86400000 || ms > INT64_C(1000000000000000)))
+        abort();
     if (lorica_http_query(text, "limit", out, sizeof(out)) == 0 &&
         !lorica_utf8_valid(out, strlen(out)))
         abort();

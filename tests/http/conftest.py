@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 
 import numpy as np
@@ -129,6 +130,17 @@ def own_server(data_dir):
     running = Server(data_dir)
     yield running
     running.stop()
+
+
+@pytest.fixture
+def quick_server(lorica_bin):
+    """A server for one test that makes thousands of changes: in memory where that is possible, as
+    a disk is asked to keep each."""
+    shared = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="lorica-", dir=shared) as parent:
+        running = Server(make_data(lorica_bin, pathlib.Path(parent)))
+        yield running
+        running.stop()
 
 
 MODULES = {"q_proj": (64, 64), "v_proj": (32, 64)}  # of the tiny base: outputs, inputs

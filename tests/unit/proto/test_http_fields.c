@@ -89,8 +89,68 @@ static void test_query_value_is_looked_up(void **state) {
     assert_int_equal(lorica_http_query("a=0123456789abcdef", "a", out, 16), LORICA_ELIMIT);
 }
 
+static void test_http_time_reads_moments(void **state) {
+    static const struct {
+        const char *text;
+        int64_t ms;
+    } cases[] = {
+        {"1970-01-01T00:00:00Z", 0},
+        {"1970-01-01", 0},
+        {"2026-03-01T09:30:00Z", 1772357400000},
+        {"2026-03-01T10:30:00+01:00", 1772357400000},
+        {"2026-03-01T10:30:00 01:00", 1772357400000}, /* an unescaped '+' */
+        {"2026-03-01t04:30:00-05:00", 1772357400000},
+        {"2026-03-01 09:30:00.5z", 1772357400500},
+        {"2026-03-01T09:30:00.123987Z", 1772357400123},
+        {"2024-02-29", 1709164800000},
+        {"2000-02-29T23:59:59.999Z", 951868799999},
+        {"2016-12-31T23:59:60Z", 1483228800000},
+        {"9999-12-31T23:59:59Z", 253402300799000},
+        {"0", 0},
+        {"1772357400123", 1772357400123},
+    };
+    static const char *const refused[] = {
+        "",
+        "x",
+        "2026-",
+        "2026-3-1",
+        "2026-13-01",
+        "2026-00-10",
+        "2026-02-29",
+        "1900-02-29",
+        "2026-04-31",
+        "2026-03-01T",
+        "2026-03-01T09:30",
+        "2026-03-01T09:30:00",
+        "2026-03-01T24:00:00Z",
+        "2026-03-01T09:60:00Z",
+        "2026-03-01T09:30:61Z",
+        "2026-03-01T09:30:00.Z",
+        "2026-03-01T09:30:00+1:00",
+        "2026-03-01T09:30:00+24:00",
+        "2026-03-01T09:30:00Zx",
+        "1969-12-31",
+        "-1",
+        "1234567890123456",
+        "12 ",
+        "2026-03-01Z",
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        int64_t ms = -1;
+        assert_int_equal(lorica_http_time(cases[i].text, &ms), 0);
+        assert_int_equal(ms, cases[i].ms);
+    }
+    for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
+        int64_t ms;
+        if (lorica_http_time(refused[i], &ms) != LORICA_EINVAL)
+            fail_msg("\"%s\" was taken", refused[i]);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_http_time_reads_moments),
         cmocka_unit_test(test_if_match_one_epoch_is_read),
         cmocka_unit_test(test_if_match_anything_else_is_refused),
         cmocka_unit_test(test_bearer_token_is_found),

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: MIT
+"""Questions to the audit chain, over HTTP and on the command line."""
+import datetime
+import json
+import time
+
+import pytest
+
+from api import Api
+from conftest import write_adapter
+
+ADAPTERS = "/v1/adapters"
+AUDIT = "/v1/audit"
+
+
+@pytest.fixture(scope="module")
+def api(server):
+    return Api(server)
+
+
+@pytest.fixture(scope="module")
+def lorica(server):
+    return server.lorica
+
+
+@pytest.fixture(scope="module")
+def chain(api, tmp_path_factory):
+    """A chain with two adapters, two actors and refusals; all its records."""
+    parent = tmp_path_factory.mktemp("adapters")
+    ops = api.make_key("asks", "ops")
+    for seed, name in enumerate(("ward", "ward", "clinic")):
+        api.publish_new(name, write_adapter(parent / str(seed), seed), channel="stable")
+    for _ in range(3):
+        assert ops.post(f"{ADAPTERS}/ward/channels/stable/rollback", {}).status in (200, 409)
+        time.sleep(0.01)
+    assert ops("PUT", f"{ADAPTERS}/clinic/channels/stable", {"version": 1},
+               if_match='"1"').status == 200
+    return api.get(AUDIT).json["data"]
+
+
+def seqs(answer):
+    assert answer.status == 200, answer.body
+    return [r["seq"] for r in answer.json["data"]]
+
+
+def where(chain, **wanted):
+    return [r["seq"] for r in chain if all(r[k] == v for k, v in wanted.items())]
+
+
+@pytest.mark.parametrize("query,wanted", [
+    ("adapter=ward", {"name": "ward"}), ("actor=asks", {"actor": "asks"}),
+    ("kind=refused", {"kind": "refused"}), ("kind=key-create", {"kind": "key-create"}),
+    ("adapter=ward&actor=asks&kind=rollback",
+     {"name": "ward", "actor": "asks", "kind": "rollback"}),
+    ("adapter=nobody", {"name": "nobody"}), ("actor=nobody", {"actor": "nobody"})])
+def test_filters(api, chain, query, wanted):
+    assert seqs(api.get(f"{AUDIT}?{query}")) == where(chain, **wanted)
+    assert seqs(api.get(f"{AUDIT}?{query}&order=desc")) == where(chain, **wanted)[::-1]
+
+
+def test_bounds_by_number_and_pages_in_both_orders(api, chain):
+    whole = [r["seq"] for r in chain]
+    assert seqs(api.get(f"{AUDIT}?after=3&before=6")) == [4, 5]
+    assert seqs(api.get(f"{AUDIT}?after=3&before=4")) == []
+    for order in ("asc", "desc"):
+        got, cursor = [], ""
+        while True:
+            page = api.get(f"{AUDIT}?order={order}&limit=4{cursor}")
+            got += seqs(page)
+            assert len(page.json["data"]) <= 4
+            if not page.json["has_more"]:
+                assert "next" not in page.json
+                break
+            (name, number), = page.json["next"].items()
+            assert name == ("after" if order == "asc" else "before")
+            cursor = f"&{name}={number}"
+        assert got == (whole if order == "asc" else whole[::-1])
+
+
+def test_bounds_by_time(api, chain):
+    second = chain[-1]["time"]
+    stamp = datetime.datetime.fromtimestamp(second, datetime.timezone.utc)
+    since = [r["seq"] for r in chain if r["time"] >= second]
+    for text in (stamp.strftime("%Y-%m-%dT%H:%M:%SZ"), f"{second}000",
+                 stamp.strftime("%Y-%m-%dT%H:%M:%S.000-00:00"),
+                 stamp.strftime("%Y-%m-%dT%H:%M:%S%%2B00:00"),
+                 stamp.strftime("%Y-%m-%dT%H:%M:%S+00:00")):
+        assert seqs(api.get(f"{AUDIT}?since={text}")) == since
+        assert seqs(api.get(f"{AUDIT}?until={text}")) == \
+            [r["seq"] for r in chain if r["time"] < second]
+    assert seqs(api.get(f"{AUDIT}?since=2000-01-01&until=2001-01-01")) == []
+
+
+def test_history_takes_the_same_filters(api, chain):
+    history = f"{ADAPTERS}/ward/history"
+    assert seqs(api.get(f"{history}?actor=asks")) == where(chain, name="ward", actor="asks")
+    assert seqs(api.get(f"{history}?kind=publish&order=desc")) == \
+        where(chain, name="ward", kind="publish")[::-1]
+
+
+@pytest.mark.parametrize("query", [
+    "kind=nothing", "kind=", "since=yesterday", "until=2026-02-30", "order=up", "before=x",
+    "after=-1", "actor=", "adapter=" + "a" * 200, "since=2026-01-01&since=2026-01-02", "limit=1001"])
+def test_what_makes_no_sense_is_refused(api, query):
+    answer = api.get(f"{AUDIT}?{query}")
+    assert answer.status == 400
+    assert answer.error["param"] == query.split("=")[0]
+
+
+def test_a_held_key_sees_its_adapters_only_however_it_asks(api, chain):
+    held = api.make_key("held-asks", "ops", ["clinic"])
+    for query in ("", "?order=desc", "?adapter=clinic", "?limit=1"):
+        assert {r["name"] for r in held.get(AUDIT + query).json["data"]} == {"clinic"}
+    assert seqs(held.get(f"{AUDIT}?adapter=ward")) == []
+
+
+def test_work_for_one_request_is_bounded_and_nothing_is_cut_in_silence(quick_server, adapter):
+    """5,000 records, of which the last is asked for: found, in more than one request."""
+    api, lorica = Api(quick_server), quick_server.lorica
+    api.publish_new("ward", adapter(1), channel="stable")
+    line = api.connect()
+    for i in range(5100):
+        line.request("PUT", f"{ADAPTERS}/ward/retention", json.dumps({"days": i % 2 + 1}),
+                     api.headers(content_type="application/json"))
+        assert line.getresponse().read()
+    assert api.post(f"{ADAPTERS}/ward/channels/stable/rollback").status == 409
+    first = api.get(f"{AUDIT}?kind=refused").json
+    assert first["data"] == [] and first["has_more"] and first["next"] == {"after": 5000}
+    second = api.get(f"{AUDIT}?kind=refused&after=5000").json
+    assert len(second["data"]) == 1 and not second["has_more"]
+    found = lorica.json("audit", "--kind", "refused")["data"]
+    assert found == second["data"]
+    assert lorica.json("audit", "--newest", 1)["data"] == found
+    assert len(lorica.json("audit", "--newest", 2500)["data"]) == 2500
+
+
+def test_command_line(api, lorica, chain):
+    assert lorica.json("audit")["data"][:len(chain)] == chain
+    assert [r["seq"] for r in lorica.json("audit", "--adapter", "ward", "--actor", "asks")["data"]] \
+        == where(chain, name="ward", actor="asks")
+    newest = lorica.json("audit", "--newest", 2, "--before", 6)["data"]
+    assert [r["seq"] for r in newest] == [5, 4]
+    assert [r["seq"] for r in lorica.json("audit", "--after", 3, "--before", 6)["data"]] == [4, 5]
+    lines = lorica("audit", "--kind", "refused").stdout.splitlines()
+    assert lines[0].split() == ["SEQ", "TIME", "WHO", "WHAT", "NAME", "CHANNEL", "VERSION",
+                                "BEFORE", "MESSAGE"]
+    assert len(lines) == 1 + len(where(chain, kind="refused"))
+    assert all(" asks " in line and " ward " in line for line in lines[1:])
+
+
+@pytest.mark.parametrize("words", [
+    ["--since", "yesterday"], ["--until", "2026-1"], ["--after", "x"], ["--newest", "0"],
+    ["--frob"], ["word"]])
+def test_command_line_usage(lorica, words):
+    assert lorica("audit", *words, code=2).stderr.startswith("lorica")
+
+
+def test_command_line_says_what_the_server_says(lorica):
+    assert "no records of the kind" in lorica("audit", "--kind", "x", code=1).stderr
