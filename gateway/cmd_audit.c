@@ -216,10 +216,11 @@ const struct lorica_cmd lorica_cmd_audit[] = {
              "--actor KEY\tby the key of this name; \"auto\" and \"server\" are the server\n"
              "--kind KIND\tpublish, promote, rollback, delete, undelete, sweep, split, policy, "
              "approve, retention, key-create, key-revoke, refused, ...\n"
-             "--since TIME, --until TIME\tmade then or later; made before then. A time is "
-             "one of RFC 3339 (2026-03-01T09:30:00Z, 2026-03-01T10:30:00+01:00), a date for "
-             "its beginning in UTC, or Unix milliseconds\n"
-             "--after SEQ, --before SEQ\twith a higher, with a lower number\n"
+             "--since TIME\tmade then or later. A time is one of RFC 3339 (2026-03-01T09:30:00Z, "
+             "2026-03-01T10:30:00+01:00), a date for its beginning in UTC, or Unix milliseconds\n"
+             "--until TIME\tmade before then\n"
+             "--after SEQ\twith a higher number\n"
+             "--before SEQ\twith a lower number\n"
              "--newest N\tthe last N that match, the newest first\n"
              "--json\tprint a JSON list with everything that the records hold\n" LORICA_CLIENT_HELP,
          .run = run_list},
