@@ -139,6 +139,9 @@ static int open_engine(struct serve *serve, struct lorica_error *err) {
     options.threads = (unsigned)serve->config.threads;
     options.kv_tokens = (uint32_t)serve->config.kv_tokens;
     options.prefix_bytes = (size_t)serve->config.prefix_cache_mb << 20;
+    options.step_seconds = (double)serve->config.step_ms / 1000;
+    if (serve->config.no_speculation)
+        options.speculation = LORICA_SPECULATE_NEVER;
     options.max_running = (uint32_t)serve->config.max_running;
     options.max_waiting = (uint32_t)serve->config.max_waiting;
     if (lorica_adapter_cache_create((size_t)serve->config.adapter_cache_mb << 20, &p->adapters) !=
@@ -289,6 +292,10 @@ const struct lorica_cmd lorica_cmd_serve = {
         "none (128)\n"
         "--max-running N\tsequences computed in one batch (64)\n"
         "--max-waiting N\tsequences that may wait; more are answered 503 (256)\n"
+        "--step-ms N\thow long prompts may make a step that running answers wait for; 0: no bound "
+        "(40)\n"
+        "--no-speculation\tdo not guess ahead from the text so far; answers are the same either "
+        "way\n"
         "--priority-high KEYS\tnames of keys (er-*, separated by commas) whose requests count four "
         "times as much\n"
         "--priority-low KEYS\tthose whose requests count a quarter\n"

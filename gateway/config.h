@@ -20,7 +20,9 @@ struct lorica_config {
     long long prefix_cache_mb, adapter_cache_mb, upload_limit_mb;
     long long max_connections, max_per_key;
     long long drain_seconds;
-    bool metrics_open; /**< /metrics without a key */
+    long long step_ms;   /**< how long prompts may make a step; 0: no bound */
+    bool no_speculation; /**< never guess ahead */
+    bool metrics_open;   /**< /metrics without a key */
     /** Names of keys, with "*" and "?", separated by commas; NULL: none. */
     char *priority_high, *priority_low;
 };

@@ -107,6 +107,20 @@ static void write_adapters(const struct lorica_metrics *m, struct lorica_buf *ou
     }
 }
 
+static void write_times(struct lorica_buf *out, const char *name, const char *help,
+                        const struct lorica_engine_times *times) {
+    uint64_t below = 0;
+    lorica_buf_printf(out, "# HELP %s %s\n# TYPE %s histogram\n", name, help, name);
+    for (unsigned i = 0; i < LORICA_ENGINE_TIMES; i++) {
+        below += times->buckets[i];
+        lorica_buf_printf(out, "%s_bucket{le=\"%g\"} %llu\n", name, lorica_engine_times_bound(i),
+                          (unsigned long long)below);
+    }
+    lorica_buf_printf(out, "%s_bucket{le=\"+Inf\"} %llu\n%s_sum %.6f\n%s_count %llu\n", name,
+                      (unsigned long long)times->count, name, times->sum, name,
+                      (unsigned long long)times->count);
+}
+
 static void write_engine(struct lorica_server *server, struct lorica_buf *out) {
     struct lorica_engine_stats stats;
     size_t count = 0, bytes = 0;
@@ -137,6 +151,15 @@ static void write_engine(struct lorica_server *server, struct lorica_buf *out) {
               (double)stats.finished);
     write_one(out, "lorica_engine_cancelled_total", "counter", "Sequences cancelled.",
               (double)stats.cancelled);
+    write_one(out, "lorica_engine_drafted_tokens_total", "counter", "Tokens guessed ahead.",
+              (double)stats.drafted_tokens);
+    write_one(out, "lorica_engine_accepted_tokens_total", "counter", "Guesses that were right.",
+              (double)stats.accepted_tokens);
+    write_times(out, "lorica_engine_queue_seconds", "From a request's arrival to its first step.",
+                &stats.queue);
+    write_times(out, "lorica_engine_step_seconds", "Steps of the batch.", &stats.step);
+    write_times(out, "lorica_engine_token_gap_seconds", "From one token of an answer to the next.",
+                &stats.between);
     write_one(out, "lorica_adapters_resident", "gauge", "Adapters in the cache.", (double)count);
     write_one(out, "lorica_adapters_resident_bytes", "gauge", "Memory of these.", (double)bytes);
 }

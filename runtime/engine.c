@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT
  * The engine's thread: it takes in what was submitted, drops who was cancelled, lets in whose turn
  * it is (sched.h) as long as there are pages (prefix.h), and runs a step (engine_step.c). */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "runtime/engine_private.h"
 
@@ -15,7 +17,25 @@ void lorica_engine_default_options(struct lorica_engine_options *options) {
                                               .max_running = 64,
                                               .max_waiting = 256,
                                               .prefill_chunk = 128,
-                                              .prefix_bytes = (size_t)128 << 20};
+                                              .prefix_bytes = (size_t)128 << 20,
+                                              .step_seconds = 0.04};
+}
+
+double lorica_engine_now(void) {
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+double lorica_engine_times_bound(unsigned bucket) { return ldexp(0.0005, (int)bucket); }
+
+void lorica_engine_time(struct lorica_engine_times *times, double seconds) {
+    unsigned i = 0;
+    while (i < LORICA_ENGINE_TIMES && seconds > lorica_engine_times_bound(i))
+        i++;
+    times->buckets[i]++;
+    times->sum += seconds;
+    times->count++;
 }
 
 /* Figures as they are now. Under the mutex. */
@@ -166,8 +186,10 @@ static void admit(struct lorica_engine *engine) {
         }
         lorica_sched_start(&engine->sched, s);
         engine->running[engine->running_count++] = s;
-        if (s->admission == 0)
+        if (s->admission == 0) {
             s->admission = ++engine->admissions;
+            lorica_engine_time(&engine->figures.queue, lorica_engine_now() - s->submitted);
+        }
         lorica_engine_skip_shared(engine, s);
         if (s->adapter &&
             lorica_forward_reserve_rank(engine->forward, s->adapter->max_rank, NULL) != 0)
@@ -197,6 +219,9 @@ static int check_options(const struct lorica_engine_options *o, struct lorica_er
     if (o->prefill_chunk < 1 || o->prefill_chunk > MAX_CHUNK)
         return lorica_fail(err, LORICA_EINVAL, "a prefill chunk of %u tokens: 1 to %u are possible",
                            o->prefill_chunk, MAX_CHUNK);
+    if (!(o->step_seconds >= 0 && o->step_seconds <= 3600))
+        return lorica_fail(err, LORICA_EINVAL, "steps of %g seconds: 0 to 3600 are possible",
+                           o->step_seconds);
     return 0;
 }
 
@@ -204,12 +229,15 @@ static int check_options(const struct lorica_engine_options *o, struct lorica_er
 static int take_lists(struct lorica_engine *engine, struct lorica_error *err) {
     const uint32_t running = engine->options.max_running;
     const unsigned threads = lorica_pool_threads(engine->pool);
-    engine->rows = calloc((size_t)running + engine->options.prefill_chunk, sizeof(*engine->rows));
+    const size_t picked = (size_t)running + LORICA_ENGINE_DRAFTS;
+    engine->rows = calloc(picked + engine->options.prefill_chunk, sizeof(*engine->rows));
+    engine->choices = calloc(picked, sizeof(*engine->choices));
     engine->picks = calloc(running, sizeof(*engine->picks));
     engine->running = calloc(running, sizeof(*engine->running));
     engine->queue = calloc(running, sizeof(*engine->queue));
     engine->scratch = calloc(threads, sizeof(*engine->scratch));
-    if (!engine->rows || !engine->picks || !engine->running || !engine->queue || !engine->scratch)
+    if (!engine->rows || !engine->picks || !engine->choices || !engine->running || !engine->queue ||
+        !engine->scratch)
         return lorica_fail(err, LORICA_ENOMEM, "no memory for the engine");
     for (unsigned i = 0; i < threads; i++)
         if (lorica_sampler_scratch_init(&engine->scratch[i], engine->limits.arch->vocab) != 0)
@@ -238,8 +266,8 @@ static int engine_prepare(struct lorica_engine *engine, const struct lorica_base
         rc = lorica_pool_create(o->threads, &engine->pool, err);
     if (!rc)
         rc = lorica_forward_create(&engine->model, &engine->kv, engine->pool,
-                                   o->max_running + o->prefill_chunk, o->max_running,
-                                   &engine->forward, err);
+                                   o->max_running + LORICA_ENGINE_DRAFTS + o->prefill_chunk,
+                                   o->max_running + LORICA_ENGINE_DRAFTS, &engine->forward, err);
     if (!rc)
         rc = take_lists(engine, err);
     if (rc)
@@ -293,6 +321,7 @@ void lorica_engine_destroy(struct lorica_engine *engine) {
     free(engine->scratch);
     free(engine->queue);
     free(engine->running);
+    free(engine->choices);
     free(engine->picks);
     free(engine->rows);
     lorica_forward_destroy(engine->forward);
@@ -316,6 +345,7 @@ static int enqueue(struct lorica_engine *engine, struct lorica_sequence *s,
         return lorica_fail(err, LORICA_EBUSY, "%u requests are waiting already: try again later",
                            engine->live_count - engine->stats.running);
     s->id = ++engine->last_id;
+    s->submitted = lorica_engine_now();
     *(engine->last_new ? &engine->last_new->next : &engine->first_new) = s;
     engine->last_new = s;
     s->live_next = engine->live;

@@ -24,10 +24,17 @@ struct lorica_engine_options {
     uint32_t prefill_chunk; /**< prompt tokens per step at most */
     size_t prefix_bytes;    /**< of key/value pages that are kept for prompts that begin alike;
                                  0: none are, and none are shared */
+    double step_seconds;    /**< how long prompts may make a step that answers wait for; 0: as long
+                                 as their chunk takes */
+    enum lorica_speculation {
+        LORICA_SPECULATE_WHERE_IT_PAYS, /**< by what steps take and how often guesses are right */
+        LORICA_SPECULATE_NEVER,
+        LORICA_SPECULATE_ALWAYS, /**< wherever there is something to guess by: for tests */
+    } speculation;               /**< guessing ahead (draft.h); no answer depends on it */
 };
 
 /** Sensible values: all cores, 32768 tokens of cache, 64 running, 256 waiting, chunks of 128,
- * 128 MiB of pages kept. */
+ * 128 MiB of pages kept, steps of 40 ms, guessing where it pays. */
 void lorica_engine_default_options(struct lorica_engine_options *options);
 
 /** How to choose tokens, and when to stop. OpenAI's meanings. */
@@ -119,6 +126,18 @@ int lorica_engine_submit(struct lorica_engine *engine, const struct lorica_engin
  * ids are ignored. */
 void lorica_engine_cancel(struct lorica_engine *engine, uint64_t id);
 
+#define LORICA_ENGINE_TIMES 16
+
+/** A histogram of times. */
+struct lorica_engine_times {
+    uint64_t buckets[LORICA_ENGINE_TIMES + 1]; /**< not cumulative; the last: above all bounds */
+    double sum;
+    uint64_t count;
+};
+
+/** Upper bound of a bucket in seconds: 0.5 ms, then twice as much each. */
+double lorica_engine_times_bound(unsigned bucket);
+
 /** Figures for /metrics. */
 struct lorica_engine_stats {
     uint32_t running, waiting;
@@ -129,6 +148,10 @@ struct lorica_engine_stats {
     uint64_t cached_tokens;  /**< of prompts: found in the prefix cache */
     uint64_t evicted_pages;  /**< kept pages that were dropped for others */
     uint64_t completion_tokens, steps, finished, cancelled, preempted;
+    uint64_t drafted_tokens, accepted_tokens; /**< guessed ahead, and of these right */
+    struct lorica_engine_times queue;         /**< from submit to the first step */
+    struct lorica_engine_times step;          /**< of a step */
+    struct lorica_engine_times between;       /**< from one token of an answer to its next */
 };
 void lorica_engine_stats(struct lorica_engine *engine, struct lorica_engine_stats *ret);
 

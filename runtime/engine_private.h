@@ -6,21 +6,29 @@
 
 #include <pthread.h>
 
+#include "runtime/draft.h"
 #include "runtime/engine.h"
 #include "runtime/forward.h"
 #include "runtime/kv.h"
 #include "runtime/model.h"
+#include "runtime/pace.h"
 #include "runtime/pool.h"
 #include "runtime/prefix.h"
 #include "runtime/sampler.h"
 #include "runtime/sched.h"
 #include "runtime/sequence.h"
 
-/** A sequence that gets tokens from the present step. */
+/** Guessed tokens of one step over all sequences. */
+#define LORICA_ENGINE_DRAFTS 32
+
+/** A sequence that gets tokens from the present step: one, and one more for each guess that was
+ * right. */
 struct lorica_pick {
     struct lorica_sequence *sequence;
-    int failure; /**< of the sampler */
-    struct lorica_choice choice;
+    uint32_t first, count; /**< its rows among those that want logits: its last token and guesses */
+    int32_t draft[LORICA_DRAFT_MAX];
+    uint32_t chosen; /**< choices that stand: choices[first..first + chosen) */
+    int failure;     /**< of the sampler, after these */
 };
 
 struct lorica_engine {
@@ -41,7 +49,9 @@ struct lorica_engine {
     struct lorica_sequence **queue;   /**< [max_running]: of a step, who has prompt to compute */
     struct lorica_row *rows;
     struct lorica_pick *picks;
-    uint32_t running_count, row_count, pick_count;
+    struct lorica_choice *choices; /**< one for each row that wants logits */
+    struct lorica_pace pace;
+    uint32_t running_count, row_count, pick_count, logits_count;
     uint64_t admissions;
     struct lorica_engine_stats figures;
 
@@ -70,6 +80,12 @@ uint32_t lorica_engine_adopt(struct lorica_engine *engine, struct lorica_sequenc
 
 /** Goes on behind the shared pages, and counts what need not be computed for that. */
 void lorica_engine_skip_shared(struct lorica_engine *engine, struct lorica_sequence *s);
+
+/** The monotonic clock, in seconds. */
+double lorica_engine_now(void);
+
+/** Counts a time. */
+void lorica_engine_time(struct lorica_engine_times *times, double seconds);
 
 /** Shows the figures. */
 void lorica_engine_show(struct lorica_engine *engine);

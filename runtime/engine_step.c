@@ -2,12 +2,15 @@
  * One step of the batch:
  *
  *   pages for every sequence that generates, preempting where there are none | a row for each of
- *   these | rows of prompts, as many as the step has room for | forward | choose tokens | share the
- *   pages that were filled | events
+ *   these, and for what is guessed to follow | rows of prompts, as many as fit | forward |
+ *   choose tokens | share the pages that were filled | events
  */
 #include <string.h>
 
 #include "runtime/engine_private.h"
+
+/* Rows that prompts get in every step, however long it takes: they must come forward too. */
+#define LEAST_PROMPT 16
 
 /* Pages. */
 
@@ -39,16 +42,27 @@ static void grow_all(struct lorica_engine *engine) {
 
 /* Rows. */
 
-static void add_row(struct lorica_engine *engine, struct lorica_sequence *s, uint32_t position) {
-    const bool last = position + 1 == s->count;
-    engine->rows[engine->row_count++] = (struct lorica_row){.token = s->tokens[position],
+static void add_row(struct lorica_engine *engine, const struct lorica_sequence *s, int32_t token,
+                    uint32_t position, bool wants_logits) {
+    engine->rows[engine->row_count++] = (struct lorica_row){.token = token,
                                                             .position = position,
                                                             .pages = s->pages.pages,
                                                             .adapter = s->adapter,
-                                                            .wants_logits = last};
-    if (last)
-        engine->picks[engine->pick_count++].sequence = s;
+                                                            .wants_logits = wants_logits};
+    engine->logits_count += wants_logits;
     engine->figures.prompt_tokens += position < s->prompt_count;
+}
+
+/* Rows for the next `count` tokens of a sequence; its last one brings a choice. */
+static void add_rows(struct lorica_engine *engine, struct lorica_sequence *s, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++, s->position++) {
+        const bool last = s->position + 1 == s->count;
+        if (last)
+            engine->picks[engine->pick_count++] =
+                (struct lorica_pick){.sequence = s, .first = engine->logits_count, .count = 1};
+        add_row(engine, s, s->tokens[s->position], s->position, last);
+    }
+    s->fed = engine->figures.steps;
 }
 
 /* True when another sequence computes in this very step the page that `s` needs next: it is there
@@ -77,9 +91,7 @@ static uint32_t feed(struct lorica_engine *engine, struct lorica_sequence *s, ui
             return 0;
     }
     const uint32_t left = s->count - s->position, count = left < room ? left : room;
-    for (uint32_t i = 0; i < count; i++)
-        add_row(engine, s, s->position++);
-    s->fed = engine->figures.steps;
+    add_rows(engine, s, count);
     lorica_sched_charge(s, count * LORICA_COST_PROMPT);
     return count;
 }
@@ -100,18 +112,85 @@ static uint32_t sort_queue(struct lorica_engine *engine) {
     return count;
 }
 
-static void build_batch(struct lorica_engine *engine) {
-    engine->row_count = engine->pick_count = 0;
-    engine->figures.steps++;
-    grow_all(engine);
+/* How many of the guesses for a sequence pay: those that bring the batch the most tokens in the
+ * time. `rows` the step has already, which bring `expected` tokens; raised by what is added. */
+static uint32_t worthwhile(const struct lorica_engine *engine, const struct lorica_sequence *s,
+                           uint32_t most, uint32_t rows, double *expected) {
+    double tokens = *expected, right = 1, best = lorica_pace_seconds(&engine->pace, rows) / tokens;
+    uint32_t count = 0;
+    for (uint32_t k = 1; k <= most; k++) {
+        right *= (double)s->acceptance;
+        tokens += right;
+        const double cost = lorica_pace_seconds(&engine->pace, rows + k) / tokens;
+        if (cost < best) {
+            best = cost;
+            count = k;
+            *expected = tokens;
+        }
+    }
+    return count;
+}
+
+/* Adds rows for guesses behind the last token of a sequence that generates. Their keys and values
+ * are written where the next tokens' will be, and written over if they are wrong. */
+static void guess(struct lorica_engine *engine, struct lorica_sequence *s, uint32_t generating,
+                  uint32_t drafts, double *expected) {
+    struct lorica_pick *pick = &engine->picks[engine->pick_count - 1];
+    uint32_t most = s->sampling.max_tokens - lorica_sequence_completion(s) - 1;
+    most = most < LORICA_DRAFT_MAX ? most : LORICA_DRAFT_MAX;
+    most = most < LORICA_ENGINE_DRAFTS - drafts ? most : LORICA_ENGINE_DRAFTS - drafts;
+    most = lorica_draft_lookup(s->tokens, s->count, most, pick->draft);
+    const uint32_t count = most == 0 || engine->options.speculation == LORICA_SPECULATE_ALWAYS
+                               ? most
+                               : worthwhile(engine, s, most, generating + drafts, expected);
+    /* Without trying, what is known of it fades. */
+    if (count == 0)
+        s->acceptance += 0.01f * (0.5f - s->acceptance);
+    const uint32_t pages = lorica_kv_pages(s->count + count);
+    if (count == 0 ||
+        (pages > s->pages.count &&
+         lorica_prefix_available(&engine->prefix) < engine->running_count + 1) ||
+        lorica_prefix_reserve(&engine->prefix, &s->pages, pages) != 0)
+        return;
+    for (uint32_t i = 0; i < count; i++)
+        add_row(engine, s, pick->draft[i], s->count + i, true);
+    pick->count += count;
+    engine->figures.drafted_tokens += count;
+}
+
+/* A row for each sequence that generates, and their guesses. */
+static void build_generating(struct lorica_engine *engine) {
+    uint32_t generating = 0;
+    for (uint32_t i = 0; i < engine->running_count; i++)
+        generating += lorica_sequence_generates(engine->running[i]);
+    double expected = generating;
     for (uint32_t i = 0; i < engine->running_count; i++) {
         struct lorica_sequence *s = engine->running[i];
         if (!lorica_sequence_generates(s))
             continue;
-        add_row(engine, s, s->position++);
-        s->fed = engine->figures.steps;
+        add_rows(engine, s, 1);
+        if (engine->options.speculation != LORICA_SPECULATE_NEVER &&
+            lorica_sequence_completion(s) > 0)
+            guess(engine, s, generating, engine->row_count - engine->pick_count, &expected);
     }
-    uint32_t room = engine->options.prefill_chunk;
+}
+
+/* Rows that prompts may have: beside answers, as many as the step's time allows. */
+static uint32_t room_for_prompts(const struct lorica_engine *engine) {
+    const uint32_t chunk = engine->options.prefill_chunk, rows = engine->row_count;
+    if (engine->pick_count == 0 || engine->options.step_seconds <= 0)
+        return chunk;
+    return lorica_pace_rows(&engine->pace, engine->options.step_seconds,
+                            rows + (chunk < LEAST_PROMPT ? chunk : LEAST_PROMPT), rows + chunk) -
+           rows;
+}
+
+static void build_batch(struct lorica_engine *engine) {
+    engine->row_count = engine->pick_count = engine->logits_count = 0;
+    engine->figures.steps++;
+    grow_all(engine);
+    build_generating(engine);
+    uint32_t room = room_for_prompts(engine);
     const uint32_t waiting = sort_queue(engine);
     for (uint32_t i = 0; i < waiting && room > 0; i++)
         room -= feed(engine, engine->queue[i], room);
@@ -119,11 +198,22 @@ static void build_batch(struct lorica_engine *engine) {
 
 /* Tokens. */
 
+/* Chooses from the logits behind a sequence's last token, and as long as the choice is what was
+ * guessed, from those behind the guess: the tokens are those that would be chosen one by one. */
 static void choose_one(struct lorica_engine *engine, uint32_t i, unsigned thread) {
     struct lorica_pick *pick = &engine->picks[i];
-    pick->failure = lorica_sampler_choose(
-        &pick->sequence->sampler, &engine->model.vec, &engine->scratch[thread],
-        lorica_forward_logits(engine->forward, i), engine->limits.arch->vocab, &pick->choice);
+    while (pick->chosen < pick->count) {
+        const uint32_t at = pick->first + pick->chosen;
+        pick->failure = lorica_sampler_choose(&pick->sequence->sampler, &engine->model.vec,
+                                              &engine->scratch[thread],
+                                              lorica_forward_logits(engine->forward, at),
+                                              engine->limits.arch->vocab, &engine->choices[at]);
+        if (pick->failure)
+            return;
+        pick->chosen++;
+        if (pick->chosen < pick->count && engine->choices[at].id != pick->draft[pick->chosen - 1])
+            return;
+    }
 }
 
 static void choose_all(void *arg, unsigned thread, unsigned threads) {
@@ -134,24 +224,42 @@ static void choose_all(void *arg, unsigned thread, unsigned threads) {
         choose_one(engine, i, thread);
 }
 
-/* Takes a choice in and says it. */
-static void deliver(struct lorica_engine *engine, const struct lorica_pick *pick) {
-    struct lorica_sequence *s = pick->sequence;
+/* Takes a choice in and says it. False when the sequence has ended with it. */
+static bool deliver(struct lorica_engine *engine, struct lorica_sequence *s,
+                    const struct lorica_choice *choice, double now) {
     bool has_token = false;
-    const enum lorica_finish finish =
-        pick->failure ? LORICA_FINISH_ERROR : lorica_sequence_accept(s, &pick->choice, &has_token);
-    const struct lorica_choice *choice = has_token ? &pick->choice : NULL;
+    const enum lorica_finish finish = lorica_sequence_accept(s, choice, &has_token);
     if (has_token) {
         engine->figures.completion_tokens++;
         lorica_sched_charge(s, LORICA_COST_OUTPUT);
+        if (s->last_token > 0)
+            lorica_engine_time(&engine->figures.between, now - s->last_token);
+        s->last_token = now;
     }
     if (finish == LORICA_FINISH_NONE)
-        lorica_sequence_emit(s, choice, finish);
+        lorica_sequence_emit(s, has_token ? choice : NULL, finish);
     else
-        lorica_engine_retire(engine, s, choice, finish);
+        lorica_engine_retire(engine, s, has_token ? choice : NULL, finish);
+    return finish == LORICA_FINISH_NONE;
+}
+
+static void deliver_all(struct lorica_engine *engine, const struct lorica_pick *pick, double now) {
+    struct lorica_sequence *s = pick->sequence;
+    const uint32_t right = pick->chosen > 0 ? pick->chosen - 1 : 0;
+    engine->figures.accepted_tokens += right;
+    for (uint32_t i = 0; i + 1 < pick->count && i <= right; i++)
+        s->acceptance += 0.125f * ((i < right ? 1.0f : 0.0f) - s->acceptance);
+    for (uint32_t i = 0; i < pick->chosen; i++)
+        if (!deliver(engine, s, &engine->choices[pick->first + i], now))
+            return;
+    if (pick->failure)
+        lorica_engine_retire(engine, s, NULL, LORICA_FINISH_ERROR);
+    else
+        s->position = s->count - 1;
 }
 
 void lorica_engine_step(struct lorica_engine *engine) {
+    const double begin = lorica_engine_now();
     build_batch(engine);
     if (engine->row_count == 0)
         return;
@@ -163,7 +271,10 @@ void lorica_engine_step(struct lorica_engine *engine) {
     for (uint32_t i = 0; i < engine->running_count; i++)
         lorica_prefix_publish(&engine->prefix, &engine->running[i]->pages,
                               engine->running[i]->tokens, engine->running[i]->position);
+    const double now = lorica_engine_now();
+    lorica_pace_note(&engine->pace, engine->row_count, now - begin);
+    lorica_engine_time(&engine->figures.step, now - begin);
     for (uint32_t i = 0; i < engine->pick_count; i++)
-        deliver(engine, &engine->picks[i]);
+        deliver_all(engine, &engine->picks[i], now);
     lorica_engine_show(engine);
 }

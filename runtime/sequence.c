@@ -81,6 +81,7 @@ static int copy_request(struct lorica_sequence *s, const struct lorica_engine_re
     s->sampling.logit_bias = s->bias;
     s->sampling.stop = NULL;
     s->priority = request->priority;
+    s->acceptance = 0.5f; /* nothing is known */
     s->on_event = request->on_event;
     s->user = request->user;
     return lorica_sampler_init(&s->sampler, &s->sampling);

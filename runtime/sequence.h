@@ -37,6 +37,8 @@ struct lorica_sequence {
     bool running;                   /**< the scheduler's: else it waits */
     uint64_t admission;             /**< its number among all that were let in; 0: it never was */
     uint64_t fed;                   /**< the last step that it had rows in */
+    double submitted, last_token;   /**< times of the monotonic clock; 0: none yet */
+    float acceptance;               /**< sliding share of guessed tokens that were right */
     struct lorica_sampler sampler;
     struct lorica_outtext text;
 };

@@ -245,6 +245,97 @@ static void test_preemption_lets_another_client_in(void **state) {
     stop(engine);
 }
 
+/* A prompt of its own for each, with a piece that stands in it twice. */
+static void make_repeating(struct made_request *made, uint32_t i, struct stream *stream) {
+    make_request(made, i, stream);
+    for (uint32_t j = 0; j < 60; j++)
+        made->prompt[j] = (int32_t)((made_up(1000 * i + j % 30) + 1) * 0.5f * 600);
+    made->request.prompt_count = 60;
+    made->request.sampling.max_tokens = 40;
+    made->request.sampling.frequency_penalty = i % 4 == 1 ? 0.3f : 0;
+    made->request.sampling.ignore_eos = i % 4 != 0;
+}
+
+/* Guessing ahead, always and where it pays, alone and in a batch, in a cache with and without room:
+ * every token, logprob and letter is as without. */
+static void test_guessing_changes_no_answer(void **state) {
+    static const struct {
+        enum lorica_speculation speculation;
+        uint32_t kv_tokens;
+    } ways[] = {{LORICA_SPECULATE_ALWAYS, 8192},
+                {LORICA_SPECULATE_ALWAYS, 240},
+                {LORICA_SPECULATE_WHERE_IT_PAYS, 8192}};
+    struct stream *plain = calloc(STREAMS, sizeof(*plain));
+    struct stream *guessed = calloc(STREAMS, sizeof(*guessed));
+    struct lorica_engine_options options = options_of(2, 64, 8192);
+    struct lorica_engine_stats stats;
+    struct made_request made;
+    assert_true(plain && guessed);
+    options.speculation = LORICA_SPECULATE_NEVER;
+    struct lorica_engine *engine = start_with(&options);
+    for (uint32_t i = 0; i < STREAMS; i++) {
+        stream_init(&plain[i]);
+        make_repeating(&made, i, &plain[i]);
+        (void)submit(engine, &made);
+        (void)stream_wait(&plain[i]);
+    }
+    lorica_engine_stats(engine, &stats);
+    assert_int_equal(stats.drafted_tokens, 0);
+    stop(engine);
+    for (size_t w = 0; w < sizeof(ways) / sizeof(ways[0]); w++) {
+        options.speculation = ways[w].speculation;
+        options.kv_tokens = ways[w].kv_tokens;
+        engine = start_with(&options);
+        for (uint32_t i = 0; i < 2 * STREAMS; i++) { /* alone, then together */
+            struct stream *s = &guessed[i % STREAMS];
+            stream_init(s);
+            make_repeating(&made, i % STREAMS, s);
+            (void)submit(engine, &made);
+            if (i < STREAMS) {
+                (void)stream_wait(s);
+                expect_equal(&plain[i], s);
+                stream_finish(s);
+            }
+        }
+        for (uint32_t i = 0; i < STREAMS; i++) {
+            assert_int_equal(stream_wait(&guessed[i]), plain[i].finish);
+            assert_int_equal(guessed[i].completion_tokens, plain[i].completion_tokens);
+            expect_equal(&plain[i], &guessed[i]);
+            stream_finish(&guessed[i]);
+        }
+        lorica_engine_stats(engine, &stats);
+        assert_true(stats.accepted_tokens <= stats.drafted_tokens);
+        if (ways[w].speculation == LORICA_SPECULATE_ALWAYS)
+            assert_true(stats.accepted_tokens > 0 && stats.accepted_tokens < stats.drafted_tokens);
+        stop(engine);
+    }
+    for (uint32_t i = 0; i < STREAMS; i++)
+        stream_finish(&plain[i]);
+    free(plain);
+    free(guessed);
+}
+
+/* Every token of an answer but its first has a gap, every request a time in the queue. */
+static void test_times_are_counted(void **state) {
+    struct lorica_engine *engine = start(1, 128, 4096);
+    struct lorica_engine_stats stats;
+    struct stream stream;
+    for (uint32_t i = 0; i < 3; i++) {
+        run_alone(engine, i, &stream);
+        stream_finish(&stream);
+    }
+    lorica_engine_stats(engine, &stats);
+    assert_int_equal(stats.queue.count, 3);
+    assert_int_equal(stats.between.count, stats.completion_tokens - 3);
+    assert_int_equal(stats.step.count, stats.steps);
+    uint64_t sum = 0;
+    for (int i = 0; i <= LORICA_ENGINE_TIMES; i++)
+        sum += stats.between.buckets[i];
+    assert_int_equal(sum, stats.between.count);
+    assert_true(stats.step.sum > 0 && stats.between.sum > 0);
+    stop(engine);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sharing_hit_answers_as_a_miss_does),
@@ -255,6 +346,8 @@ int main(void) {
         cmocka_unit_test(test_sharing_at_once_computes_once),
         cmocka_unit_test(test_preemption_changes_no_answer),
         cmocka_unit_test(test_preemption_lets_another_client_in),
+        cmocka_unit_test(test_guessing_changes_no_answer),
+        cmocka_unit_test(test_times_are_counted),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }
