@@ -162,6 +162,42 @@ static bool parse_spec(struct train *t) {
     return fine;
 }
 
+/* Ways of running besides training, and the options that each of them has a use for. */
+static const struct {
+    const char *name, *takes;
+} ways[] = {
+    {"replay",
+     " replay init out base lr max-grad-norm weight-decay beta1 beta2 eps threads compute "
+     "checkpoint-activations data server ca "},
+    {"check", " check json base rank targets max-length loss columns skip-bad threads data server "
+              "ca "},
+    {"estimate", " estimate json batch max-length rank targets dropout compute "
+                 "checkpoint-activations threads data server ca "},
+};
+
+static bool is_given(const struct lorica_option *option) {
+    return option->flag ? *option->flag : *option->value != NULL;
+}
+
+/* Prints which option does not go with the way of running that another one chose. */
+static bool options_fit(const struct lorica_option *options, size_t count) {
+    for (size_t w = 0; w < COUNT(ways); w++) {
+        bool chosen = false;
+        for (size_t i = 0; i < count; i++)
+            chosen |= is_given(&options[i]) && strcmp(options[i].name, ways[w].name) == 0;
+        for (size_t i = 0; i < count && chosen; i++) {
+            char word[64];
+            (void)snprintf(word, sizeof(word), " %s ", options[i].name);
+            if (!is_given(&options[i]) || strstr(ways[w].takes, word))
+                continue;
+            (void)lorica_cmd_usage(&lorica_cmd_train, "--%s does not go with --%s", options[i].name,
+                                   ways[w].name);
+            return false;
+        }
+    }
+    return true;
+}
+
 /* Fills the words; how many others there were, or -1. */
 static int take_words(struct train *t, int argc, char **argv) {
     const struct lorica_option options[] = {
@@ -201,87 +237,14 @@ static int take_words(struct train *t, int argc, char **argv) {
         {.name = "compute", .value = &t->compute},
         {.name = "checkpoint-activations", .flag = &t->job.options.recompute},
         {.name = "check", .flag = &t->check},
+        {.name = "estimate", .value = &t->job.estimate},
         {.name = "json", .flag = &t->job.json},
         {.name = "replay", .value = &t->job.replay},
         {.name = "init", .value = &t->job.init},
         LORICA_CLIENT_OPTIONS(t->job.where)};
-    return lorica_cmd_options(&lorica_cmd_train, argc, argv, options, COUNT(options), 0, WORDS_MAX);
-}
-
-/* An option that another way of running has no use for. */
-struct foreign {
-    const char *name;
-    bool given;
-};
-
-static bool none_given(const struct foreign *options, size_t count, const char *way) {
-    for (size_t i = 0; i < count; i++) {
-        if (options[i].given) {
-            (void)lorica_cmd_usage(&lorica_cmd_train, "--%s does not go with --%s", options[i].name,
-                                   way);
-            return false;
-        }
-    }
-    return true;
-}
-
-/* What decides how a run learns and where its result goes: nothing to a check or a replay. */
-static bool no_recipe_given(const struct train *t, const char *way) {
-    const struct lorica_train_job *job = &t->job;
-    const struct foreign options[] = {
-        {"alpha", t->alpha},           {"rslora", job->spec.rslora},
-        {"schedule", t->schedule},     {"warmup", t->warmup},
-        {"epochs", t->epochs},         {"steps", t->steps},
-        {"batch", t->batch},           {"accumulate", t->accumulate},
-        {"dropout", t->dropout},       {"seed", t->seed},
-        {"eval", job->eval_path},      {"eval-split", t->eval_split},
-        {"eval-every", t->eval_every}, {"patience", t->patience},
-        {"pack", job->pack},           {"publish", job->publish},
-        {"channel", job->channel},     {"message", job->message},
-    };
-    return none_given(options, COUNT(options), way);
-}
-
-/* A replay is given its batches and its adapter. */
-static bool replay_is_whole(const struct train *t, int words) {
-    const struct lorica_train_job *job = &t->job;
-    const struct foreign options[] = {
-        {"rank", t->rank},
-        {"targets", t->targets},
-        {"max-length", t->max_length},
-        {"loss", t->loss},
-        {"check", t->check},
-        {"json", job->json},
-        {"columns", job->columns[0]},
-        {"skip-bad", job->skip_bad},
-    };
-    if (!none_given(options, COUNT(options), "replay") || !no_recipe_given(t, "replay"))
-        return false;
-    if (words > 0 || !job->init || !job->out) {
-        (void)lorica_cmd_usage(&lorica_cmd_train, "--replay takes --init and --out, and no NAME");
-        return false;
-    }
-    return true;
-}
-
-static bool check_is_whole(const struct train *t, int words) {
-    const struct foreign options[] = {
-        {"compute", t->compute},
-        {"checkpoint-activations", t->job.options.recompute},
-        {"out", t->job.out},
-        {"init", t->job.init},
-        {"lr", t->lr},
-        {"max-grad-norm", t->max_grad_norm},
-        {"weight-decay", t->weight_decay},
-        {"beta1", t->beta1},
-        {"beta2", t->beta2},
-        {"eps", t->eps},
-    };
-    if (!none_given(options, COUNT(options), "check") || !no_recipe_given(t, "check"))
-        return false;
-    if (words < 1)
-        (void)lorica_cmd_usage(&lorica_cmd_train, "--check takes DATA, and no NAME");
-    return words >= 1;
+    const int words =
+        lorica_cmd_options(&lorica_cmd_train, argc, argv, options, COUNT(options), 0, WORDS_MAX);
+    return words >= 0 && options_fit(options, COUNT(options)) ? words : -1;
 }
 
 static bool training_is_whole(const struct lorica_train_job *job, int words) {
@@ -292,7 +255,7 @@ static bool training_is_whole(const struct lorica_train_job *job, int words) {
                             ? "--eval and --eval-split exclude each other"
                         : !apart && (job->options.eval_every || job->options.patience)
                             ? "--eval-every and --patience go with --eval or --eval-split"
-                        : job->json ? "--json goes with --check"
+                        : job->json ? "--json goes with --check and --estimate"
                         : (job->channel || job->message) && !job->publish
                             ? "--channel and --message go with --publish"
                             : NULL;
@@ -301,17 +264,7 @@ static bool training_is_whole(const struct lorica_train_job *job, int words) {
     return !wrong;
 }
 
-static int run_words(struct train *t, int words, char **argv) {
-    if (!parse_loop(t) || !parse_eval(t) || !parse_adamw(t) || !parse_spec(t) || !parse_data(t) ||
-        !parse_compute(t))
-        return LORICA_EXIT_USAGE;
-    if (t->job.replay)
-        return replay_is_whole(t, words) ? lorica_train_replay(&t->job) : LORICA_EXIT_USAGE;
-    if (t->check) {
-        t->job.data_paths = (const char *const *)argv;
-        t->job.data_count = (size_t)words;
-        return check_is_whole(t, words) ? lorica_train_check_job(&t->job) : LORICA_EXIT_USAGE;
-    }
+static int run_training(struct train *t, int words, char **argv) {
     if (!training_is_whole(&t->job, words))
         return LORICA_EXIT_USAGE;
     t->job.name = argv[0];
@@ -323,6 +276,27 @@ static int run_words(struct train *t, int words, char **argv) {
                                 "beginning with a letter or digit, at most %d",
                                 t->job.name, LORICA_NAME_MAX);
     return lorica_train_run(&t->job);
+}
+
+static int run_words(struct train *t, int words, char **argv) {
+    struct lorica_train_job *job = &t->job;
+    if (!parse_loop(t) || !parse_eval(t) || !parse_adamw(t) || !parse_spec(t) || !parse_data(t) ||
+        !parse_compute(t))
+        return LORICA_EXIT_USAGE;
+    if (job->replay)
+        return words > 0 || !job->init || !job->out
+                   ? lorica_cmd_usage(&lorica_cmd_train,
+                                      "--replay takes --init and --out, and no NAME")
+                   : lorica_train_replay(job);
+    if (job->estimate)
+        return words > 0 ? lorica_cmd_usage(&lorica_cmd_train, "--estimate takes no NAME or DATA")
+                         : lorica_train_estimate_job(job);
+    if (!t->check)
+        return run_training(t, words, argv);
+    job->data_paths = (const char *const *)argv;
+    job->data_count = (size_t)words;
+    return words < 1 ? lorica_cmd_usage(&lorica_cmd_train, "--check takes DATA, and no NAME")
+                     : lorica_train_check_job(job);
 }
 
 static int run(int argc, char **argv) {
@@ -390,7 +364,10 @@ const struct lorica_cmd lorica_cmd_train = {
         "are, how long, which repeat or contradict others, which would be cut, which lines are "
         "bad, "
         "and what of the first example is in the loss; exit code 1 when a run would stop at it\n"
-        "--json\tprint what --check finds as JSON\n"
+        "--estimate WHAT\tinstead of training: print what full fine-tuning, LoRA and QLoRA of a "
+        "model would need in memory for --batch examples of --max-length tokens. WHAT is the "
+        "config.json of any model of Llama's shape, a directory with one, or a base\n"
+        "--json\tprint what --check or --estimate find as JSON\n"
         "--compute M\tfast: products of bfloat16 with sums in float32 where the processor has "
         "them, "
         "and activations kept as bfloat16 (the default); exact: float32 throughout (a replay's)\n"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * What lorica train does, once its command line is understood: train.c learns, train_replay.c
  * repeats a given trace; both open a session and leave an adapter's two files. train_check.c looks
- * at data. */
+ * at data, train_estimate.c reckons what a run would need. */
 #ifndef LORICA_GATEWAY_TRAIN_H
 #define LORICA_GATEWAY_TRAIN_H
 
@@ -15,7 +15,8 @@ struct lorica_train_job {
     const char *name;              /**< NULL for a replay */
     const char *const *data_paths; /**< files of examples */
     size_t data_count;
-    bool json;            /**< of --check */
+    const char *estimate;          /**< config.json, directory or base to reckon for, or NULL */
+    bool json;                     /**< of --check and --estimate */
     bool whole, skip_bad; /**< see struct lorica_train_data_options */
     const char *columns[2];
     const char *base;              /**< name, digest or file; NULL: the only one there is */
@@ -39,6 +40,9 @@ int lorica_train_run(const struct lorica_train_job *job);
 /** Looks at the data and prints what it is like (--json: as JSON) and how the first example is
  * learnt. LORICA_EXIT_FAILED when a run would end before it begins. */
 int lorica_train_check_job(const struct lorica_train_job *job);
+
+/** Prints what training `estimate` would need, for each way of fine-tuning. */
+int lorica_train_estimate_job(const struct lorica_train_job *job);
 
 /** Feeds the trace and writes replay.safetensors and the adapter. Returns an enum lorica_exit. */
 int lorica_train_replay(const struct lorica_train_job *job);

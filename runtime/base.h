@@ -119,6 +119,12 @@ int lorica_base_import(const char *source, const char *out_path,
 int lorica_base_open_any(const char *path, const struct lorica_hasher *hasher,
                          struct lorica_base **ret, struct lorica_error *err) LORICA_MUSTCHECK;
 
+/** Reads only the shape of a model, for reckoning, from the text of a Hugging Face config.json: of
+ * any family whose blocks are Llama's (four attention matrices, a gated MLP), whether or not it can
+ * be imported. Biases do not count. */
+int lorica_hf_read_shape(const char *text, size_t len, struct lorica_arch *ret,
+                         struct lorica_error *err) LORICA_MUSTCHECK;
+
 /** Writes a Hugging Face directory with bitsandbytes' bytes as they were (NF4 layers) and
  * tokenizer files as they were imported. A file that is there already is refused
  * (LORICA_ECONFLICT); on failure nothing that was written stays. */

@@ -126,6 +126,28 @@ static int read_quantization(const struct lorica_json *config, bool *ret,
     return 0;
 }
 
+int lorica_hf_read_shape(const char *text, size_t len, struct lorica_arch *ret,
+                         struct lorica_error *err) {
+    struct lorica_json *config = NULL;
+    struct lorica_arch arch = {0};
+    int rc = lorica_json_parse(text, len, &config, err);
+    if (rc)
+        return rc;
+    if (lorica_json_get(config, "num_local_experts") || lorica_json_get(config, "num_experts"))
+        rc = lorica_fail(err, LORICA_EUNSUPPORTED,
+                         WHERE "a mixture of experts: only models of one MLP each layer are known");
+    if (!rc)
+        rc = read_sizes(config, &arch, err);
+    arch.rope_theta = 10000; /* no matter for shapes, but lorica_arch_check asks */
+    arch.rope_factor = 1;
+    if (!rc)
+        rc = lorica_arch_check(&arch, "config.json", err);
+    lorica_json_destroy(config);
+    if (!rc)
+        *ret = arch;
+    return rc;
+}
+
 int lorica_hf_read_config(const struct lorica_json *config, struct lorica_arch *ret,
                           bool *ret_prequantised, struct lorica_error *err) {
     struct lorica_arch arch = {0};

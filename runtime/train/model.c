@@ -110,9 +110,8 @@ static uint32_t layers_kept(const struct lorica_arch *arch,
     return fit < arch->layers ? (uint32_t)fit : arch->layers;
 }
 
-size_t lorica_train_model_nbytes(const struct lorica_base *base, unsigned threads,
+size_t lorica_train_model_nbytes(const struct lorica_arch *arch, unsigned threads,
                                  const struct lorica_train_model_options *options) {
-    const struct lorica_arch *arch = &base->arch;
     const size_t m = options->max_tokens, kept = layers_kept(arch, options),
                  rank = options->max_rank, widest = widest_of(arch),
                  q = (size_t)arch->heads * arch->head_dim,
@@ -129,7 +128,7 @@ size_t lorica_train_model_nbytes(const struct lorica_base *base, unsigned thread
            sizeof(float) *
                (LORICA_PASS_SLOTS * rank * widest + chunk * (arch->vocab + arch->hidden)) +
            chunk * arch->hidden * size +
-           lorica_pass_nbytes(base, threads, operand_of(options), options->max_tokens,
+           lorica_pass_nbytes(arch, threads, operand_of(options), options->max_tokens,
                               options->max_rank, options->dropout);
 }
 

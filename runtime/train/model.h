@@ -45,7 +45,7 @@ struct lorica_train_model_options {
 #define LORICA_TRAIN_KEEP_BYTES ((size_t)768 << 20)
 
 /** Bytes that create will allocate, to check before. */
-size_t lorica_train_model_nbytes(const struct lorica_base *base, unsigned threads,
+size_t lorica_train_model_nbytes(const struct lorica_arch *arch, unsigned threads,
                                  const struct lorica_train_model_options *options);
 
 /** `base` and `pool` are borrowed and must outlive the model. The caller owns *ret. */

@@ -96,10 +96,9 @@ static size_t panel_depth(const struct lorica_arch *arch, uint32_t max_rank) {
     return ((size_t)widest_of(arch) + 63) / 64 * 64 + ((size_t)max_rank + 63) / 64 * 64;
 }
 
-size_t lorica_pass_nbytes(const struct lorica_base *base, unsigned threads,
+size_t lorica_pass_nbytes(const struct lorica_arch *arch, unsigned threads,
                           enum lorica_operand operand, uint32_t max_tokens, uint32_t max_rank,
                           bool dropout) {
-    const struct lorica_arch *arch = &base->arch;
     const size_t size = operand == LORICA_OPERAND_BF16 ? sizeof(uint16_t) : sizeof(float);
     const size_t q = (size_t)arch->heads * arch->head_dim,
                  kv = (size_t)arch->kv_heads * arch->head_dim, widest = widest_of(arch);

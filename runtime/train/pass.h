@@ -92,7 +92,7 @@ int lorica_pass_init(struct lorica_pass *pass, const struct lorica_base *base,
 void lorica_pass_finish(struct lorica_pass *pass);
 
 /** Bytes of what init allocates. */
-size_t lorica_pass_nbytes(const struct lorica_base *base, unsigned threads,
+size_t lorica_pass_nbytes(const struct lorica_arch *arch, unsigned threads,
                           enum lorica_operand operand, uint32_t max_tokens, uint32_t max_rank,
                           bool dropout);
 

@@ -2,7 +2,9 @@
 """lorica train and the base and eval verbs on the tiny base: what they make, and what they say of
 bad input."""
 import json
+import os
 import re
+import subprocess
 
 import numpy as np
 import pytest
@@ -243,6 +245,75 @@ def test_check_fails_when_a_run_would(data_dir, examples, tmp_path):
 def test_option_that_a_check_would_ignore_is_refused(data_dir, examples, words):
     done = data_dir("train", "--check", examples(), *words, code=USAGE)
     assert f"{words[0]} does not go with --check" in done.stderr
+
+
+# Reckoning what a run would need.
+
+
+LLAMA_7B = {"model_type": "llama", "vocab_size": 32000, "hidden_size": 4096, "num_hidden_layers": 32,
+            "intermediate_size": 11008, "num_attention_heads": 32, "max_position_embeddings": 4096}
+
+
+def estimate(lorica, what, *words):
+    """The ways' figures by their names' beginnings, and the parameters."""
+    found = lorica.json("train", "--estimate", what, *words)
+    ways = {w["way"]: w for w in found["ways"]}
+    assert list(ways) == ["full, float32", "full, bfloat16", "LoRA, bfloat16 base",
+                          "QLoRA, 4-bit base"]
+    for way in ways.values():
+        assert way["total_bytes"] == sum(
+            way[part + "_bytes"] for part in ("weights", "gradients", "optimizer", "activations"))
+    return found["parameters"], *ways.values()
+
+
+def test_estimate_of_llama_7b_is_what_is_known_of_it(lorica, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(LLAMA_7B))
+    for what in (path, tmp_path):
+        parameters, full32, full16, lora, qlora = estimate(lorica, what, "--rank", 64, "--batch", 1)
+        assert parameters == full32["trained"] == 6738415616
+        assert full16["weights_bytes"] == full16["file_bytes"] == 2 * parameters  # 14 GB
+        assert full32["total_bytes"] > 16 * parameters and full16["total_bytes"] > 60e9
+        assert lora["trained"] == qlora["trained"] == 159907840  # as PEFT counts them
+        assert qlora["optimizer_bytes"] == 8 * 159907840
+        linear = parameters - 2 * 32000 * 4096 - 65 * 4096
+        assert qlora["weights_bytes"] == pytest.approx(
+            linear * 4.12695 / 8 + 2 * 2 * 32000 * 4096 + 65 * 4096 * 4 + 4 * 159907840, rel=1e-5)
+        assert qlora["total_bytes"] < 9e9 < lora["total_bytes"]
+    table = lorica("train", "--estimate", path).stdout
+    assert "6738.4 million parameters" in table and "13.5 GB" in table
+
+
+@pytest.mark.parametrize("change, says", [
+    ({"hidden_size": None}, "hidden_size"), ({"num_key_value_heads": 7}, "config.json"),
+    ({"num_local_experts": 8}, "experts"), ({"hidden_size": 1 << 40}, "hidden_size"),
+])
+def test_estimate_of_a_bad_config_names_what_is_wrong(lorica, tmp_path, change, says):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**LLAMA_7B, **change}))
+    assert says in lorica("train", "--estimate", path, code=FAILED).stderr
+    path.write_text("{")
+    assert str(path) in lorica("train", "--estimate", path, code=FAILED).stderr
+    assert "--epochs" in lorica("train", "--estimate", path, "--epochs", 2, code=USAGE).stderr
+
+
+def test_estimate_of_a_base_is_what_a_run_takes(lorica, tmp_path):
+    model = os.environ.get("LORICA_TEST_MODEL")
+    if not model:
+        pytest.skip("LORICA_TEST_MODEL is not set: no real model")
+    lorica("init")
+    lorica("base", "import", model, "--name", "real")
+    data = tmp_path / "long.jsonl"
+    text = (REPO / "tests/golden/hospital.txt").read_text()
+    data.write_text("".join(json.dumps({"text": text[i:] + text}) + "\n" for i in range(4)))
+    words = ("--batch", 2, "--max-length", 256, "--rank", 16)
+    *_, qlora = estimate(lorica, "real", *words)
+    child = subprocess.Popen([lorica.binary, "train", "x", str(data), "--base", "real", "--steps",
+                              "1", *map(str, words)], env=lorica.env, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(child.pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    print(f"reckoned {qlora['total_bytes'] / 1e6:.0f} MB, took {usage.ru_maxrss / 976.5625:.0f} MB")
+    assert usage.ru_maxrss * 1024 == pytest.approx(qlora["total_bytes"], rel=0.1)
 
 
 # Wrong usage.
