@@ -13,7 +13,7 @@
 #define JSON_MAX (256 << 20)
 #define PAGE 1000 /* records in one answer at most */
 
-enum { LIST };
+enum { CHECKPOINT, LIST };
 
 /* The filters, as they stand in the query. */
 struct wish {
@@ -203,7 +203,36 @@ static int run_list(int argc, char **argv) {
     return rc == 0 ? LORICA_EXIT_OK : lorica_cmd_fail(&err);
 }
 
+static int run_checkpoint(int argc, char **argv) {
+    struct lorica_client_options where = {0};
+    struct lorica_error err = {0};
+    struct lorica_client *client = NULL;
+    struct lorica_json *checkpoint = NULL;
+    const struct lorica_client_request request = {.path = "/v1/audit/checkpoint"};
+    const struct lorica_option options[] = {LORICA_CLIENT_OPTIONS(where)};
+    if (lorica_cmd_options(&lorica_cmd_audit[CHECKPOINT], argc, argv, options, COUNT(options), 0,
+                           0) < 0)
+        return LORICA_EXIT_USAGE;
+    if (!lorica_client_open(&where, &client))
+        return LORICA_EXIT_FAILED;
+    int rc = lorica_client_call(client, &request, NULL, &checkpoint, &err);
+    lorica_client_destroy(client);
+    rc = rc == 0 ? lorica_client_print_json(checkpoint) : lorica_cmd_fail(&err);
+    lorica_json_destroy(checkpoint);
+    return rc;
+}
+
 const struct lorica_cmd lorica_cmd_audit[] = {
+    [CHECKPOINT] =
+        {.name = "audit checkpoint",
+         .synopsis = LORICA_CLIENT_SYNOPSIS,
+         .summary = "note where the audit chain stands, to be kept elsewhere",
+         .help = "Prints a small JSON file: number and hash of the last audit record, and hashes "
+                 "on the way there. Keep it where those who can write the registry's files cannot "
+                 "reach it: `lorica verify --checkpoint FILE` says later whether the chain still "
+                 "contains it, or where its history was rewritten. It proves nothing when it lies "
+                 "beside the registry. Takes a key of the role ops.\n" LORICA_CLIENT_HELP,
+         .run = run_checkpoint},
     [LIST] =
         {.name = "audit",
          .synopsis = "[--adapter NAME] [--actor KEY] [--kind KIND] [--since TIME] [--until TIME] "

@@ -8,6 +8,8 @@
 #include "gateway/cmd.h"
 #include "gateway/files.h"
 #include "proto/json.h"
+#include "registry/backup.h"
+#include "registry/checkpoint.h"
 #include "registry/digest.h"
 #include "registry/registry.h"
 #include "runtime/base.h"
@@ -20,7 +22,45 @@ struct findings {
     uint64_t count;
 };
 
-static int verify_registry(const char *dir, struct findings *findings, struct lorica_error *err) {
+/* What is verified, and against what. */
+struct wish {
+    const char *data, *checkpoint_path, *backup;
+    bool bases, json;
+    struct lorica_checkpoint *checkpoint; /* NULL: none */
+};
+
+static int read_checkpoint(struct wish *wish, struct lorica_error *err) {
+    char *text = NULL;
+    size_t len = 0;
+    if (!wish->checkpoint_path)
+        return 0;
+    int rc = lorica_file_read(wish->checkpoint_path, LORICA_CHECKPOINT_BYTES_MAX, &text, &len, err);
+    if (rc != 0)
+        return rc;
+    wish->checkpoint = malloc(sizeof(*wish->checkpoint));
+    rc = wish->checkpoint ? lorica_checkpoint_parse(text, len, wish->checkpoint, err)
+                          : lorica_fail(err, LORICA_ENOMEM, "out of memory");
+    free(text);
+    return rc == 0 ? 0 : lorica_fail_prefix(err, "%s", wish->checkpoint_path);
+}
+
+/* A backup: every digest, its chain, and the checkpoint. */
+static int verify_backup(const struct wish *wish, struct findings *findings,
+                         struct lorica_error *err) {
+    struct lorica_backup_info info;
+    int rc = lorica_backup_check(wish->backup, lorica_progress, NULL, &info, err);
+    if (rc == LORICA_EFORMAT) {
+        findings->count++;
+        return lorica_buf_printf(&findings->report, "%s\n", err->text);
+    }
+    if (rc == 0)
+        rc = lorica_checkpoint_check_backup(wish->backup, wish->checkpoint, &findings->report,
+                                            &findings->count, err);
+    return rc;
+}
+
+static int verify_registry(const char *dir, const struct wish *wish, struct findings *findings,
+                           struct lorica_error *err) {
     struct lorica_registry *registry = NULL;
     const struct lorica_registry_options options = {.read_only = true};
     char *path = lorica_path_join(dir, "registry");
@@ -32,6 +72,9 @@ static int verify_registry(const char *dir, struct findings *findings, struct lo
                                "%s: there is no registry; lorica init makes one", path);
     if (rc == 0)
         rc = lorica_registry_verify(registry, &findings->report, &findings->count, err);
+    if (rc == 0 && wish->checkpoint)
+        rc = lorica_checkpoint_check(registry, wish->checkpoint, &findings->report,
+                                     &findings->count, err);
     lorica_registry_close(registry);
     free(path);
     return rc;
@@ -104,49 +147,74 @@ static int print_json(const struct findings *findings, struct lorica_error *err)
     return rc;
 }
 
+static int verify(const char *dir, struct wish *wish, struct findings *findings,
+                  struct lorica_error *err) {
+    int rc = read_checkpoint(wish, err);
+    if (rc == 0)
+        rc = wish->backup ? verify_backup(wish, findings, err)
+                          : verify_registry(dir, wish, findings, err);
+    if (rc == 0 && wish->bases)
+        rc = verify_bases(dir, findings, err);
+    if (rc == 0 && lorica_buf_status(&findings->report) != 0)
+        rc = lorica_fail(err, lorica_buf_status(&findings->report), "there are too many findings");
+    if (rc == 0 && wish->json)
+        rc = print_json(findings, err);
+    return rc;
+}
+
+static void print_plain(const char *what, const struct wish *wish,
+                        const struct findings *findings) {
+    if (findings->count > 0)
+        (void)printf("%s%llu findings in %s\n", findings->report.data ? findings->report.data : "",
+                     (unsigned long long)findings->count, what);
+    else if (wish->checkpoint)
+        (void)printf("%s is clean and contains the checkpoint of record %llu\n", what,
+                     (unsigned long long)wish->checkpoint->seq);
+    else
+        (void)printf("%s is clean\n", what);
+}
+
 static int run(int argc, char **argv) {
-    const char *data = NULL;
-    bool bases = false, json = false;
+    struct wish wish = {.data = NULL};
     struct findings findings = {.count = 0};
     struct lorica_error err = {0};
-    const struct lorica_option options[] = {{.name = "bases", .flag = &bases},
-                                            {.name = "json", .flag = &json},
-                                            {.name = "data", .value = &data}};
+    const struct lorica_option options[] = {{.name = "bases", .flag = &wish.bases},
+                                            {.name = "checkpoint", .value = &wish.checkpoint_path},
+                                            {.name = "backup", .value = &wish.backup},
+                                            {.name = "json", .flag = &wish.json},
+                                            {.name = "data", .value = &wish.data}};
     if (lorica_cmd_options(&lorica_cmd_verify, argc, argv, options,
                            sizeof(options) / sizeof(options[0]), 0, 0) < 0)
         return LORICA_EXIT_USAGE;
-    char *dir = lorica_data_dir(data);
+    char *dir = lorica_data_dir(wish.data);
     if (!dir)
         return LORICA_EXIT_FAILED;
     lorica_buf_init(&findings.report, REPORT_MAX);
-    int rc = verify_registry(dir, &findings, &err);
-    if (rc == 0 && bases)
-        rc = verify_bases(dir, &findings, &err);
-    if (rc == 0 && lorica_buf_status(&findings.report) != 0)
-        rc = lorica_fail(&err, lorica_buf_status(&findings.report), "there are too many findings");
-    if (rc == 0 && json)
-        rc = print_json(&findings, &err);
+    int rc = verify(dir, &wish, &findings, &err);
     if (rc != 0)
         rc = lorica_cmd_fail(&err);
-    else if (!json && findings.count == 0)
-        (void)printf("%s is clean\n", dir);
-    else if (!json)
-        (void)printf("%s%llu findings in %s\n", findings.report.data ? findings.report.data : "",
-                     (unsigned long long)findings.count, dir);
+    else if (!wish.json)
+        print_plain(wish.backup ? wish.backup : dir, &wish, &findings);
     if (rc == 0 && findings.count > 0)
         rc = LORICA_EXIT_FAILED;
     lorica_buf_finish(&findings.report);
+    free(wish.checkpoint);
     free(dir);
     return rc;
 }
 
 const struct lorica_cmd lorica_cmd_verify = {
     .name = "verify",
-    .synopsis = "[--bases] [--json] [--data DIR]",
+    .synopsis = "[--checkpoint FILE] [--backup DIR] [--bases] [--json] [--data DIR]",
     .summary = "check everything that the registry holds",
     .help = "Reads the audit chain, every channel, version and blob, and compares every digest. "
             "Works on files: the server must not be running. Ends with 1 when something was "
             "found, each on a line.\n"
+            "--checkpoint FILE\talso hold the audit chain against a checkpoint of `lorica audit "
+            "checkpoint`: a history that was rewritten or cut since then is named, with the first "
+            "record that differs as far as that can be told\n"
+            "--backup DIR\tread a backup, or one snapshot in it, instead of the registry: every "
+            "digest, and that each audit record follows from the one before\n"
             "--bases\talso compare the digest of every base model\n"
             "--json\tprint the findings as JSON\n"
             "--data DIR\tthe data directory; otherwise $LORICA_DATA, or lorica in the user's data "

@@ -6,6 +6,7 @@
 #include "gateway/handlers.h"
 #include "gateway/server.h"
 #include "proto/http_fields.h"
+#include "registry/checkpoint.h"
 
 #define BATCH 1000    /* records looked at in one transaction */
 #define SCAN_MAX 5000 /* and for one request */
@@ -160,4 +161,16 @@ int lorica_handle_history(struct lorica_request *request) {
     if (rc == 0)
         rc = ask(request, &asked);
     return rc == 0 ? list(request, &asked) : rc;
+}
+
+/* Names no adapter: any key of the role may take one. */
+int lorica_handle_checkpoint(struct lorica_request *request) {
+    struct lorica_error err = {0};
+    struct lorica_checkpoint checkpoint;
+    const int rc = lorica_checkpoint_take(request->server->parts.registry, &checkpoint, &err);
+    if (rc != 0)
+        return lorica_request_fail(request, rc, NULL, NULL, "%s", err.text);
+    request->response.status = 200;
+    lorica_checkpoint_write(&request->response.body, &checkpoint);
+    return 0;
 }

@@ -53,6 +53,7 @@ int lorica_handle_sweep(struct lorica_request *request);
 
 int lorica_handle_history(struct lorica_request *request);
 int lorica_handle_audit(struct lorica_request *request);
+int lorica_handle_checkpoint(struct lorica_request *request);
 
 /* What a backup is made of. */
 int lorica_handle_backup_snapshot(struct lorica_request *request);

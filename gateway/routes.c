@@ -69,6 +69,7 @@ static const struct lorica_route routes[] = {
      .run = lorica_handle_retention_set},
     {POST, "/v1/sweep", CHANGE("sweep"), ADMIN, WRITER, .run = lorica_handle_sweep},
     {GET, "/v1/adapters/{}/history", PUBLISH, WORKER, .run = lorica_handle_history},
+    {GET, "/v1/audit/checkpoint", OPS, WORKER, .run = lorica_handle_checkpoint},
     {GET, "/v1/audit", OPS, WORKER, .run = lorica_handle_audit},
     {GET, "/v1/backup/snapshot", OPS, WORKER, .run = lorica_handle_backup_snapshot},
     {GET, "/v1/backup/contents/{}", OPS, WORKER, .run = lorica_handle_backup_content},

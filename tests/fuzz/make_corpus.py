@@ -261,6 +261,15 @@ NF4_TABLE = struct.pack("<16f", *map(float.fromhex, (
 ).split()))
 
 ARCHITECTURE = pair(b"general.architecture", STRING, string(b"llama"))
+def checkpoint(seq, step=1, **members):
+    """A checkpoint of an audit chain as JSON."""
+    digest = "sha256:" + "5a" * 32
+    return json.dumps({"object": "audit.checkpoint", "format": 1, "registry": digest, "seq": seq,
+                       "hash": digest, "time": 1772357400,
+                       "trail": {"step": step, "hashes": [digest] * (seq // step)},
+                       **members}).encode()
+
+
 def snapshot(*records, blobs=0, nbytes=0, layout=2, count=None):
     """A backup's snapshot without the digest at its end, which the target adds."""
     head = b"lorica snapshot\n" + struct.pack(">IIQQ", 1, layout, 5, 1) + bytes(64)
@@ -478,6 +487,12 @@ SEEDS = {
         "no-answer": dump({"messages": [{"role": "user", "content": "a"}]}), "broken": b"{\"prompt\":",
         "utf8": b"\xff\n", "blank": b"\n \n",
         "array": b"[]", "content": dump({"messages": [{"role": "assistant", "content": [1]}]}), "nul": b"{}\0",
+    },
+    "checkpoint": {
+        "empty": checkpoint(0), "one": checkpoint(1), "few": checkpoint(5), "newer": checkpoint(1, format=2),
+        "long": checkpoint(300, 4), "step": checkpoint(300, 3), "trail": checkpoint(3, trail={}),
+        "many": checkpoint(200), "object": checkpoint(1, object="list"), "seq": checkpoint(-1),
+        "digest": checkpoint(1, hash="sha256:5a"), "time": checkpoint(1, time=1e300),
     },
     "snapshot": {
         "empty": snapshot(), "count": snapshot(count=7), "newer": snapshot(layout=9),

@@ -157,3 +157,31 @@ def test_command_line_usage(lorica, words):
 
 def test_command_line_says_what_the_server_says(lorica):
     assert "no records of the kind" in lorica("audit", "--kind", "x", code=1).stderr
+
+
+def test_a_checkpoint_holds_the_chain_to_what_it_was(own_server, adapter, tmp_path):
+    api, lorica = Api(own_server), own_server.lorica
+    api.publish_new("ward", adapter(1), channel="stable")
+    kept = tmp_path / "checkpoint.json"
+    kept.write_text(lorica("audit", "checkpoint").stdout)
+    checkpoint = json.loads(kept.read_text())
+    last = api.get(f"{AUDIT}?order=desc&limit=1").json["data"][0]
+    assert checkpoint == {**api.get(f"{AUDIT}/checkpoint").json, "time": checkpoint["time"]}
+    assert (checkpoint["seq"], checkpoint["hash"]) == (last["seq"], last["hash"])
+    assert api.make_key("low", "publish").get(f"{AUDIT}/checkpoint").status == 403
+    api.publish_new("ward", adapter(2), channel="stable")
+    lorica("backup", tmp_path / "backup")
+    own_server.stop()
+    done = lorica("verify", "--checkpoint", kept)
+    assert f"contains the checkpoint of record {last['seq']}" in done.stdout
+    assert lorica.json("verify", "--checkpoint", kept, "--backup", tmp_path / "backup")["clean"]
+    checkpoint["hash"] = checkpoint["trail"]["hashes"][-1] = "sha256:" + "0" * 64
+    kept.write_text(json.dumps(checkpoint))
+    for more in ([], ["--backup", tmp_path / "backup"]):
+        found = lorica("verify", "--checkpoint", kept, *more, code=1)
+        assert f"audit record {last['seq']} is not the one that the checkpoint holds" in \
+            found.stdout
+    kept.write_text("{}")
+    assert "no checkpoint" in lorica("verify", "--checkpoint", kept, code=1).stderr
+    assert "cannot" in lorica("verify", "--checkpoint", tmp_path / "none", code=1).stderr
+    assert lorica("verify", "--backup", tmp_path / "backup").stdout.endswith("is clean\n")

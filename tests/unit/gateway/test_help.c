@@ -107,7 +107,9 @@ static void test_command_of_two_words_is_found_by_both(void **state) {
         int used = 0;
         assert_ptr_equal(lorica_command_find(2, argv, &used), cmd);
         assert_int_equal(used, 2);
-        assert_null(lorica_command_find(1, argv, &used));
+        const struct lorica_cmd *alone = lorica_command_find(1, argv, &used);
+        if (alone) /* "audit" is one besides "audit checkpoint" */
+            assert_string_equal(alone->name, first);
     }
 }
 
