@@ -40,6 +40,14 @@
  * key
  *   {"object":"key","name","role","adapters":[glob...],"created","revoked":seconds or null}
  *   and "key":"lk_..." in the answer to its creation, never again
+ * signature of a version
+ *   {"object":"adapter.signature","key_id":DIGEST,"form":"statement" or "bundle","bound":bool,
+ *    "signer":name or null,"trusted":bool,"added","added_by","signature":{...}}
+ *   signature: as it was given (proto/envelope.h, proto/model_signing.h); signer: who is trusted
+ *   with the key now; bound: it names the adapter, without which no policy counts it
+ * signer
+ *   {"object":"signer","name","key_id","algorithm","public_key":PEM,"added","added_by",
+ *    "removed":seconds or null,"removed_by":name or null}
  * list
  *   {"object":"list","data":[...],"has_more":bool}
  * error
@@ -58,7 +66,9 @@
  * GET    /v1/adapters/{name}/versions/{v}/adapter_config.json, .../adapter_model.safetensors,
  *                                                      .../manifest.json (404 where it has none)
  * POST   /v1/adapters/{name}/versions                  multipart -> 201 or 200 (existing): version
- *        parts: config, weights, and optional manifest, channel, message
+ *        parts: config, weights, and optional manifest, channel, message, signature (an envelope
+ *        or a bundle; 409 "invalid_signature" unless it holds)
+ * GET    /v1/adapters/{name}/versions/{v}/signatures   list of signature
  * GET    /v1/adapters/{name}/channels                  list of channel
  * GET    /v1/adapters/{name}/channels/{channel}        channel; never moved: version 0, epoch 0.
  *                                                      ETag: "<epoch>"
@@ -92,6 +102,10 @@
  * GET    /v1/audit/checkpoint                          what registry/checkpoint.h describes
  * POST   /v1/keys                                      {"name","role","adapters":[...]?} -> 201 key
  * GET    /v1/keys                                      list of key
+ * GET    /v1/signers                                   list of signer
+ * POST   /v1/signers                                   {"name","public_key":PEM,"message"?} -> 201
+ *                                                      signer
+ * DELETE /v1/signers/{name}                            signer, removed
  * DELETE /v1/keys/{name}                               key, revoked
  *
  * A promote, or a publish that names a channel, which the channel's policy does not let pass is a

@@ -79,12 +79,13 @@ int lorica_client_list(struct lorica_client *client, const char *path, const cha
 void lorica_client_escape(struct lorica_buf *out, const char *text);
 
 /** Uploads DIR/adapter_config.json and DIR/adapter_model.safetensors (streamed from the files) as a
- * version of `name`; DIR/manifest.json goes along where it exists. `channel` and `message` may be
- * NULL. *ret is the version object of api.h (caller frees with lorica_json_destroy);
- * *ret_existing: the same content was there already. */
+ * version of `name`; DIR/manifest.json goes along where it exists. `channel`, `message` and
+ * `signature` (its text) may be NULL. *ret is the version object of api.h (caller frees with
+ * lorica_json_destroy); *ret_existing: the same content was there already. */
 int lorica_client_publish(struct lorica_client *client, const char *name, const char *dir,
-                          const char *channel, const char *message, struct lorica_json **ret,
-                          bool *ret_existing, struct lorica_error *err) LORICA_MUSTCHECK;
+                          const char *channel, const char *message, const char *signature,
+                          struct lorica_json **ret, bool *ret_existing,
+                          struct lorica_error *err) LORICA_MUSTCHECK;
 
 /** Resolves NAME, NAME@V or NAME:CHANNEL to its version object (NAME: the channel `stable`, and
  * where that points nowhere yet LORICA_ENOTFOUND). Caller frees *ret with lorica_json_destroy. */

@@ -57,10 +57,12 @@ static int add_text(curl_mime *mime, const char *part_name, const char *text,
 }
 
 static int fill_form(curl_mime *mime, const char *dir, const char *channel, const char *message,
-                     struct lorica_error *err) {
+                     const char *signature, struct lorica_error *err) {
     int rc = add_text(mime, "channel", channel, err);
     if (rc == 0)
         rc = add_text(mime, "message", message, err);
+    if (rc == 0)
+        rc = add_text(mime, "signature", signature, err);
     if (rc == 0)
         rc = add_file(mime, "config", "application/json", dir, config_name, true, err);
     if (rc == 0)
@@ -71,8 +73,8 @@ static int fill_form(curl_mime *mime, const char *dir, const char *channel, cons
 }
 
 int lorica_client_publish(struct lorica_client *client, const char *name, const char *dir,
-                          const char *channel, const char *message, struct lorica_json **ret,
-                          bool *ret_existing, struct lorica_error *err) {
+                          const char *channel, const char *message, const char *signature,
+                          struct lorica_json **ret, bool *ret_existing, struct lorica_error *err) {
     if (!lorica_name_valid(name))
         return lorica_fail(err, LORICA_EINVAL,
                            "\"%.150s\" is no adapter name: lower-case letters, digits, \".\", "
@@ -86,7 +88,7 @@ int lorica_client_publish(struct lorica_client *client, const char *name, const 
     if (!mime)
         return lorica_fail(err, LORICA_ENOMEM, "out of memory");
     (void)snprintf(path, sizeof(path), "/v1/adapters/%s/versions", name);
-    int rc = fill_form(mime, dir, channel, message, err);
+    int rc = fill_form(mime, dir, channel, message, signature, err);
     if (rc == 0)
         rc = lorica_client_perform(client, &request, mime, &sink, err);
     curl_mime_free(mime);

@@ -7,7 +7,9 @@
 
 #include "gateway/client_cmd.h"
 #include "gateway/cmd.h"
-#include "registry/registry.h"
+#include "gateway/files.h"
+#include "gateway/model_dir.h"
+#include "registry/sign.h"
 
 enum { PUBLISH, LIST, SHOW, HISTORY, PROMOTE, ROLLBACK, EXPORT };
 
@@ -15,6 +17,7 @@ enum { PUBLISH, LIST, SHOW, HISTORY, PROMOTE, ROLLBACK, EXPORT };
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 #define PATH_BYTES 512 /* a name, a channel and a number fit */
 #define BODY_MAX 65536
+#define SHOW_MAX (64 << 20) /* a version with all its signatures */
 
 bool lorica_cmd_adapter_name(const struct lorica_cmd *cmd, const char *name) {
     if (lorica_name_valid(name))
@@ -30,25 +33,71 @@ bool lorica_cmd_channel_name(const struct lorica_cmd *cmd, const char *channel) 
     return false;
 }
 
+/* The server's base. */
+static int base_of_server(struct lorica_client *client, struct lorica_digest *ret,
+                          struct lorica_error *err) {
+    const struct lorica_client_request request = {.path = "/v1/models/base"};
+    struct lorica_json *base = NULL;
+    int rc = lorica_client_call(client, &request, NULL, &base, err);
+    const char *text = lorica_member_text(base, "base_digest");
+    if (rc == 0 && lorica_digest_parse(text, strlen(text), ret) != 0)
+        rc = lorica_fail(err, LORICA_EFORMAT, "the server does not say which base it has");
+    lorica_json_destroy(base);
+    return rc;
+}
+
+/* The signature that goes along: made with a key, or read from a file. */
+static int make_signature(struct lorica_client *client, char **argv, const char *key_path,
+                          const char *path, struct lorica_buf *out, struct lorica_error *err) {
+    struct lorica_signkey *key = NULL;
+    struct lorica_digest base;
+    char *text = NULL;
+    size_t len = 0;
+    int rc = 0;
+    if (path) {
+        rc = lorica_file_read(path, LORICA_SIGNATURE_BYTES_MAX, &text, &len, err);
+        if (rc == 0 && lorica_buf_append(out, text, len) != 0)
+            rc = lorica_fail(err, LORICA_ENOMEM, "out of memory");
+        free(text);
+        return rc;
+    }
+    rc = lorica_key_file_private(key_path, &key, err);
+    if (rc == 0)
+        rc = lorica_adapter_base(argv[1], &base, err);
+    if (rc == LORICA_ENOTFOUND && key)
+        rc = base_of_server(client, &base, err);
+    if (rc == 0)
+        rc = lorica_adapter_sign(argv[1], argv[0], &base, key, out, err);
+    lorica_signkey_destroy(key);
+    return rc;
+}
+
 static int publish(int argc, char **argv) {
     struct lorica_client_options where = {0};
-    const char *channel = NULL, *message = NULL;
+    const char *channel = NULL, *message = NULL, *key = NULL, *signature = NULL;
     bool json = false, existing = false;
-    const struct lorica_option options[] = {{.name = "channel", .value = &channel},
-                                            {.name = "message", .value = &message},
-                                            {.name = "json", .flag = &json},
-                                            LORICA_CLIENT_OPTIONS(where)};
+    const struct lorica_option options[] = {
+        {.name = "channel", .value = &channel}, {.name = "message", .value = &message},
+        {.name = "sign", .value = &key},        {.name = "signature", .value = &signature},
+        {.name = "json", .flag = &json},        LORICA_CLIENT_OPTIONS(where)};
     struct lorica_client *client = NULL;
     struct lorica_json *version = NULL;
+    struct lorica_buf text;
     struct lorica_error err = {0};
     if (lorica_cmd_options(COMMAND(PUBLISH), argc, argv, options, COUNT(options), 2, 2) < 0 ||
         !lorica_cmd_adapter_name(COMMAND(PUBLISH), argv[0]) ||
         !lorica_cmd_channel_name(COMMAND(PUBLISH), channel))
         return LORICA_EXIT_USAGE;
+    if (key && signature)
+        return lorica_cmd_usage(COMMAND(PUBLISH), "--sign and --signature exclude each other");
     if (!lorica_client_open(&where, &client))
         return LORICA_EXIT_FAILED;
-    int rc = lorica_client_publish(client, argv[0], argv[1], channel, message, &version, &existing,
-                                   &err);
+    lorica_buf_init(&text, LORICA_SIGNATURE_BYTES_MAX);
+    int rc = key || signature ? make_signature(client, argv, key, signature, &text, &err) : 0;
+    if (rc == 0)
+        rc = lorica_client_publish(client, argv[0], argv[1], channel, message, text.data, &version,
+                                   &existing, &err);
+    lorica_buf_finish(&text);
     if (rc != 0)
         rc = lorica_cmd_fail(&err);
     else if (json)
@@ -124,6 +173,55 @@ static void print_version(const struct lorica_json *version) {
                  lorica_json_is_true(lorica_json_get(version, "swept")) ? "swept" : "kept");
 }
 
+/* A line for each signature of a version. */
+static void print_signature(void *arg, const struct lorica_json *item) {
+    const char *signer = lorica_json_string(lorica_json_get(item, "signer"));
+    const bool bound = lorica_json_is_true(lorica_json_get(item, "bound"));
+    (void)printf("%-16s%s (%s) %s%s\n", "signed_by", lorica_member_text(item, "key_id"),
+                 lorica_member_text(item, "form"), signer ? "trusted as " : "not trusted",
+                 signer ? signer : "");
+    if (!bound)
+        (void)printf("%-16sit does not name the adapter: no policy counts it\n", "");
+    (void)arg;
+}
+
+/* Collects the items of a list. */
+static void collect(void *arg, const struct lorica_json *item) {
+    lorica_jsonw_value(arg, NULL, item);
+}
+
+/* Prints one version with its signatures, as lines or as {..., "signatures":[...]}. */
+static int show_version(struct lorica_client *client, const struct lorica_json *version,
+                        bool json) {
+    char path[PATH_BYTES];
+    struct lorica_error err = {0};
+    (void)snprintf(path, sizeof(path), "/v1/adapters/%s/versions/%lld/signatures",
+                   lorica_member_text(version, "name"),
+                   (long long)lorica_member_number(version, "version"));
+    if (!json) {
+        print_version(version);
+        return lorica_client_list(client, path, NULL, print_signature, NULL, &err) == 0
+                   ? LORICA_EXIT_OK
+                   : lorica_cmd_fail(&err);
+    }
+    struct lorica_buf out;
+    lorica_buf_init(&out, SHOW_MAX);
+    struct lorica_jsonw w = {.out = &out};
+    lorica_jsonw_object(&w, NULL);
+    for (const struct lorica_json *m = lorica_json_first(version); m; m = lorica_json_next(m))
+        lorica_jsonw_value(&w, lorica_json_key(m), m);
+    lorica_jsonw_array(&w, "signatures");
+    int rc = lorica_client_list(client, path, NULL, collect, &w, &err);
+    lorica_jsonw_end_array(&w);
+    lorica_jsonw_end_object(&w);
+    if (rc == 0 && lorica_buf_status(&out) != 0)
+        rc = lorica_fail(&err, lorica_buf_status(&out), "the version cannot be printed");
+    if (rc == 0)
+        (void)printf("%s\n", out.data);
+    lorica_buf_finish(&out);
+    return rc == 0 ? LORICA_EXIT_OK : lorica_cmd_fail(&err);
+}
+
 static const char *state_of(const struct lorica_json *version) {
     if (lorica_json_is_true(lorica_json_get(version, "swept")))
         return "swept";
@@ -188,10 +286,8 @@ static int show(int argc, char **argv) {
         rc = show_name(client, argv[0], json);
     else if (lorica_client_resolve(client, argv[0], &version, &err) != 0)
         rc = lorica_cmd_fail(&err);
-    else if (json)
-        rc = lorica_client_print_json(version);
     else
-        print_version(version);
+        rc = show_version(client, version, json);
     lorica_json_destroy(version);
     lorica_client_destroy(client);
     return rc;
@@ -390,9 +486,26 @@ static int rollback(int argc, char **argv) {
     return rc;
 }
 
+/* A signature covers all that the directory holds: it must not hold anything else. */
+static int check_empty(const char *dir, struct lorica_error *err) {
+    struct lorica_model_manifest there = {.subject = NULL};
+    if (!lorica_path_exists(dir))
+        return 0;
+    int rc = lorica_model_dir_read(dir, NULL, 0, NULL, &there, err);
+    if (rc == 0 && there.file_count > 0)
+        rc = lorica_fail(err, LORICA_ECONFLICT,
+                         "%s holds %s, which --sign would sign too; name a new directory", dir,
+                         there.files[0].name);
+    lorica_model_manifest_finish(&there);
+    return rc;
+}
+
 static int export_files(int argc, char **argv) {
     struct lorica_client_options where = {0};
-    const struct lorica_option options[] = {LORICA_CLIENT_OPTIONS(where)};
+    const char *key_path = NULL;
+    struct lorica_signkey *key = NULL;
+    const struct lorica_option options[] = {{.name = "sign", .value = &key_path},
+                                            LORICA_CLIENT_OPTIONS(where)};
     struct lorica_client *client = NULL;
     struct lorica_json *version = NULL;
     struct lorica_error err = {0};
@@ -400,15 +513,23 @@ static int export_files(int argc, char **argv) {
         return LORICA_EXIT_USAGE;
     if (!lorica_client_open(&where, &client))
         return LORICA_EXIT_FAILED;
-    int rc = lorica_client_resolve(client, argv[0], &version, &err);
+    int rc = key_path ? lorica_key_file_private(key_path, &key, &err) : 0;
+    if (rc == 0 && key)
+        rc = check_empty(argv[1], &err);
+    if (rc == 0)
+        rc = lorica_client_resolve(client, argv[0], &version, &err);
     if (rc == 0)
         rc = lorica_client_export(client, version, argv[1], &err);
+    if (rc == 0 && key)
+        rc = lorica_model_dir_sign(argv[1], key, &err);
     if (rc == 0)
-        (void)printf("%s@%lld is in %s\n", lorica_member_text(version, "name"),
-                     (long long)lorica_member_number(version, "version"), argv[1]);
+        (void)printf("%s@%lld is in %s%s\n", lorica_member_text(version, "name"),
+                     (long long)lorica_member_number(version, "version"), argv[1],
+                     key ? ", signed in " LORICA_MODEL_SIG : "");
     else
         rc = lorica_cmd_fail(&err);
     lorica_json_destroy(version);
+    lorica_signkey_destroy(key);
     lorica_client_destroy(client);
     return rc;
 }
@@ -417,15 +538,22 @@ static int export_files(int argc, char **argv) {
 
 const struct lorica_cmd lorica_cmd_adapter[] = {
     [PUBLISH] = {.name = "adapter publish",
-                 .synopsis = "NAME DIR [--channel C] [--message TEXT] "
-                             "[--json] " LORICA_CLIENT_SYNOPSIS,
+                 .synopsis =
+                     "NAME DIR [--channel C] [--message TEXT] [--sign KEY|--signature FILE] "
+                     "[--json] " LORICA_CLIENT_SYNOPSIS,
                  .summary = "publish an adapter as the next version of a name",
                  .help =
                      "NAME\tthe adapter: lower-case letters, digits, \".\", \"_\" and \"-\"\n"
                      "DIR\tholds adapter_config.json and adapter_model.safetensors as PEFT writes "
                      "them; a manifest.json goes along where there is one\n"
                      "--channel C\talso point this channel to the version; otherwise none moves\n"
-                     "--message TEXT\twhy, for the history\n" JSON_HELP LORICA_CLIENT_HELP
+                     "--message TEXT\twhy, for the history\n"
+                     "--sign KEY\tsign the version with this Ed25519 private key (PEM; openssl "
+                     "genpkey -algorithm ed25519 -out KEY makes one): its name, base, files, and "
+                     "through manifest.json the trainer's parameters, data and metrics\n"
+                     "--signature FILE\tsend a signature that was made before: such a one, or an "
+                     "OpenSSF Model Signing bundle by a trusted key (adapter export "
+                     "--sign)\n" JSON_HELP LORICA_CLIENT_HELP
                      "The server checks every tensor against its base model and refuses an adapter "
                      "that does not fit. The same content published again is the same version.\n",
                  .run = publish},
@@ -467,12 +595,16 @@ const struct lorica_cmd lorica_cmd_adapter[] = {
                           "A second rollback goes one version further back.\n",
                   .run = rollback},
     [EXPORT] = {.name = "adapter export",
-                .synopsis = "NAME[@V|:CHANNEL] DIR " LORICA_CLIENT_SYNOPSIS,
+                .synopsis = "NAME[@V|:CHANNEL] DIR [--sign KEY] " LORICA_CLIENT_SYNOPSIS,
                 .summary = "download a version as the two files that PEFT reads",
                 .help = "NAME\tthe version that channel stable points to; NAME@V and NAME:CHANNEL "
                         "name another\n"
                         "DIR\tmade where it is absent; must not hold an adapter "
-                        "already\n" LORICA_CLIENT_HELP,
+                        "already\n"
+                        "--sign KEY\talso write DIR/model.sig, an OpenSSF Model Signing v1.0 "
+                        "bundle over the files, made with this private key (PEM: ECDSA on P-256, "
+                        "P-384 or P-521, which every verifier takes, or "
+                        "Ed25519)\n" LORICA_CLIENT_HELP,
                 .run = export_files},
 };
 const size_t lorica_cmd_adapter_count = COUNT(lorica_cmd_adapter);

@@ -19,6 +19,7 @@ static const struct {
     {lorica_cmd_adapter, &lorica_cmd_adapter_count},
     {lorica_cmd_retire, &lorica_cmd_retire_count},
     {lorica_cmd_policy, &lorica_cmd_policy_count},
+    {lorica_cmd_signer, &lorica_cmd_signer_count},
     {&lorica_cmd_split, &one},
     {&lorica_cmd_diff, &one},
     {&lorica_cmd_train, &one},
@@ -28,6 +29,7 @@ static const struct {
     {lorica_cmd_eval, &lorica_cmd_eval_count},
     {lorica_cmd_audit, &lorica_cmd_audit_count},
     {&lorica_cmd_verify, &one},
+    {lorica_cmd_verify_signed, &lorica_cmd_verify_signed_count},
     {&lorica_cmd_backup, &one},
     {&lorica_cmd_restore, &one},
 };
@@ -47,13 +49,11 @@ const struct lorica_cmd *lorica_command_at(size_t index) {
 }
 
 const struct lorica_cmd *lorica_command_find(int argc, char **argv, int *ret_words) {
-    const struct lorica_cmd *cmd;
+    const struct lorica_cmd *cmd, *single = NULL;
     for (size_t i = 0; argc > 0 && (cmd = lorica_command_at(i)); i++) {
         const char *space = strchr(cmd->name, ' ');
-        if (!space && strcmp(cmd->name, argv[0]) == 0) {
-            *ret_words = 1;
-            return cmd;
-        }
+        if (!space && strcmp(cmd->name, argv[0]) == 0)
+            single = cmd; /* unless the next word makes it one of two, as in "verify model" */
         if (space && argc > 1 && strlen(argv[0]) == (size_t)(space - cmd->name) &&
             strncmp(cmd->name, argv[0], (size_t)(space - cmd->name)) == 0 &&
             strcmp(space + 1, argv[1]) == 0) {
@@ -61,7 +61,8 @@ const struct lorica_cmd *lorica_command_find(int argc, char **argv, int *ret_wor
             return cmd;
         }
     }
-    return NULL;
+    *ret_words = single ? 1 : 0;
+    return single;
 }
 
 #define SUGGEST_MAX 48 /* longest word that is compared */

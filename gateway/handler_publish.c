@@ -33,6 +33,8 @@ static void finish(struct lorica_request *request) {
 
 static int fail_err(struct lorica_request *request, int rc, const char *param,
                     const struct lorica_error *err) {
+    if (rc == LORICA_ESIGNATURE)
+        return lorica_request_fail(request, rc, "signature", "invalid_signature", "%s", err->text);
     return lorica_request_fail(request, rc, param, rc == LORICA_EGATE ? "policy_not_met" : NULL,
                                "%s", err->text);
 }
@@ -187,6 +189,11 @@ int lorica_handle_publish_write(struct lorica_request *request) {
     order.config = lorica_upload_text(request->upload, LORICA_UPLOAD_CONFIG, &order.config_len);
     order.manifest =
         lorica_upload_text(request->upload, LORICA_UPLOAD_MANIFEST, &order.manifest_len);
+    order.signature =
+        lorica_upload_text(request->upload, LORICA_UPLOAD_SIGNATURE, &order.signature_len);
+    if (order.signature && order.signature_len == 0)
+        return lorica_request_fail(request, LORICA_EINVAL, "signature", "invalid_signature",
+                                   "the part \"signature\" is empty");
     const int rc = lorica_registry_publish(request->server->parts.registry, &order, &actor,
                                            &version, &existing, &err);
     if (rc != 0)

@@ -59,6 +59,12 @@ int lorica_handle_checkpoint(struct lorica_request *request);
 int lorica_handle_backup_snapshot(struct lorica_request *request);
 int lorica_handle_backup_content(struct lorica_request *request);
 
+/* Signatures of a version, and who is trusted to make them. */
+int lorica_handle_signatures(struct lorica_request *request);
+int lorica_handle_signers(struct lorica_request *request);
+int lorica_handle_signer_add(struct lorica_request *request);
+int lorica_handle_signer_remove(struct lorica_request *request);
+
 int lorica_handle_keys(struct lorica_request *request);
 int lorica_handle_key_create(struct lorica_request *request);
 int lorica_handle_key_revoke(struct lorica_request *request);

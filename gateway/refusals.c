@@ -82,7 +82,7 @@ bool lorica_refusals_is_one(struct lorica_request *request) {
         metrics->unauthenticated++;
     const bool refused =
         code == LORICA_EPERM || code == LORICA_ECONFLICT || code == LORICA_EGATE ||
-        code == LORICA_EPRECOND ||
+        code == LORICA_EPRECOND || code == LORICA_ESIGNATURE ||
         (request->error_code && strcmp(request->error_code, "invalid_adapter") == 0);
     if (!request->keyed || !refused)
         return false;

@@ -11,11 +11,13 @@
 #include "gateway/files.h"
 #include "gateway/server.h"
 #include "proto/multipart.h"
+#include "registry/sign.h"
 
-static const char *const part_names[LORICA_UPLOAD_PARTS] = {"config", "manifest", "channel",
-                                                            "message", "weights"};
+static const char *const part_names[LORICA_UPLOAD_PARTS] = {"config",  "manifest",  "channel",
+                                                            "message", "signature", "weights"};
 static const size_t part_limits[LORICA_UPLOAD_TEXT_PARTS] = {
-    LORICA_UPLOAD_PART_MAX, LORICA_UPLOAD_PART_MAX, LORICA_CHANNEL_MAX, LORICA_MESSAGE_MAX};
+    LORICA_UPLOAD_PART_MAX, LORICA_UPLOAD_PART_MAX, LORICA_CHANNEL_MAX, LORICA_MESSAGE_MAX,
+    LORICA_SIGNATURE_BYTES_MAX};
 
 struct lorica_upload {
     struct lorica_multipart reader;
@@ -39,7 +41,7 @@ static int on_part(void *user, const char *name, const char *filename, struct lo
     }
     return lorica_fail(err, LORICA_EINVAL,
                        "the part \"%.100s\" is not known; there are config, weights, manifest, "
-                       "channel and message",
+                       "channel, message and signature",
                        name);
 }
 

@@ -8,12 +8,12 @@
     XX(EINVAL, 400, "invalid argument")                                                            \
     XX(EFORMAT, 400, "malformed or damaged data")                                                  \
     XX(EUNSUPPORTED, 400, "valid, but not supported")                                              \
-    XX(ESIGNATURE, 400, "a signature does not hold")                                               \
     XX(EAUTH, 401, "no valid key")                                                                 \
     XX(EPERM, 403, "not allowed for this key")                                                     \
     XX(ENOTFOUND, 404, "not found")                                                                \
     XX(ECONFLICT, 409, "conflicts with the present state")                                         \
     XX(EGATE, 409, "a channel's policy is not met")                                                \
+    XX(ESIGNATURE, 409, "a signature does not hold")                                               \
     XX(EPRECOND, 412, "the state changed in between")                                              \
     XX(ELIMIT, 413, "over a limit")                                                                \
     XX(EPRECONDREQ, 428, "a precondition is required")                                             \

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "proto/model_signing.h"
 #include "proto/statement.h"
 #include "registry/digest.h"
 #include "registry/internal.h"
@@ -17,8 +18,9 @@ const char *lorica_signature_form_name(enum lorica_signature_form form) {
 /* Judging. What is wrong with the text itself is a signature that does not hold, too. */
 
 static int not_held(struct lorica_error *err, int rc, const struct lorica_error *inner) {
-    if (rc == LORICA_ENOMEM)
-        return lorica_fail(err, rc, "out of memory");
+    if (rc != LORICA_EFORMAT && rc != LORICA_EUNSUPPORTED && rc != LORICA_ELIMIT &&
+        rc != LORICA_ESIGNATURE)
+        return lorica_fail(err, rc, "%s", inner->text);
     return lorica_fail(err, LORICA_ESIGNATURE, "the signature: %.400s", inner->text);
 }
 
@@ -66,15 +68,94 @@ static int check_statement(const struct lorica_version *version,
     return rc;
 }
 
+/* The key that a bundle names, out of the signers. */
+static int find_key(struct lorica_txn *txn, const struct lorica_bundle *bundle, bool removed_too,
+                    struct lorica_signkey **ret, struct lorica_error *err) {
+    struct lorica_signer_record signer;
+    char name[LORICA_NAME_MAX + 1];
+    struct lorica_digest id;
+    if (!bundle->hint || lorica_keyid_parse(bundle->hint, &id))
+        return lorica_fail(err, LORICA_ESIGNATURE, "the bundle does not name its key by its id");
+    const int rc = lorica_signer_find(txn, &id, removed_too, name, &signer, err);
+    if (rc == LORICA_ENOTFOUND)
+        return lorica_fail(err, LORICA_ESIGNATURE,
+                           "the bundle is signed with the key %s, which is not trusted here "
+                           "(lorica signer add)",
+                           bundle->hint);
+    return rc ? rc : lorica_signkey_public(signer.public_pem, strlen(signer.public_pem), ret, err);
+}
+
+static int check_file(const struct lorica_model_manifest *manifest, const char *name, bool needed,
+                      const struct lorica_digest *digest, struct lorica_error *err) {
+    const struct lorica_model_file *file =
+        lorica_model_file_find(manifest->files, manifest->file_count, name);
+    if (!file && needed)
+        return lorica_fail(err, LORICA_ESIGNATURE, "the bundle does not sign %s", name);
+    if (file && !lorica_digest_equal(&file->digest, digest))
+        return lorica_fail(err, LORICA_ESIGNATURE, "the bundle signs another %s than is here",
+                           name);
+    return 0;
+}
+
+static int check_bundle(struct lorica_txn *txn, const struct lorica_version *version,
+                        const struct lorica_bundle *bundle, bool removed_too,
+                        struct lorica_signature_facts *ret, struct lorica_error *err) {
+    struct lorica_model_manifest manifest = {.subject = NULL};
+    struct lorica_signkey *key = NULL;
+    int rc = find_key(txn, bundle, removed_too, &key, err);
+    if (!rc)
+        rc = lorica_signkey_verify(key, &bundle->envelope, err);
+    if (!rc)
+        rc = lorica_model_manifest_parse(bundle->envelope.payload, bundle->envelope.payload_len,
+                                         &lorica_sha256_hasher, &manifest, err);
+    if (!rc)
+        rc = check_file(&manifest, "adapter_config.json", true, &version->config_digest, err);
+    if (!rc)
+        rc =
+            check_file(&manifest, "adapter_model.safetensors", true, &version->weights_digest, err);
+    if (!rc && version->manifest_nbytes)
+        rc = check_file(&manifest, "manifest.json", false, &version->manifest_digest, err);
+    if (!rc)
+        *ret =
+            (struct lorica_signature_facts){.form = LORICA_SIGNATURE_BUNDLE,
+                                            .key_id = *lorica_signkey_id(key),
+                                            .bound = strcmp(manifest.subject, version->name) == 0};
+    lorica_model_manifest_finish(&manifest);
+    lorica_signkey_destroy(key);
+    return rc;
+}
+
+/* A bundle is told from an envelope by its mediaType. */
+static int read_form(const char *text, size_t len, bool *ret_bundle, struct lorica_error *err) {
+    struct lorica_json *root = NULL;
+    if (len > LORICA_SIGNATURE_BYTES_MAX)
+        return lorica_fail(err, LORICA_ELIMIT, "it has %zu bytes, at most %zu are taken", len,
+                           LORICA_SIGNATURE_BYTES_MAX);
+    const int rc = lorica_json_parse(text, len, &root, err);
+    *ret_bundle = !rc && lorica_json_get(root, "mediaType");
+    lorica_json_destroy(root);
+    return rc;
+}
+
 int lorica_signature_check(struct lorica_txn *txn, const struct lorica_version *version,
                            const char *text, size_t len, bool removed_too,
                            struct lorica_signature_facts *ret, struct lorica_error *err) {
     struct lorica_error inner = {0};
     struct lorica_envelope envelope = {0};
-    int rc = lorica_envelope_parse(text, len, &envelope, &inner);
-    *ret = (struct lorica_signature_facts){.form = LORICA_SIGNATURE_STATEMENT, .bound = true};
-    if (!rc)
-        rc = check_statement(version, &envelope, &ret->key_id, &inner);
+    struct lorica_bundle bundle = {.hint = NULL};
+    bool is_bundle = false;
+    int rc = read_form(text, len, &is_bundle, &inner);
+    if (!rc && is_bundle) {
+        rc = lorica_bundle_parse(text, len, &bundle, &inner);
+        if (!rc)
+            rc = check_bundle(txn, version, &bundle, removed_too, ret, &inner);
+    } else if (!rc) {
+        *ret = (struct lorica_signature_facts){.form = LORICA_SIGNATURE_STATEMENT, .bound = true};
+        rc = lorica_envelope_parse(text, len, &envelope, &inner);
+        if (!rc)
+            rc = check_statement(version, &envelope, &ret->key_id, &inner);
+    }
+    lorica_bundle_finish(&bundle);
     lorica_envelope_finish(&envelope);
     return rc ? not_held(err, rc, &inner) : 0;
 }

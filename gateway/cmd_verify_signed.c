@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: MIT
+ * lorica verify model: checks a signature on files, without a server. */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "gateway/cmd.h"
+#include "gateway/files.h"
+#include "gateway/model_dir.h"
+#include "registry/digest.h"
+
+enum { MODEL };
+
+#define COMMAND(which) (&lorica_cmd_verify_signed[which])
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+#define REPORT_MAX ((size_t)16 << 20)
+
+/* What does not match, a line each. */
+struct findings {
+    struct lorica_buf report;
+    unsigned long count;
+};
+
+static void finding(struct findings *findings, const char *what, const char *name) {
+    findings->count++;
+    (void)lorica_buf_printf(&findings->report, "%s: %s\n", name, what);
+}
+
+/* {"object":"verification","clean":bool,"findings":[line...]} */
+static int print_findings(const struct findings *findings, const char *clean, bool json) {
+    struct lorica_buf out;
+    if (!json) {
+        if (findings->count)
+            (void)printf("%s", findings->report.data ? findings->report.data : "");
+        else
+            (void)printf("%s\n", clean);
+        return findings->count ? LORICA_EXIT_FAILED : LORICA_EXIT_OK;
+    }
+    lorica_buf_init(&out, 2 * REPORT_MAX);
+    struct lorica_jsonw w = {.out = &out};
+    lorica_jsonw_object(&w, NULL);
+    lorica_jsonw_string(&w, "object", "verification");
+    lorica_jsonw_bool(&w, "clean", findings->count == 0);
+    lorica_jsonw_array(&w, "findings");
+    const char *line = findings->report.data ? findings->report.data : "";
+    while (*line) {
+        const size_t len = strcspn(line, "\n");
+        lorica_jsonw_bytes(&w, NULL, line, len);
+        line += len + (line[len] == '\n');
+    }
+    lorica_jsonw_end_array(&w);
+    lorica_jsonw_end_object(&w);
+    (void)printf("%s\n", out.data ? out.data : "");
+    lorica_buf_finish(&out);
+    return findings->count ? LORICA_EXIT_FAILED : LORICA_EXIT_OK;
+}
+
+/* A bundle whose signature is by this key. */
+static int read_bundle(const char *path, const struct lorica_signkey *key,
+                       struct lorica_model_manifest *ret, struct lorica_error *err) {
+    struct lorica_bundle bundle = {.hint = NULL};
+    char *text = NULL, id[LORICA_KEYID_TEXT];
+    size_t len = 0;
+    int rc = lorica_file_read(path, LORICA_BUNDLE_MAX, &text, &len, err);
+    if (rc != 0)
+        return rc;
+    rc = lorica_bundle_parse(text, len, &bundle, err);
+    free(text);
+    if (rc == 0 && bundle.hint &&
+        strcmp(bundle.hint, lorica_keyid_format(lorica_signkey_id(key), id)) != 0)
+        rc = lorica_fail(err, LORICA_ESIGNATURE,
+                         "the bundle says that it is signed with the key %.80s; this one is %s",
+                         bundle.hint, id);
+    if (rc == 0)
+        rc = lorica_signkey_verify(key, &bundle.envelope, err);
+    if (rc == 0)
+        rc = lorica_model_manifest_parse(bundle.envelope.payload, bundle.envelope.payload_len,
+                                         &lorica_sha256_hasher, ret, err);
+    lorica_bundle_finish(&bundle);
+    return rc == 0 ? 0 : lorica_fail_prefix(err, "%s", path);
+}
+
+/* Both lists are walked once each: `is` is sorted, `said` need not be sorted alike. */
+static void compare(const struct lorica_model_manifest *said,
+                    const struct lorica_model_manifest *is, bool extra_allowed,
+                    struct findings *findings) {
+    for (size_t i = 0; i < said->file_count; i++) {
+        const struct lorica_model_file *file =
+            lorica_model_file_find(is->files, is->file_count, said->files[i].name);
+        if (!file)
+            finding(findings, "is signed, and missing", said->files[i].name);
+        else if (!lorica_digest_equal(&file->digest, &said->files[i].digest))
+            finding(findings, "is not what was signed", said->files[i].name);
+    }
+    for (size_t i = 0; i < is->file_count && !extra_allowed; i++)
+        if (!lorica_model_file_find(said->files, said->file_count, is->files[i].name))
+            finding(findings, "is here, and not signed", is->files[i].name);
+}
+
+static int verify_model(const char *dir, const char *key_path, const char *bundle_path,
+                        bool extra_allowed, struct findings *findings, struct lorica_error *err) {
+    struct lorica_model_manifest said = {.subject = NULL}, is = {.subject = NULL};
+    struct lorica_signkey *key = NULL;
+    struct stat st;
+    int rc = lorica_key_file_public(key_path, &key, err);
+    if (rc == 0)
+        rc = read_bundle(bundle_path, key, &said, err);
+    lorica_signkey_destroy(key);
+    if (rc == 0)
+        rc = lorica_model_dir_read(dir, said.ignored, said.ignored_count,
+                                   stat(bundle_path, &st) == 0 ? &st : NULL, &is, err);
+    if (rc == 0)
+        compare(&said, &is, extra_allowed, findings);
+    lorica_model_manifest_finish(&said);
+    lorica_model_manifest_finish(&is);
+    return rc;
+}
+
+static int model(int argc, char **argv) {
+    const char *key = NULL, *signature = NULL;
+    bool extra = false, json = false;
+    const struct lorica_option options[] = {{.name = "key", .value = &key},
+                                            {.name = "signature", .value = &signature},
+                                            {.name = "ignore-unsigned-files", .flag = &extra},
+                                            {.name = "json", .flag = &json}};
+    struct findings findings = {.count = 0};
+    struct lorica_error err = {0};
+    if (lorica_cmd_options(COMMAND(MODEL), argc, argv, options, COUNT(options), 1, 1) < 0)
+        return LORICA_EXIT_USAGE;
+    if (!key)
+        return lorica_cmd_usage(COMMAND(MODEL), "--key is missing");
+    char *path = signature ? strdup(signature) : lorica_path_join(argv[0], LORICA_MODEL_SIG);
+    lorica_buf_init(&findings.report, REPORT_MAX);
+    int rc = path ? verify_model(argv[0], key, path, extra, &findings, &err)
+                  : lorica_fail(&err, LORICA_ENOMEM, "out of memory");
+    rc = rc == 0 ? print_findings(&findings, "the files are what was signed", json)
+                 : lorica_cmd_fail(&err);
+    lorica_buf_finish(&findings.report);
+    free(path);
+    return rc;
+}
+
+const struct lorica_cmd lorica_cmd_verify_signed[] = {
+    [MODEL] =
+        {.name = "verify model",
+         .synopsis = "DIR --key PUBLIC_KEY [--signature FILE] [--ignore-unsigned-files] [--json]",
+         .summary = "check a directory against its OpenSSF Model Signing bundle",
+         .help =
+             "DIR\tthe files, as `adapter export --sign` or `model_signing sign key` left them\n"
+             "--key PUBLIC_KEY\tthe signer's public key, a PEM file: P-256, P-384, P-521 or "
+             "Ed25519\n"
+             "--signature FILE\tthe bundle; otherwise DIR/model.sig\n"
+             "--ignore-unsigned-files\tfiles that are not signed may be there too\n"
+             "--json\tprint the findings as JSON\n"
+             "Needs no server. Ends with 1 when the signature does not hold, or a file was "
+             "changed, is missing, or is there without being signed; each on a line. The format "
+             "is OpenSSF Model Signing v1.0, key method, files hashed whole with SHA-256.\n",
+         .run = model},
+};
+const size_t lorica_cmd_verify_signed_count = COUNT(lorica_cmd_verify_signed);
