@@ -15,8 +15,8 @@ struct lorica_train_job {
     const char *name;              /**< NULL for a replay */
     const char *const *data_paths; /**< files of examples */
     size_t data_count;
-    const char *estimate;          /**< config.json, directory or base to reckon for, or NULL */
-    bool json;                     /**< of --check and --estimate */
+    const char *estimate; /**< config.json, directory or base to reckon for, or NULL */
+    bool json;            /**< of --check and --estimate */
     bool whole, skip_bad; /**< see struct lorica_train_data_options */
     const char *columns[2];
     const char *base;              /**< name, digest or file; NULL: the only one there is */
