@@ -9,6 +9,7 @@
 
 #include "gateway/cmd.h"
 #include "gateway/files.h"
+#include "proto/http_fields.h"
 
 #define DEFAULT_SERVER "https://127.0.0.1:8443"
 #define KEY_MAX 200 /* bytes of a key */
@@ -136,16 +137,6 @@ void lorica_client_destroy(struct lorica_client *client) {
 }
 
 const char *lorica_client_server(const struct lorica_client *client) { return client->server; }
-
-void lorica_client_escape(struct lorica_buf *out, const char *text) {
-    static const char plain[] =
-        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~";
-    for (; *text; text++)
-        if (strchr(plain, *text))
-            (void)lorica_buf_append(out, text, 1);
-        else
-            (void)lorica_buf_printf(out, "%%%02X", (unsigned char)*text);
-}
 
 /* True for an address of this machine: no proxy stands before it. */
 static bool is_local(const char *server) {
@@ -369,7 +360,7 @@ static bool cursor_value(const struct lorica_json *value, struct lorica_buf *out
     int64_t number = 0;
     lorica_buf_clear(out);
     if (text)
-        lorica_client_escape(out, text);
+        lorica_http_escape(out, text, strlen(text));
     else if (lorica_json_integer(value, 0, INT64_MAX, &number) == 0)
         (void)lorica_buf_printf(out, "%lld", (long long)number);
     return out->len > 0 && lorica_buf_status(out) == 0;

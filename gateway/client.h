@@ -49,7 +49,7 @@ const char *lorica_client_server(const struct lorica_client *client);
 /** One request. All borrowed during the call. */
 struct lorica_client_request {
     const char *method;   /**< NULL: GET */
-    const char *path;     /**< "/v1/...", already escaped (lorica_client_escape) */
+    const char *path;     /**< "/v1/...", already escaped (lorica_http_escape) */
     const char *body;     /**< JSON, or NULL */
     size_t body_len;      /**< bytes of it */
     const char *if_match; /**< the epoch that If-Match carries, or NULL */
@@ -73,10 +73,6 @@ typedef void (*lorica_client_item_fn)(void *arg, const struct lorica_json *item)
 int lorica_client_list(struct lorica_client *client, const char *path, const char *cursor,
                        lorica_client_item_fn fn, void *arg,
                        struct lorica_error *err) LORICA_MUSTCHECK;
-
-/** Appends `text` to `out` so that it may stand as one part of a path: all but letters, digits and
- * "-._~" become %XX. */
-void lorica_client_escape(struct lorica_buf *out, const char *text);
 
 /** Uploads DIR/adapter_config.json and DIR/adapter_model.safetensors (streamed from the files) as a
  * version of `name`; DIR/manifest.json goes along where it exists. `channel`, `message` and

@@ -12,7 +12,7 @@
 
 #include "gateway/table.h"
 
-#define OPTIONS_MAX 48 /* more than any command has */
+#define OPTIONS_MAX 64 /* more than any command has */
 
 int lorica_cmd_fail(const struct lorica_error *err) {
     const char *text = err->text[0] ? err->text : lorica_err_text(err->code);

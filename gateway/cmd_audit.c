@@ -51,7 +51,7 @@ static void add(struct lorica_buf *path, const char *name, const char *text) {
     if (!text)
         return;
     lorica_buf_printf(path, "&%s=", name);
-    lorica_client_escape(path, text);
+    lorica_http_escape(path, text, strlen(text));
 }
 
 /* The path of a page; `cursor` stands for --after, or with --newest for --before, once there was a

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT
  * lorica key: the API keys of a running server. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "gateway/client_cmd.h"
 #include "gateway/cmd.h"
+#include "proto/http_fields.h"
 #include "registry/registry.h"
 
 enum { CREATE, LIST, REVOKE };
@@ -126,7 +128,7 @@ static int revoke_name(struct lorica_client *client, const char *name, struct lo
     struct lorica_buf path;
     lorica_buf_init(&path, BODY_MAX);
     (void)lorica_buf_puts(&path, "/v1/keys/");
-    lorica_client_escape(&path, name);
+    lorica_http_escape(&path, name, strlen(name));
     int rc = lorica_buf_status(&path);
     if (rc != 0) {
         rc = lorica_fail(err, rc, "the name is too long");

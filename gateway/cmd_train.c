@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "gateway/cmd.h"
+#include "gateway/mlflow_journal.h"
 #include "gateway/train.h"
 #include "registry/registry.h"
 
@@ -16,7 +17,7 @@ struct train {
     const char *rank, *alpha, *targets, *lr, *schedule, *warmup, *epochs, *steps, *batch;
     const char *accumulate, *max_length, *max_grad_norm, *weight_decay, *beta1, *beta2, *eps;
     const char *dropout, *seed, *threads, *loss, *compute;
-    const char *eval_split, *eval_every, *patience;
+    const char *eval_split, *eval_every, *patience, *mlflow_sync;
     bool check;
     char *columns; /* owned: --columns, cut at its comma */
 };
@@ -173,6 +174,7 @@ static const struct {
               "ca "},
     {"estimate", " estimate json batch max-length rank targets dropout compute "
                  "checkpoint-activations threads data server ca "},
+    {"mlflow-sync", " mlflow-sync mlflow mlflow-ca "},
 };
 
 static bool is_given(const struct lorica_option *option) {
@@ -241,6 +243,11 @@ static int take_words(struct train *t, int argc, char **argv) {
         {.name = "json", .flag = &t->job.json},
         {.name = "replay", .value = &t->job.replay},
         {.name = "init", .value = &t->job.init},
+        {.name = "log", .value = &t->job.log_path},
+        {.name = "mlflow", .value = &t->job.mlflow},
+        {.name = "mlflow-experiment", .value = &t->job.mlflow_experiment},
+        {.name = "mlflow-ca", .value = &t->job.mlflow_ca},
+        {.name = "mlflow-sync", .value = &t->mlflow_sync},
         LORICA_CLIENT_OPTIONS(t->job.where)};
     const int words =
         lorica_cmd_options(&lorica_cmd_train, argc, argv, options, COUNT(options), 0, WORDS_MAX);
@@ -258,10 +265,24 @@ static bool training_is_whole(const struct lorica_train_job *job, int words) {
                         : job->json ? "--json goes with --check and --estimate"
                         : (job->channel || job->message) && !job->publish
                             ? "--channel and --message go with --publish"
+                        : (job->mlflow_experiment || job->mlflow_ca) && !job->mlflow
+                            ? "--mlflow-experiment and --mlflow-ca go with --mlflow"
                             : NULL;
     if (wrong)
         (void)lorica_cmd_usage(&lorica_cmd_train, "%s", wrong);
     return !wrong;
+}
+
+static bool parse_mlflow(const char *text) {
+    struct lorica_mlflow_url url = {0};
+    struct lorica_error err = {0};
+    if (!text)
+        return true;
+    const int rc = lorica_mlflow_url_parse(text, &url, &err);
+    if (rc != 0)
+        (void)lorica_cmd_usage(&lorica_cmd_train, "--mlflow: %s", err.text);
+    lorica_mlflow_url_finish(&url);
+    return rc == 0;
 }
 
 static int run_training(struct train *t, int words, char **argv) {
@@ -281,8 +302,12 @@ static int run_training(struct train *t, int words, char **argv) {
 static int run_words(struct train *t, int words, char **argv) {
     struct lorica_train_job *job = &t->job;
     if (!parse_loop(t) || !parse_eval(t) || !parse_adamw(t) || !parse_spec(t) || !parse_data(t) ||
-        !parse_compute(t))
+        !parse_compute(t) || !parse_mlflow(job->mlflow))
         return LORICA_EXIT_USAGE;
+    if (t->mlflow_sync)
+        return words > 0 ? lorica_cmd_usage(&lorica_cmd_train,
+                                            "--mlflow-sync takes a directory, and no NAME")
+                         : lorica_mlflow_sync(t->mlflow_sync, job->mlflow, job->mlflow_ca);
     if (job->replay)
         return words > 0 || !job->init || !job->out
                    ? lorica_cmd_usage(&lorica_cmd_train,
@@ -376,6 +401,21 @@ const struct lorica_cmd lorica_cmd_train = {
         "--replay TRACE\tinstead of training: feed given input_ids and labels [step, batch, time] "
         "in order with a constant learning rate, and write losses and grad_norms to "
         "OUT/replay.safetensors and the adapter after the last update\n"
-        "--init DIR\tthe adapter that a replay begins with\n" LORICA_CLIENT_HELP,
+        "--init DIR\tthe adapter that a replay begins with\n"
+        "--log FILE\twrite a line of JSON for each update: step, loss, lr, grad_norm, tokens, "
+        "seconds, memory_mb, time_ms, and eval_loss where it was measured. A plot of the losses, "
+        "loss.svg, is always left beside the adapter\n"
+        "--mlflow URL\tlog the run to this MLflow tracking server while it goes on: parameters, "
+        "metrics of each update, and at the end the adapter, plot, log and a few answers. Who asks "
+        "is taken from MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+        "MLFLOW_TRACKING_TOKEN. While the server is away training goes on, and keeps the log in "
+        "mlflow-*.jsonl beside the adapter\n"
+        "--mlflow-experiment NAME\tthe experiment that the run belongs to (lorica); made where it "
+        "is not there\n"
+        "--mlflow-ca FILE\ttrust the authority in this PEM file "
+        "(MLFLOW_TRACKING_SERVER_CERT_PATH, or the system's)\n"
+        "--mlflow-sync DIR\tinstead of training: send what MLflow does not have yet of the runs "
+        "that were trained into DIR; --mlflow names another server. May be repeated: nothing is "
+        "logged twice\n" LORICA_CLIENT_HELP,
     .run = run,
 };

@@ -10,6 +10,7 @@
 
 #include "gateway/cmd.h"
 #include "gateway/files.h"
+#include "gateway/train_track.h"
 #include "proto/json.h"
 #include "registry/policy.h"
 #include "runtime/train/plan.h"
@@ -93,7 +94,7 @@ static int check_room(const char *dir, uint64_t needed, struct lorica_error *err
     return 0;
 }
 
-static void print_progress(void *arg, const struct lorica_trainer_progress *p) {
+static void print_progress(const struct lorica_trainer_progress *p) {
     const bool terminal = isatty(STDERR_FILENO);
     const uint64_t each = p->steps < 10 ? 1 : p->steps / 10;
     if (isfinite(p->eval_loss))
@@ -113,6 +114,11 @@ static void print_progress(void *arg, const struct lorica_trainer_progress *p) {
                   (unsigned long long)p->steps, p->loss, (double)p->tokens / p->seconds, left,
                   terminal && p->step != p->steps ? "  " : "\n");
     (void)fflush(stderr);
+}
+
+static void on_update(void *arg, const struct lorica_trainer_progress *p) {
+    lorica_train_log_update(arg, p);
+    print_progress(p);
 }
 
 /* What a set of examples is called in policies: its file's name without folders and ".jsonl". */
@@ -181,7 +187,7 @@ static void print_result(const struct lorica_trainer_result *r) {
 
 static int train_into(struct lorica_train_session *s, const struct examples *e,
                       const struct lorica_train_job *job, const char *dir,
-                      struct lorica_error *err) {
+                      struct lorica_train_log *log, struct lorica_error *err) {
     struct lorica_trainer_result result = {0};
     struct lorica_trainer_options options = job->options;
     options.held_apart = e->held_apart.count > 0 ? &e->held_apart : NULL;
@@ -190,8 +196,8 @@ static int train_into(struct lorica_train_session *s, const struct examples *e,
     if (!rc)
         rc = check_room(dir, lorica_train_weights_nbytes(&s->base->arch, s->adapter), err);
     if (!rc)
-        rc = lorica_trainer_run(s->base, s->pool, &e->data, &options, s->adapter, print_progress,
-                                NULL, &result, err);
+        rc = lorica_trainer_run(s->base, s->pool, &e->data, &options, s->adapter, on_update, log,
+                                &result, err);
     struct lorica_buf config;
     lorica_buf_init(&config, LORICA_TRAIN_TEXT_MAX);
     if (!rc)
@@ -256,8 +262,14 @@ int lorica_train_run(const struct lorica_train_job *job) {
     int rc = dir ? lorica_train_open(&s, job, &err) : err.code;
     if (!rc)
         rc = load_examples(&examples, s.base, job, &err);
+    const struct lorica_train_tracked tracked = {
+        job, dir, s.base, examples.tokenizer, &examples.data, &examples.held_apart};
+    struct lorica_train_tracker tracker = {0};
     if (!rc)
-        rc = train_into(&s, &examples, job, dir, &err);
+        rc = lorica_train_track_begin(&tracked, &tracker, &err);
+    if (!rc)
+        rc = train_into(&s, &examples, job, dir, tracker.log, &err);
+    rc = lorica_train_track_end(&tracker, &tracked, rc, &err);
     free_examples(&examples);
     lorica_train_close(&s);
     int status = rc ? lorica_cmd_fail(&err) : LORICA_EXIT_OK;

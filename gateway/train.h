@@ -15,8 +15,8 @@ struct lorica_train_job {
     const char *name;              /**< NULL for a replay */
     const char *const *data_paths; /**< files of examples */
     size_t data_count;
-    const char *estimate; /**< config.json, directory or base to reckon for, or NULL */
-    bool json;            /**< of --check and --estimate */
+    const char *estimate;          /**< config.json, directory or base to reckon for, or NULL */
+    bool json;                     /**< of --check and --estimate */
     bool whole, skip_bad; /**< see struct lorica_train_data_options */
     const char *columns[2];
     const char *base;              /**< name, digest or file; NULL: the only one there is */
@@ -26,7 +26,10 @@ struct lorica_train_job {
     bool pack;                     /**< rows of max_length tokens hold several examples */
     bool publish;                  /**< through the server, when trained */
     const char *channel, *message; /**< of the publish; may be NULL */
-    const char *replay, *init;     /**< the trace and the adapter that it begins with */
+    const char *log_path;          /**< file for a line of JSON each update; NULL: none */
+    const char *mlflow;            /**< address of a tracking server; NULL: none */
+    const char *mlflow_experiment, *mlflow_ca; /**< may be NULL */
+    const char *replay, *init;                 /**< the trace and the adapter that it begins with */
     struct lorica_trainer_options options;
     struct lorica_train_spec spec;
     uint32_t max_length; /**< tokens of an example */

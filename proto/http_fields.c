@@ -215,3 +215,13 @@ int lorica_http_time(const char *text, int64_t *ret_ms) {
     *ret_ms = days * 86400000 + ms - minutes * 60000;
     return 0;
 }
+
+void lorica_http_escape(struct lorica_buf *out, const char *text, size_t len) {
+    static const char plain[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~";
+    for (size_t i = 0; i < len; i++)
+        if (text[i] && strchr(plain, text[i]))
+            (void)lorica_buf_append(out, text + i, 1);
+        else
+            (void)lorica_buf_printf(out, "%%%02X", (unsigned char)text[i]);
+}

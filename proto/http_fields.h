@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "proto/buf.h"
 #include "proto/err.h"
 
 /** Reads an If-Match value that names one epoch: a decimal number without leading zeros in double
@@ -38,5 +39,9 @@ int lorica_http_query(const char *query, const char *name, char *out, size_t siz
  * Unix milliseconds. Years 1970 to 9999; a leap second is the second after it. LORICA_EINVAL for
  * anything else. */
 int lorica_http_time(const char *text, int64_t *ret_ms) LORICA_MUSTCHECK;
+
+/** Appends bytes so that they may stand as one part of a path or value of a query: all but letters,
+ * digits and "-._~" become %XX. */
+void lorica_http_escape(struct lorica_buf *out, const char *text, size_t len);
 
 #endif
