@@ -30,6 +30,9 @@ static const struct lorica_setting settings[] = {
     {"priority-high", LORICA_SETTING_TEXT, FIELD(priority_high), 0, 0},
     {"priority-low", LORICA_SETTING_TEXT, FIELD(priority_low), 0, 0},
     {"metrics-open", LORICA_SETTING_BOOL, FIELD(metrics_open), 0, 0},
+    {"mlflow-url", LORICA_SETTING_TEXT, FIELD(mlflow_url), 0, 0},
+    {"mlflow-ca", LORICA_SETTING_TEXT, FIELD(mlflow_ca), 0, 0},
+    {"mlflow-experiment", LORICA_SETTING_TEXT, FIELD(mlflow_experiment), 0, 0},
 };
 #define SETTING_COUNT (sizeof(settings) / sizeof(settings[0]))
 
@@ -51,8 +54,9 @@ int lorica_config_init(struct lorica_config *config) {
         .max_connections = 1024,
         .max_per_key = 64,
         .drain_seconds = 25,
+        .mlflow_experiment = strdup("lorica-versions"),
     };
-    return config->listen ? 0 : LORICA_ENOMEM;
+    return config->listen && config->mlflow_experiment ? 0 : LORICA_ENOMEM;
 }
 
 void lorica_config_finish(struct lorica_config *config) {
@@ -62,6 +66,9 @@ void lorica_config_finish(struct lorica_config *config) {
     free(config->tls_key);
     free(config->priority_high);
     free(config->priority_low);
+    free(config->mlflow_url);
+    free(config->mlflow_ca);
+    free(config->mlflow_experiment);
     *config = (struct lorica_config){0};
 }
 

@@ -25,6 +25,8 @@ struct lorica_config {
     bool metrics_open;   /**< /metrics without a key */
     /** Names of keys, with "*" and "?", separated by commas; NULL: none. */
     char *priority_high, *priority_low;
+    char *mlflow_url, *mlflow_ca; /**< tracking server that versions go to; NULL: none */
+    char *mlflow_experiment;      /**< holds their runs */
 };
 
 /** One setting of the table. */

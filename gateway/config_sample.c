@@ -47,4 +47,15 @@ const char lorica_config_sample[] =
     "# How long SIGTERM lets requests finish.\n"
     "#drain-seconds = 25\n"
     "# Whether /metrics answers without a key.\n"
-    "#metrics-open = false\n";
+    "#metrics-open = false\n"
+    "\n"
+    "# MLflow tracking server that gets every published version as a model version, and channels "
+    "as\n"
+    "# its aliases. MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+    "MLFLOW_TRACKING_TOKEN,\n"
+    "# in the environment say who asks. Where none is named, nothing is sent.\n"
+    "#mlflow-url = URL\n"
+    "# PEM file of its authority; otherwise the system's.\n"
+    "#mlflow-ca = FILE\n"
+    "# Experiment that holds the runs with the versions' files.\n"
+    "#mlflow-experiment = lorica-versions\n";

@@ -68,7 +68,11 @@ static void run_job(struct lorica_writer_job *job) {
     request->run_rc = route->write ? route->write(request) : route->run(request);
 }
 
-static void run_job_done(struct lorica_writer_job *job) { on_ran(request_of(job)); }
+static void run_job_done(struct lorica_writer_job *job) {
+    struct lorica_request *request = request_of(job);
+    lorica_mlflow_mirror_nudge(request->server->mlflow);
+    on_ran(request);
+}
 
 /* Queues the request's job, or answers that there are too many. */
 static void submit(struct lorica_request *request, struct lorica_writer *to,

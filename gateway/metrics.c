@@ -164,6 +164,23 @@ static void write_engine(struct lorica_server *server, struct lorica_buf *out) {
     write_one(out, "lorica_adapters_resident_bytes", "gauge", "Memory of these.", (double)bytes);
 }
 
+static void write_mlflow(const struct lorica_server *server, struct lorica_buf *out) {
+    struct lorica_mlflow_mirror_stats stats;
+    if (!server->mlflow)
+        return;
+    lorica_mlflow_mirror_stats(server->mlflow, &stats);
+    write_one(out, "lorica_mlflow_failing", "gauge",
+              "1 while MLflow cannot be brought up to date; the log says why.", stats.failing);
+    write_one(out, "lorica_mlflow_seq", "gauge", "Audit record up to which MLflow has everything.",
+              (double)stats.seq);
+    write_one(out, "lorica_mlflow_published_total", "counter", "Model versions made.",
+              (double)stats.published);
+    write_one(out, "lorica_mlflow_failures_total", "counter",
+              "Attempts that failed and are made again.", (double)stats.failures);
+    write_one(out, "lorica_mlflow_refused_total", "counter",
+              "Changes that MLflow refused for good.", (double)stats.refused);
+}
+
 void lorica_metrics_write(struct lorica_server *server, struct lorica_buf *out) {
     const struct lorica_metrics *m = &server->metrics;
     lorica_buf_printf(out,
@@ -183,6 +200,7 @@ void lorica_metrics_write(struct lorica_server *server, struct lorica_buf *out) 
                     &m->first_token);
     write_adapters(m, out);
     write_engine(server, out);
+    write_mlflow(server, out);
     write_one(out, "lorica_connections", "gauge", "Open connections.", (double)server->conn_count);
     write_one(out, "lorica_connections_total", "counter", "Connections taken.",
               (double)m->connections_total);

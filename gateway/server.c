@@ -109,6 +109,22 @@ static int start_signals(struct lorica_server *server) {
     return rc ? rc : uv_signal_start(&server->sigint, on_signal, SIGINT);
 }
 
+static int start_mlflow(struct lorica_server *server, struct lorica_error *err) {
+    const struct lorica_config *config = server->parts.config;
+    const struct lorica_mlflow_mirror_options options = {
+        .registry = server->parts.registry,
+        .log = server->parts.log,
+        .data_dir = server->parts.data_dir,
+        .url = config->mlflow_url,
+        .ca = config->mlflow_ca,
+        .experiment = config->mlflow_experiment,
+    };
+    if (!config->mlflow_url)
+        return 0;
+    const int rc = lorica_mlflow_mirror_create(&options, &server->mlflow, err);
+    return rc ? lorica_fail_prefix(err, "mlflow-url") : 0;
+}
+
 int lorica_server_init(struct lorica_server *server, const struct lorica_server_parts *parts,
                        struct lorica_error *err) {
     memset(server, 0, sizeof(*server));
@@ -141,6 +157,8 @@ int lorica_server_init(struct lorica_server *server, const struct lorica_server_
             rc = listen_on(server, err);
         if (rc == 0 && (rc = lorica_sweeper_start(&server->sweeper, server)) != 0)
             rc = lorica_uv_fail(err, rc, "the sweep");
+        if (rc == 0)
+            rc = start_mlflow(server, err);
     }
     if (rc != 0)
         lorica_server_finish(server);
@@ -156,6 +174,8 @@ static void on_left(uv_handle_t *handle, void *arg) { close_handle(handle); }
 void lorica_server_finish(struct lorica_server *server) {
     lorica_refusals_flush(server->refusals);
     lorica_writer_destroy(server->judge); /* what it lets pass goes to the writer */
+    lorica_mlflow_mirror_destroy(server->mlflow);
+    server->mlflow = NULL;
     lorica_writer_destroy(server->writer);
     lorica_hub_destroy(server->hub);
     server->writer = server->judge = NULL;

@@ -10,6 +10,7 @@
 #include "gateway/generate.h"
 #include "gateway/log.h"
 #include "gateway/metrics.h"
+#include "gateway/mlflow_mirror.h"
 #include "gateway/pins.h"
 #include "gateway/refusals.h"
 #include "gateway/split_watch.h"
@@ -63,6 +64,7 @@ struct lorica_server {
     struct lorica_refusals *refusals;
     struct lorica_hub *hub; /**< engine events on their way to the loop */
     struct lorica_split_watcher *splits;
+    struct lorica_mlflow_mirror *mlflow; /**< NULL: none is configured */
     struct lorica_pins pins;
     struct lorica_metrics metrics;
     uint64_t started_ms;
