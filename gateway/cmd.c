@@ -158,6 +158,13 @@ int lorica_cmd_options(const struct lorica_cmd *cmd, int argc, char **argv,
     return words;
 }
 
+bool lorica_cmd_kv(const char *text, enum lorica_kv_format *ret) {
+    if (lorica_kv_format_find(text, ret))
+        return true;
+    (void)fprintf(stderr, "lorica: --kv must be bf16 or int8, not \"%s\"\n", text);
+    return false;
+}
+
 bool lorica_cmd_integer(const char *option, const char *text, long long min, long long max,
                         long long *ret) {
     char *end = NULL;

@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdio.h>
 
+#include "kernels/attn.h"
 #include "proto/err.h"
 
 /** Exit codes of every command. */
@@ -115,6 +116,8 @@ int lorica_cmd_usage(const struct lorica_cmd *cmd, const char *fmt, ...) LORICA_
 /** Reads a whole number option in [min, max]; prints and returns false when it is not one. */
 bool lorica_cmd_integer(const char *option, const char *text, long long min, long long max,
                         long long *ret);
+/** Likewise the name of a format of the key/value cache. */
+bool lorica_cmd_kv(const char *text, enum lorica_kv_format *ret);
 /** Likewise a finite decimal number. */
 bool lorica_cmd_number(const char *option, const char *text, double min, double max, double *ret);
 

@@ -35,13 +35,14 @@ struct bench {
     struct lorica_adapter **adapters;
     size_t adapter_count;
     uint32_t sequences, tokens, repeat;
+    enum lorica_kv_format kv_format;
     uint32_t *pages; /* [sequences][pages_each] */
     uint32_t pages_each;
     struct lorica_row *rows;
 };
 
 struct bench_words {
-    const char *base, *threads, *tokens, *rows, *repeat;
+    const char *base, *threads, *kv, *tokens, *rows, *repeat;
     const char *names, *versions, *bytes; /* of a registry */
     const char **adapters;
     const char *rank, *answers, *compute;
@@ -129,7 +130,7 @@ static int bench_open(struct bench *bench, const struct bench_words *words, unsi
     bench->pages_each = lorica_kv_pages(bench->tokens);
     rc = lorica_model_init(&bench->model, bench->base, err);
     if (!rc)
-        rc = lorica_kv_init(&bench->kv, &bench->base->arch, LORICA_KV_BF16,
+        rc = lorica_kv_init(&bench->kv, &bench->base->arch, bench->kv_format,
                             bench->sequences * bench->pages_each * LORICA_KV_PAGE, err);
     if (!rc)
         rc = lorica_pool_create(threads, &bench->pool, err);
@@ -235,6 +236,7 @@ static int print_json(const struct bench *bench, const char *what,
     lorica_jsonw_string(&w, "cpu", lorica_cpu_brand());
     lorica_jsonw_string(&w, "level", lorica_cpu_level_name(lorica_cpu_level()));
     lorica_jsonw_integer(&w, "threads", lorica_pool_threads(bench->pool));
+    lorica_jsonw_string(&w, "kv", lorica_kv_format_name(bench->kv_format));
     lorica_jsonw_integer(&w, "sequences", bench->sequences);
     lorica_jsonw_integer(&w, "adapters", (int64_t)bench->adapter_count);
     lorica_jsonw_integer(&w, "tokens", bench->tokens);
@@ -301,7 +303,8 @@ static bool read_numbers(const struct bench_kind *kind, const struct bench_words
     if ((words->threads && !lorica_cmd_integer("threads", words->threads, 1, 256, &threads)) ||
         (words->tokens && !lorica_cmd_integer("tokens", words->tokens, 1, 1 << 20, &tokens)) ||
         (words->rows && !lorica_cmd_integer("sequences", words->rows, 1, MAX_ROWS, &rows)) ||
-        (words->repeat && !lorica_cmd_integer("repeat", words->repeat, 1, MAX_REPEAT, &repeat)))
+        (words->repeat && !lorica_cmd_integer("repeat", words->repeat, 1, MAX_REPEAT, &repeat)) ||
+        (words->kv && !lorica_cmd_kv(words->kv, &bench->kv_format)))
         return false;
     bench->sequences = (uint32_t)rows;
     bench->tokens = (uint32_t)tokens;
@@ -313,7 +316,7 @@ static bool read_numbers(const struct bench_kind *kind, const struct bench_words
 /* True when an option was given that is about the engine. */
 static bool about_engine(const struct bench_words *words) {
     return words->base || words->threads || words->tokens || words->rows || words->repeat ||
-           words->adapters;
+           words->kv || words->adapters;
 }
 
 static int run_registry(const struct bench_words *words) {
@@ -399,6 +402,7 @@ static int run(int argc, char **argv) {
     const struct lorica_option options[] = {
         {.name = "base", .value = &words.base},
         {.name = "threads", .value = &words.threads},
+        {.name = "kv", .value = &words.kv},
         {.name = "tokens", .value = &words.tokens},
         {.name = "sequences", .value = &words.rows},
         {.name = "repeat", .value = &words.repeat},
@@ -424,7 +428,8 @@ const struct lorica_cmd lorica_cmd_bench = {
     .name = "bench",
     .synopsis =
         "kernels|decode|prefill|batch|train|registry [--base B] [--threads N] [--adapter A]... "
-        "[--tokens N] [--sequences N] [--repeat N] [--rank N] [--answers P] [--compute M] "
+        "[--kv bf16|int8] [--tokens N] [--sequences N] [--repeat N] [--rank N] [--answers P] "
+        "[--compute M] "
         "[--checkpoint-activations] [--names N] [--versions N] [--bytes N] "
         "[--json] " LORICA_CLIENT_SYNOPSIS,
     .summary = "measure how fast this machine serves and trains",
@@ -441,6 +446,7 @@ const struct lorica_cmd lorica_cmd_bench = {
             "$TMPDIR or /var/tmp, without the engine\n"
             "--base B\tname of a base, or a file; otherwise the only one there is\n"
             "--threads N\tthreads; otherwise one for each core\n"
+            "--kv bf16|int8\thow the key/value cache holds its values (bf16)\n"
             "--adapter A\ta directory, or NAME or NAME@V; may be given several times: sequences "
             "take them in turn\n"
             "--tokens N\ttokens of each sequence\n"

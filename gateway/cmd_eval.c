@@ -134,9 +134,10 @@ static int read_tokens(const char *path, uint32_t vocab, struct tokens_file *ret
 
 /* Writes one batch row after another, so that only one row's logits are in memory. */
 static int write_rows(FILE *out, const struct subject *s, enum lorica_compute compute,
-                      unsigned threads, const struct tokens_file *in, struct lorica_error *err) {
+                      enum lorica_kv_format kv, unsigned threads, const struct tokens_file *in,
+                      struct lorica_error *err) {
     const size_t row = (size_t)in->time * s->base->arch.vocab;
-    const struct lorica_eval eval = {s->base, s->exact, s->fast, threads};
+    const struct lorica_eval eval = {s->base, s->exact, s->fast, threads, kv};
     float *logits = malloc(row * sizeof(*logits));
     int rc =
         logits ? 0
@@ -153,7 +154,8 @@ static int write_rows(FILE *out, const struct subject *s, enum lorica_compute co
 }
 
 static int write_logits(const char *path, const struct subject *s, enum lorica_compute compute,
-                        unsigned threads, const struct tokens_file *in, struct lorica_error *err) {
+                        enum lorica_kv_format kv, unsigned threads, const struct tokens_file *in,
+                        struct lorica_error *err) {
     struct lorica_tensor tensor = {.name = "logits",
                                    .dtype = LORICA_DTYPE_F32,
                                    .ndim = 3,
@@ -167,7 +169,7 @@ static int write_logits(const char *path, const struct subject *s, enum lorica_c
     if (!out || fwrite(header.data, 1, header.len, out) != header.len)
         rc = lorica_fail_errno(err, path, "cannot be written");
     if (!rc)
-        rc = write_rows(out, s, compute, threads, in, err);
+        rc = write_rows(out, s, compute, kv, threads, in, err);
     if (out && fclose(out) != 0 && !rc)
         rc = lorica_fail_errno(err, path, "cannot be written");
     if (rc && out)
@@ -179,21 +181,23 @@ static int write_logits(const char *path, const struct subject *s, enum lorica_c
 static int logits(int argc, char **argv) {
     struct lorica_client_options where = {0};
     const char *base = NULL, *adapter = NULL, *in_path = NULL, *out_path = NULL;
-    const char *compute_word = "exact", *threads_word = "0";
+    const char *compute_word = "exact", *kv_word = "bf16", *threads_word = "0";
     enum lorica_compute compute;
+    enum lorica_kv_format kv;
     long long threads;
     const struct lorica_option options[] = {{.name = "base", .value = &base},
                                             {.name = "adapter", .value = &adapter},
                                             {.name = "tokens", .value = &in_path},
                                             {.name = "out", .value = &out_path},
                                             {.name = "compute", .value = &compute_word},
+                                            {.name = "kv", .value = &kv_word},
                                             {.name = "threads", .value = &threads_word},
                                             LORICA_CLIENT_OPTIONS(where)};
     if (lorica_cmd_options(COMMAND(LOGITS), argc, argv, options, COUNT(options), 0, 0) < 0)
         return LORICA_EXIT_USAGE;
     if (!in_path || !out_path)
         return lorica_cmd_usage(COMMAND(LOGITS), "--tokens and --out are needed");
-    if (!parse_compute(COMMAND(LOGITS), compute_word, &compute) ||
+    if (!parse_compute(COMMAND(LOGITS), compute_word, &compute) || !lorica_cmd_kv(kv_word, &kv) ||
         !lorica_cmd_integer("threads", threads_word, 0, 256, &threads))
         return LORICA_EXIT_USAGE;
     struct subject s = {0};
@@ -203,7 +207,7 @@ static int logits(int argc, char **argv) {
     if (!rc)
         rc = read_tokens(in_path, s.base->arch.vocab, &in, &err);
     if (!rc)
-        rc = write_logits(out_path, &s, compute, (unsigned)threads, &in, &err);
+        rc = write_logits(out_path, &s, compute, kv, (unsigned)threads, &in, &err);
     free(in.ids);
     close_subject(&s);
     return rc ? lorica_cmd_fail(&err) : LORICA_EXIT_OK;
@@ -293,13 +297,15 @@ static int tokenize_file(const struct lorica_base *base, const char *path,
 static int perplexity(int argc, char **argv) {
     struct lorica_client_options where = {0};
     const char *adapter = NULL, *text = NULL, *compute_word = "exact", *threads_word = "0";
-    const char *window_word = WINDOW_DEFAULT;
+    const char *kv_word = "bf16", *window_word = WINDOW_DEFAULT;
     bool kl = false, json = false;
     enum lorica_compute compute;
+    enum lorica_kv_format kv;
     long long threads, window;
     const struct lorica_option options[] = {{.name = "text", .value = &text},
                                             {.name = "adapter", .value = &adapter},
                                             {.name = "compute", .value = &compute_word},
+                                            {.name = "kv", .value = &kv_word},
                                             {.name = "window", .value = &window_word},
                                             {.name = "threads", .value = &threads_word},
                                             {.name = "kl", .flag = &kl},
@@ -312,6 +318,7 @@ static int perplexity(int argc, char **argv) {
     if (!text)
         return lorica_cmd_usage(COMMAND(PERPLEXITY), "--text is needed");
     if (!parse_compute(COMMAND(PERPLEXITY), compute_word, &compute) ||
+        !lorica_cmd_kv(kv_word, &kv) ||
         !lorica_cmd_integer("threads", threads_word, 0, 256, &threads) ||
         !lorica_cmd_integer("window", window_word, 2, 1 << 20, &window))
         return LORICA_EXIT_USAGE;
@@ -323,7 +330,7 @@ static int perplexity(int argc, char **argv) {
     if (!rc)
         rc = tokenize_file(s.base, text, &ids, &err);
     if (!rc) {
-        const struct lorica_eval eval = {s.base, s.exact, s.fast, (unsigned)threads};
+        const struct lorica_eval eval = {s.base, s.exact, s.fast, (unsigned)threads, kv};
         if (window > s.base->arch.max_positions)
             window = s.base->arch.max_positions;
         rc = lorica_eval_perplexity(&eval, compute, kl, ids.ids, ids.count, (uint32_t)window,
@@ -343,6 +350,7 @@ static int perplexity(int argc, char **argv) {
     "--adapter A\tan adapter: a directory as PEFT writes it, or NAME, NAME@V, NAME:CHANNEL of "    \
     "the registry\n"                                                                               \
     "--compute exact|fast\tfloat32 on the exact weights (the default), or what serving uses\n"     \
+    "--kv bf16|int8\thow fast's key/value cache holds its values (bf16)\n"                         \
     "--threads N\tthreads (else one per core)\n"
 
 const struct lorica_cmd lorica_cmd_eval[] = {

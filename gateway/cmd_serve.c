@@ -137,6 +137,7 @@ static int open_engine(struct serve *serve, struct lorica_error *err) {
     struct lorica_engine_options options;
     lorica_engine_default_options(&options);
     options.threads = (unsigned)serve->config.threads;
+    options.kv_format = (enum lorica_kv_format)serve->config.kv;
     options.kv_tokens = (uint32_t)serve->config.kv_tokens;
     options.prefix_bytes = (size_t)serve->config.prefix_cache_mb << 20;
     options.step_seconds = (double)serve->config.step_ms / 1000;
@@ -287,6 +288,8 @@ const struct lorica_cmd lorica_cmd_serve = {
         "--threads N\tthreads that compute; 0, the default: one per core\n"
         "--data DIR\tthe data directory\n"
         "--kv-tokens N\ttokens that the key/value cache holds for all requests together (32768)\n"
+        "--kv bf16|int8\thow it holds them; int8 takes about half of the memory and is a little "
+        "less exact (bf16)\n"
         "--prefix-cache-mb N\tmemory for pages of it that are kept for prompts that begin alike; "
         "0: "
         "none (128)\n"

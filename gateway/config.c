@@ -14,6 +14,7 @@ static const struct lorica_setting settings[] = {
     {"listen", LORICA_SETTING_TEXT, FIELD(listen), 0, 0},
     {"base", LORICA_SETTING_TEXT, FIELD(base), 0, 0},
     {"threads", LORICA_SETTING_NUMBER, FIELD(threads), 0, 1024},
+    {"kv", LORICA_SETTING_KV, FIELD(kv), 0, 0},
     {"kv-tokens", LORICA_SETTING_NUMBER, FIELD(kv_tokens), 256, 1 << 24},
     {"max-running", LORICA_SETTING_NUMBER, FIELD(max_running), 1, 4096},
     {"max-waiting", LORICA_SETTING_NUMBER, FIELD(max_waiting), 1, 65536},
@@ -44,6 +45,7 @@ const struct lorica_setting *lorica_config_settings(size_t *ret_count) {
 int lorica_config_init(struct lorica_config *config) {
     *config = (struct lorica_config){
         .listen = strdup("127.0.0.1:8443"),
+        .kv = LORICA_KV_BF16,
         .kv_tokens = 32768,
         .max_running = 64,
         .max_waiting = 256,
@@ -92,6 +94,16 @@ static int set_number(const struct lorica_setting *s, const char *value, long lo
     return 0;
 }
 
+static int set_kv(const struct lorica_setting *s, const char *value, long long *field,
+                  struct lorica_error *err) {
+    enum lorica_kv_format format;
+    if (!lorica_kv_format_find(value, &format))
+        return lorica_fail(err, LORICA_EINVAL, "%s must be bf16 or int8, not \"%s\"", s->name,
+                           value);
+    *field = format;
+    return 0;
+}
+
 int lorica_config_set(struct lorica_config *config, const char *name, const char *value,
                       struct lorica_error *err) {
     const struct lorica_setting *s = find(name);
@@ -100,6 +112,8 @@ int lorica_config_set(struct lorica_config *config, const char *name, const char
     char *field = (char *)config + s->offset;
     if (s->type == LORICA_SETTING_NUMBER)
         return set_number(s, value, (long long *)(void *)field, err);
+    if (s->type == LORICA_SETTING_KV)
+        return set_kv(s, value, (long long *)(void *)field, err);
     if (s->type == LORICA_SETTING_BOOL) {
         if (strcmp(value, "true") != 0 && strcmp(value, "false") != 0)
             return lorica_fail(err, LORICA_EINVAL, "%s must be true or false, not \"%s\"", name,

@@ -16,6 +16,7 @@ struct lorica_config {
     char *base;                      /**< name of the base; NULL: the only one */
     char *tls_certificate, *tls_key; /**< PEM files; NULL: DIR/tls/server.pem, .key */
     long long threads;               /**< of the engine; 0: one per core */
+    long long kv;                    /**< enum lorica_kv_format */
     long long kv_tokens, max_running, max_waiting;
     long long prefix_cache_mb, adapter_cache_mb, upload_limit_mb;
     long long max_connections, max_per_key;
@@ -32,7 +33,12 @@ struct lorica_config {
 /** One setting of the table. */
 struct lorica_setting {
     const char *name; /**< as in the file; "--name" on the command line */
-    enum { LORICA_SETTING_TEXT, LORICA_SETTING_NUMBER, LORICA_SETTING_BOOL } type;
+    enum {
+        LORICA_SETTING_TEXT,
+        LORICA_SETTING_NUMBER,
+        LORICA_SETTING_BOOL,
+        LORICA_SETTING_KV /**< the name of a format of the key/value cache; a long long */
+    } type;
     size_t offset;      /**< of the field */
     long long min, max; /**< of a number */
 };

@@ -4,14 +4,28 @@
 #include "kernels/attn.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "kernels/attn_page.h"
 #include "kernels/kernels.h"
 #include "kernels/matrix.h"
 
+static const char *const names[LORICA_KV_COUNT] = {"bf16", "int8"};
+
+const char *lorica_kv_format_name(enum lorica_kv_format format) { return names[format]; }
+
+bool lorica_kv_format_find(const char *name, enum lorica_kv_format *ret) {
+    for (int i = 0; i < LORICA_KV_COUNT; i++) {
+        if (strcmp(name, names[i]) == 0) {
+            *ret = (enum lorica_kv_format)i;
+            return true;
+        }
+    }
+    return false;
+}
+
 size_t lorica_kv_page_nbytes(enum lorica_kv_format format, uint32_t head_dim) {
-    (void)format;
-    return lorica_kv_bf16_keys(head_dim) + LORICA_KV_PAGE * lorica_kv_columns(head_dim) * 2;
+    return lorica_kv_value_scales_at(format, head_dim) + lorica_kv_scales(format);
 }
 
 static void put_bf16_c(void *page, uint32_t slot, const float *key, const float *value,
@@ -22,6 +36,44 @@ static void put_bf16_c(void *page, uint32_t slot, const float *key, const float 
     }
     if (head_dim % 2)
         *lorica_kv_bf16_key(page, slot, head_dim) = 0;
+}
+
+/* The scale of `count` values: their largest magnitude becomes 127. NaN when one is not finite. */
+static float scale_of(const float *x, uint32_t count) {
+    float top = 0;
+    for (uint32_t d = 0; d < count; d++) {
+        if (!isfinite(x[d]))
+            return NAN;
+        top = fabsf(x[d]) > top ? fabsf(x[d]) : top;
+    }
+    return top / 127;
+}
+
+/* Scales below this are no normal numbers. */
+static int8_t code_of(float x, float scale) {
+    return scale >= 0x1p-126f ? (int8_t)lrintf(x / scale) : 0;
+}
+
+static void put_int8_c(void *page, uint32_t slot, const float *key, const float *value,
+                       uint32_t head_dim) {
+    const float key_scale = scale_of(key, head_dim), value_scale = scale_of(value, head_dim);
+    for (uint32_t d = 0; d < head_dim; d++) {
+        *lorica_kv_int8_key(page, slot, d) = code_of(key[d], key_scale);
+        *lorica_kv_int8_value(page, slot, d, head_dim) = code_of(value[d], value_scale);
+    }
+    for (uint32_t d = head_dim; d % 4; d++)
+        *lorica_kv_int8_key(page, slot, d) = 0;
+    lorica_kv_key_scales(page, head_dim)[slot] = key_scale;
+    lorica_kv_value_scales(page, head_dim)[slot] = value_scale;
+}
+
+static float key_int8(void *page, uint32_t slot, uint32_t d, uint32_t head_dim) {
+    return (float)*lorica_kv_int8_key(page, slot, d) * lorica_kv_key_scales(page, head_dim)[slot];
+}
+
+static float value_int8(void *page, uint32_t slot, uint32_t d, uint32_t head_dim) {
+    return (float)*lorica_kv_int8_value(page, slot, d, head_dim) *
+           lorica_kv_value_scales(page, head_dim)[slot];
 }
 
 static float key_bf16(void *page, uint32_t slot, uint32_t d, uint32_t head_dim) {
@@ -113,6 +165,11 @@ static void attend_bf16_c(float *states, bool fresh, const struct lorica_attn_qu
     attend_c(states, fresh, queries, kv, span0, span1, key_bf16, value_bf16);
 }
 
+static void attend_int8_c(float *states, bool fresh, const struct lorica_attn_queries *queries,
+                          const struct lorica_kv_view *kv, uint32_t span0, uint32_t span1) {
+    attend_c(states, fresh, queries, kv, span0, span1, key_int8, value_int8);
+}
+
 static void fold_c(float *states, const float *parts, const struct lorica_attn_queries *queries,
                    uint32_t head_dim, uint32_t span) {
     const size_t each = lorica_attn_state_count(head_dim);
@@ -139,8 +196,8 @@ static void finish_c(float *out, const float *states, const struct lorica_attn_q
 }
 
 void lorica_attn_kernels_init(struct lorica_attn_kernels *kernels) {
-    *kernels = (struct lorica_attn_kernels){.put = {[LORICA_KV_BF16] = put_bf16_c},
-                                            .attend = {[LORICA_KV_BF16] = attend_bf16_c},
+    *kernels = (struct lorica_attn_kernels){.put = {put_bf16_c, put_int8_c},
+                                            .attend = {attend_bf16_c, attend_int8_c},
                                             .fold = fold_c,
                                             .finish = finish_c};
 #if defined(__x86_64__)

@@ -26,15 +26,23 @@
 /** How the cache holds keys and values. */
 enum lorica_kv_format {
     LORICA_KV_BF16, /**< bfloat16 */
+    LORICA_KV_INT8, /**< int8, with one float32 scale for each key and one for each value */
     LORICA_KV_COUNT
 };
+
+/** "bf16", "int8". */
+const char *lorica_kv_format_name(enum lorica_kv_format format);
+
+/** Finds a format by its name. False for another word, and then *ret stays as it is. */
+bool lorica_kv_format_find(const char *name, enum lorica_kv_format *ret);
 
 /** Bytes of one page of one (layer, key/value head), keys and values together; a multiple of 64.
  * What is inside is the kernels' own matter: pages are copied and shared whole. */
 size_t lorica_kv_page_nbytes(enum lorica_kv_format format, uint32_t head_dim);
 
 /** Writes the key and the value, head_dim floats each, of token `slot` (< LORICA_KV_PAGE) of a
- * page. Other slots are not touched, so threads may write different slots of one page. */
+ * page. A NaN makes the results of those who see it NaN. Other slots are not
+ * touched, so threads may write different slots of one page. */
 typedef void (*lorica_kv_put_fn)(void *page, uint32_t slot, const float *key, const float *value,
                                  uint32_t head_dim);
 

@@ -16,20 +16,60 @@ static inline size_t lorica_kv_columns(uint32_t head_dim) {
     return ((size_t)head_dim + 15) / 16 * 16;
 }
 
-/** Bytes of the keys of a bf16 page, which its values follow. */
-static inline size_t lorica_kv_bf16_keys(uint32_t head_dim) {
-    return ((size_t)head_dim + 1) / 2 * 64;
+/** Elements that share a lane. */
+static inline uint32_t lorica_kv_group(enum lorica_kv_format format) {
+    return format == LORICA_KV_INT8 ? 4 : 2;
 }
 
-/** Elements of a bf16 page: column d of the key, and of the value, of token `slot`. */
+/** Bytes of the scales of keys, or of values. */
+static inline size_t lorica_kv_scales(enum lorica_kv_format format) {
+    return format == LORICA_KV_INT8 ? LORICA_KV_PAGE * sizeof(float) : 0;
+}
+
+/** Bytes of the codes of keys, which their scales follow; and then the codes of values. */
+static inline size_t lorica_kv_keys(enum lorica_kv_format format, uint32_t head_dim) {
+    const uint32_t group = lorica_kv_group(format);
+    return ((size_t)head_dim + group - 1) / group * 64;
+}
+
+/** Where the codes of values begin in a page, and where their scales do. */
+static inline size_t lorica_kv_values_at(enum lorica_kv_format format, uint32_t head_dim) {
+    return lorica_kv_keys(format, head_dim) + lorica_kv_scales(format);
+}
+
+static inline size_t lorica_kv_value_scales_at(enum lorica_kv_format format, uint32_t head_dim) {
+    return lorica_kv_values_at(format, head_dim) +
+           LORICA_KV_PAGE / lorica_kv_group(format) * lorica_kv_columns(head_dim) * 4;
+}
+
+/** Elements of a page: column d of the key, and of the value, of token `slot`. */
 static inline uint16_t *lorica_kv_bf16_key(void *page, uint32_t slot, uint32_t d) {
     return (uint16_t *)page + (size_t)(d / 2) * 32 + (size_t)slot * 2 + d % 2;
 }
 
 static inline uint16_t *lorica_kv_bf16_value(void *page, uint32_t slot, uint32_t d,
                                              uint32_t head_dim) {
-    return (uint16_t *)page + lorica_kv_bf16_keys(head_dim) / 2 +
+    return (uint16_t *)((char *)page + lorica_kv_values_at(LORICA_KV_BF16, head_dim)) +
            slot / 2 * 2 * lorica_kv_columns(head_dim) + (size_t)d * 2 + slot % 2;
+}
+
+static inline int8_t *lorica_kv_int8_key(void *page, uint32_t slot, uint32_t d) {
+    return (int8_t *)page + (size_t)(d / 4) * 64 + (size_t)slot * 4 + d % 4;
+}
+
+static inline int8_t *lorica_kv_int8_value(void *page, uint32_t slot, uint32_t d,
+                                           uint32_t head_dim) {
+    return (int8_t *)page + lorica_kv_values_at(LORICA_KV_INT8, head_dim) +
+           slot / 4 * 4 * lorica_kv_columns(head_dim) + (size_t)d * 4 + slot % 4;
+}
+
+/** The scales of the keys, and of the values, of an int8 page. */
+static inline float *lorica_kv_key_scales(void *page, uint32_t head_dim) {
+    return (float *)((char *)page + lorica_kv_keys(LORICA_KV_INT8, head_dim));
+}
+
+static inline float *lorica_kv_value_scales(void *page, uint32_t head_dim) {
+    return (float *)((char *)page + lorica_kv_value_scales_at(LORICA_KV_INT8, head_dim));
 }
 
 /** The first row of `queries` that sees a span; the first that sees all of it. Either may be past

@@ -6,14 +6,15 @@
  *   SCORE_PAGES(queries)   pages whose scores fit the registers at once: 1, 2 or 4
  *   GATHER_VECS(queries)   vecs of columns whose sums do: 16 / LANES times 1, 2 or 4
  *   vec, and on it: vec_zero() vec_set1(float) vec_load(at) vec_store(at, v) vec_add(a, b)
- *   vec_sub(a, b) vec_mul(a, b) vec_fma(a, b, c) = a * b + c, vec_max(a, b), vec_exp(v) for v that
- *   are not above 0 (or NaN), vec_top(v) the largest lane, vec_sum(v) the sum of the lanes,
- *   PAIRS 0, and vec_low(at), vec_high(at): the LANES low, or high, bf16 halves of 32-bit lanes
- *   as floats; or, where there is an instruction for pairs of bf16,
+ *     vec_sub(a, b) vec_mul(a, b) vec_fma(a, b, c) = a * b + c, vec_max(a, b), vec_exp(v) for v
+ *     that are not above 0 (or NaN), vec_top(v) the largest lane, vec_sum(v) the sum of the lanes,
+ *     vec_byte(at, i): the signed bytes i = 0..3 of 32-bit lanes as floats
+ *   PAIRS 0, and vec_low(at), vec_high(at): the low, or high, bf16 halves of 32-bit lanes as
+ *     floats; or, where there is an instruction for pairs of bf16,
  *   PAIRS 1: queries and weights are rounded to bf16 too, and there are vec_pairs(at) and
- * vec_set1_pairs(uint32_t), pairs of bf16 in each lane; vec_first(pairs), without the high halves;
- * vec_dot(sum, a, b), which adds both products; and vec_round(uint32_t *to, const float *x, n),
- * pairs of n floats, the last with 0 where n is odd
+ *     vec_set1_pairs(uint32_t), pairs of bf16 in each lane; vec_first(pairs), without the high
+ *     halves; vec_dot(sum, a, b), which adds both products; and vec_round(uint32_t *to,
+ *     const float *x, n), pairs of n floats, the last with 0 where n is odd
  *
  * Each sum is one chain, in the order of its index, whatever the tile: that makes results
  * independent of it. */
@@ -37,9 +38,6 @@
 #define PAGE_VECS (LORICA_KV_PAGE / LANES)
 #define VECS (LORICA_ATTN_SPAN / LANES) /* of a span; what one query may have in registers */
 
-/* What 32 bits in the direction of the sum hold. */
-#define GROUP 2
-
 /* One factor for each query of a tile and element of a sum, as floats or in pairs. */
 struct factors {
     const float *real[TILE];
@@ -57,6 +55,15 @@ struct tile {
     bool begin; /* the states begin with this span */
 };
 
+/* Element e of each lane. */
+INLINE vec element(const uint8_t *at, uint32_t e, enum lorica_kv_format format) {
+#if !PAIRS
+    if (format == LORICA_KV_BF16)
+        return e ? vec_high(at) : vec_low(at);
+#endif
+    return vec_byte(at, e);
+}
+
 INLINE void clear(vec (*sums)[VECS], uint32_t vecs, uint32_t queries) {
     UNROLL
     for (uint32_t i = 0; i < queries; i++)
@@ -65,10 +72,28 @@ INLINE void clear(vec (*sums)[VECS], uint32_t vecs, uint32_t queries) {
         sums[i][v] = vec_zero();
 }
 
+/* sums[i][v] += the products of element e, a constant after inlining, of lane `lane`, which lies at
+ * at[v] + offset. */
+INLINE void add_element(vec (*sums)[VECS], const uint8_t *const *at, size_t offset, uint32_t vecs,
+                        const struct factors *f, uint32_t lane, uint32_t e, uint32_t queries,
+                        enum lorica_kv_format format) {
+    vec x[VECS];
+    UNROLL
+    for (uint32_t v = 0; v < vecs; v++)
+        x[v] = element(at[v] + offset, e, format);
+    UNROLL
+    for (uint32_t i = 0; i < queries; i++) {
+        const vec factor = vec_set1(f->real[i][lorica_kv_group(format) * lane + e]);
+        UNROLL
+        for (uint32_t v = 0; v < vecs; v++)
+            sums[i][v] = vec_fma(factor, x[v], sums[i][v]);
+    }
+}
+
 #if PAIRS
-/* sums[i][v] += the products of both elements of lane `lane` at at[v]; of the first alone. */
-INLINE void add_lane(vec (*sums)[VECS], const uint8_t *const *at, size_t offset, uint32_t vecs,
-                     const struct factors *f, uint32_t lane, uint32_t queries, bool first) {
+/* The same for both elements of a bf16 lane, or for the first alone. */
+INLINE void add_pairs(vec (*sums)[VECS], const uint8_t *const *at, size_t offset, uint32_t vecs,
+                      const struct factors *f, uint32_t lane, bool first, uint32_t queries) {
     vec_raw x[VECS];
     UNROLL
     for (uint32_t v = 0; v < vecs; v++)
@@ -81,47 +106,56 @@ INLINE void add_lane(vec (*sums)[VECS], const uint8_t *const *at, size_t offset,
             sums[i][v] = vec_dot(sums[i][v], factor, x[v]);
     }
 }
-#else
-INLINE void add_lane(vec (*sums)[VECS], const uint8_t *const *at, size_t offset, uint32_t vecs,
-                     const struct factors *f, uint32_t lane, uint32_t queries, bool first) {
-    for (uint32_t half = 0; half < (first ? 1 : 2); half++) {
-        vec x[VECS];
-        UNROLL
-        for (uint32_t v = 0; v < vecs; v++)
-            x[v] = half ? vec_high(at[v] + offset) : vec_low(at[v] + offset);
-        UNROLL
-        for (uint32_t i = 0; i < queries; i++) {
-            const vec factor = vec_set1(f->real[i][GROUP * lane + half]);
-            UNROLL
-            for (uint32_t v = 0; v < vecs; v++)
-                sums[i][v] = vec_fma(factor, x[v], sums[i][v]);
-        }
-    }
-}
 #endif
 
 /* Adds `count` products to each sum: of the factors from `first` on, and elements whose lanes lie
  * `stride` bytes apart from at[v] on. */
 INLINE void products(vec (*sums)[VECS], const uint8_t *const *at, size_t stride, uint32_t vecs,
-                     const struct factors *f, uint32_t first, uint32_t count, uint32_t queries) {
+                     const struct factors *f, uint32_t first, uint32_t count, uint32_t queries,
+                     enum lorica_kv_format format) {
+    const uint32_t group = lorica_kv_group(format);
+    uint32_t lane = first / group;
     size_t offset = 0;
-    uint32_t lane = first / GROUP;
-    for (; lane < (first + count) / GROUP; lane++, offset += stride)
-        add_lane(sums, at, offset, vecs, f, lane, queries, false);
-    if (count % GROUP)
-        add_lane(sums, at, offset, vecs, f, lane, queries, true);
+#if PAIRS
+    if (format == LORICA_KV_BF16) {
+        for (; lane < (first + count) / group; lane++, offset += stride)
+            add_pairs(sums, at, offset, vecs, f, lane, false, queries);
+        if (count % group)
+            add_pairs(sums, at, offset, vecs, f, lane, true, queries);
+        return;
+    }
+#endif
+    for (; lane < (first + count) / group; lane++, offset += stride) {
+        UNROLL
+        for (uint32_t e = 0; e < group; e++)
+            add_element(sums, at, offset, vecs, f, lane, e, queries, format);
+    }
+    if (count % group > 0)
+        add_element(sums, at, offset, vecs, f, lane, 0, queries, format);
+    if (count % group > 1)
+        add_element(sums, at, offset, vecs, f, lane, 1, queries, format);
+    if (count % group > 2)
+        add_element(sums, at, offset, vecs, f, lane, 2, queries, format);
 }
 
 /* Scores of the keys of `count` pages from `page` on: scores[i][key]. */
 INLINE void score(float (*scores)[LORICA_ATTN_SPAN], const struct tile *t, uint32_t queries,
-                  uint32_t page, uint32_t count) {
+                  uint32_t page, uint32_t count, enum lorica_kv_format format) {
     vec sums[TILE][VECS];
     const uint8_t *at[VECS];
     UNROLL
     for (uint32_t v = 0; v < count * PAGE_VECS; v++)
         at[v] = t->pages[page + v / PAGE_VECS] + (size_t)(v % PAGE_VECS) * 4 * LANES;
     clear(sums, count * PAGE_VECS, queries);
-    products(sums, at, 64, count * PAGE_VECS, &t->q, 0, t->head_dim, queries);
+    products(sums, at, 64, count * PAGE_VECS, &t->q, 0, t->head_dim, queries, format);
+    for (uint32_t v = 0; format == LORICA_KV_INT8 && v < count * PAGE_VECS; v++) {
+        const vec scale = vec_load(
+            (const float *)(t->pages[page + v / PAGE_VECS] + lorica_kv_keys(format, t->head_dim)) +
+            v % PAGE_VECS * LANES);
+        UNROLL
+        for (uint32_t i = 0; i < queries; i++)
+            sums[i][v] = vec_mul(sums[i][v], scale);
+    }
     UNROLL
     for (uint32_t i = 0; i < queries; i++)
         UNROLL
@@ -148,6 +182,18 @@ INLINE void weigh(float *scores, const struct tile *t, float *ret_top, float *re
         sum = vec_add(sum, e);
     }
     *ret_sum = vec_sum(sum);
+}
+
+/* Multiplies the weights of a query with the scales of the values. */
+INLINE void scale_weights(float *weights, const struct tile *t, uint32_t pages,
+                          enum lorica_kv_format format) {
+    for (uint32_t p = 0; p < pages; p++) {
+        const float *scales =
+            (const float *)(t->pages[p] + lorica_kv_value_scales_at(format, t->head_dim));
+        UNROLL
+        for (uint32_t v = 0; v < PAGE_VECS; v++, weights += LANES)
+            vec_store(weights, vec_mul(vec_load(weights), vec_load(scales + v * LANES)));
+    }
 }
 
 /* What folding multiplies with, for up to 8 queries: states, and from ADD on parts. */
@@ -183,9 +229,10 @@ INLINE void fold_values(float *values, vec part, bool begin, float keep, float a
 /* The weighted sums of the values, in `vecs` vecs of columns from `column` on, folded into the
  * states. */
 INLINE void gather(const struct tile *t, uint32_t queries, const struct factors *weights,
-                   const struct shares *f, uint32_t column, uint32_t vecs) {
+                   const struct shares *f, uint32_t column, uint32_t vecs,
+                   enum lorica_kv_format format) {
     const size_t stride = lorica_kv_columns(t->head_dim) * 4;
-    const size_t first = lorica_kv_bf16_keys(t->head_dim) + (size_t)column * 4;
+    const size_t first = lorica_kv_values_at(format, t->head_dim) + (size_t)column * 4;
     vec sums[TILE][VECS];
     clear(sums, vecs, queries);
     for (uint32_t key = 0; key < t->visible; key += LORICA_KV_PAGE) {
@@ -195,7 +242,7 @@ INLINE void gather(const struct tile *t, uint32_t queries, const struct factors 
             at[v] = t->pages[key / LORICA_KV_PAGE] + first + (size_t)v * 4 * LANES;
         const uint32_t left = t->visible - key;
         products(sums, at, stride, vecs, weights, key,
-                 left < LORICA_KV_PAGE ? left : LORICA_KV_PAGE, queries);
+                 left < LORICA_KV_PAGE ? left : LORICA_KV_PAGE, queries, format);
     }
     UNROLL
     for (uint32_t i = 0; i < queries; i++)
@@ -206,7 +253,7 @@ INLINE void gather(const struct tile *t, uint32_t queries, const struct factors 
 }
 
 /* A tile of `queries` queries, a constant after inlining. */
-INLINE void attend_tile(const struct tile *t, uint32_t queries) {
+INLINE void attend_tile(const struct tile *t, uint32_t queries, enum lorica_kv_format format) {
     float weights[TILE][LORICA_ATTN_SPAN] __attribute__((aligned(64)));
 #if PAIRS
     uint32_t pairs[TILE][LORICA_ATTN_SPAN / 2] __attribute__((aligned(64)));
@@ -218,15 +265,18 @@ INLINE void attend_tile(const struct tile *t, uint32_t queries) {
     const uint32_t columns = (uint32_t)lorica_kv_columns(t->head_dim);
     uint32_t page = 0, column = 0;
     for (; page + SCORE_PAGES(queries) <= pages; page += SCORE_PAGES(queries))
-        score(weights, t, queries, page, SCORE_PAGES(queries));
+        score(weights, t, queries, page, SCORE_PAGES(queries), format);
     for (; SCORE_PAGES(queries) > 1 && page < pages; page++)
-        score(weights, t, queries, page, 1);
+        score(weights, t, queries, page, 1, format);
     UNROLL
     for (uint32_t i = 0; i < queries; i++) {
         weigh(weights[i], t, &tops[i], &sums[i]);
         rows.real[i] = weights[i];
+        if (format == LORICA_KV_INT8)
+            scale_weights(weights[i], t, pages, format);
 #if PAIRS
-        vec_round(pairs[i], weights[i], LORICA_ATTN_SPAN);
+        if (format == LORICA_KV_BF16)
+            vec_round(pairs[i], weights[i], LORICA_ATTN_SPAN);
         rows.pairs[i] = pairs[i];
 #endif
     }
@@ -237,37 +287,48 @@ INLINE void attend_tile(const struct tile *t, uint32_t queries) {
         t->state[i][LORICA_STATE_SUM] = sums[i];
     }
     for (; column + GATHER_VECS(queries) * LANES <= columns; column += GATHER_VECS(queries) * LANES)
-        gather(t, queries, &rows, &f, column, GATHER_VECS(queries));
+        gather(t, queries, &rows, &f, column, GATHER_VECS(queries), format);
     for (; column < columns; column += 16)
-        gather(t, queries, &rows, &f, column, 16 / LANES);
+        gather(t, queries, &rows, &f, column, 16 / LANES, format);
 }
 
-static void attend_queries(const struct tile *t, uint32_t queries) {
+INLINE void attend_queries(const struct tile *t, uint32_t queries, enum lorica_kv_format format) {
     switch (queries) {
     case 1:
-        attend_tile(t, 1);
+        attend_tile(t, 1, format);
         break;
     case 2:
-        attend_tile(t, 2);
+        attend_tile(t, 2, format);
         break;
     case 3:
-        attend_tile(t, 3);
+        attend_tile(t, 3, format);
         break;
     case 4:
-        attend_tile(t, 4);
+        attend_tile(t, 4, format);
         break;
     case 5:
-        attend_tile(t, 5);
+        attend_tile(t, 5, format);
         break;
     default:
-        attend_tile(t, 6);
+        attend_tile(t, 6, format);
         break;
     }
 }
 
+static void tile_bf16(const struct tile *t, uint32_t queries) {
+    attend_queries(t, queries, LORICA_KV_BF16);
+}
+
+static void tile_int8(const struct tile *t, uint32_t queries) {
+    attend_queries(t, queries, LORICA_KV_INT8);
+}
+
+/* One of these. */
+typedef void (*tile_fn)(const struct tile *t, uint32_t queries);
+
 /* Queries [begin, end) of a call, all of which see the same keys of the span. */
 static void attend_range(struct tile *t, float *states, const struct lorica_attn_queries *queries,
-                         uint32_t begin, uint32_t end) {
+                         uint32_t begin, uint32_t end, tile_fn run) {
     const size_t each = lorica_attn_state_count(t->head_dim);
 #if PAIRS
     uint32_t pairs[TILE][LORICA_ATTN_MAX_DIM / 2];
@@ -282,13 +343,14 @@ static void attend_range(struct tile *t, float *states, const struct lorica_attn
             t->q.pairs[i] = pairs[i];
 #endif
         }
-        attend_queries(t, count);
+        run(t, count);
         begin += count;
     }
 }
 
-static void attend_bf16(float *states, bool fresh, const struct lorica_attn_queries *queries,
-                        const struct lorica_kv_view *kv, uint32_t span0, uint32_t span1) {
+static void attend_spans(float *states, bool fresh, const struct lorica_attn_queries *queries,
+                         const struct lorica_kv_view *kv, uint32_t span0, uint32_t span1,
+                         tile_fn run) {
     const uint32_t rows = queries->rows, heads = queries->heads;
     for (uint32_t s = span0; s < span1; s++) {
         const uint32_t start = s * LORICA_ATTN_SPAN;
@@ -304,11 +366,21 @@ static void attend_bf16(float *states, bool fresh, const struct lorica_attn_quer
             t.pages[p] = kv->cells + kv->pages[start / LORICA_KV_PAGE + p] * kv->page_nbytes;
         for (uint32_t r = first; r < whole; r++) {
             t.visible = queries->position + r + 1 - start;
-            attend_range(&t, states, queries, r * heads, (r + 1) * heads);
+            attend_range(&t, states, queries, r * heads, (r + 1) * heads, run);
         }
         t.visible = LORICA_ATTN_SPAN;
-        attend_range(&t, states, queries, whole * heads, rows * heads);
+        attend_range(&t, states, queries, whole * heads, rows * heads, run);
     }
+}
+
+static void attend_bf16(float *states, bool fresh, const struct lorica_attn_queries *queries,
+                        const struct lorica_kv_view *kv, uint32_t span0, uint32_t span1) {
+    attend_spans(states, fresh, queries, kv, span0, span1, tile_bf16);
+}
+
+static void attend_int8(float *states, bool fresh, const struct lorica_attn_queries *queries,
+                        const struct lorica_kv_view *kv, uint32_t span0, uint32_t span1) {
+    attend_spans(states, fresh, queries, kv, span0, span1, tile_int8);
 }
 
 static void fold(float *states, const float *parts, const struct lorica_attn_queries *queries,

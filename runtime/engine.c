@@ -247,7 +247,8 @@ static int take_lists(struct lorica_engine *engine, struct lorica_error *err) {
 
 static int open_pages(struct lorica_engine *engine, const struct lorica_arch *arch,
                       struct lorica_error *err) {
-    int rc = lorica_kv_init(&engine->kv, arch, LORICA_KV_BF16, engine->options.kv_tokens, err);
+    int rc = lorica_kv_init(&engine->kv, arch, engine->options.kv_format, engine->options.kv_tokens,
+                            err);
     if (rc)
         return rc;
     const size_t idle = engine->options.prefix_bytes / (engine->kv.nbytes / engine->kv.pages);

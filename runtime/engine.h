@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernels/attn.h"
 #include "proto/err.h"
 #include "runtime/adapter.h"
 #include "runtime/base.h"
@@ -17,15 +18,16 @@
 struct lorica_engine;
 
 struct lorica_engine_options {
-    unsigned threads;       /**< 0: one per core */
-    uint32_t kv_tokens;     /**< capacity of the key/value cache over all sequences */
-    uint32_t max_running;   /**< sequences in one batch */
-    uint32_t max_waiting;   /**< queue length; over it submit returns LORICA_EBUSY */
-    uint32_t prefill_chunk; /**< prompt tokens per step at most */
-    size_t prefix_bytes;    /**< of key/value pages that are kept for prompts that begin alike;
-                                 0: none are, and none are shared */
-    double step_seconds;    /**< how long prompts may make a step that answers wait for; 0: as long
-                                 as their chunk takes */
+    unsigned threads;                /**< 0: one per core */
+    enum lorica_kv_format kv_format; /**< how the key/value cache holds its values */
+    uint32_t kv_tokens;              /**< capacity of the key/value cache over all sequences */
+    uint32_t max_running;            /**< sequences in one batch */
+    uint32_t max_waiting;            /**< queue length; over it submit returns LORICA_EBUSY */
+    uint32_t prefill_chunk;          /**< prompt tokens per step at most */
+    size_t prefix_bytes; /**< of key/value pages that are kept for prompts that begin alike;
+                              0: none are, and none are shared */
+    double step_seconds; /**< how long prompts may make a step that answers wait for; 0: as long
+                              as their chunk takes */
     enum lorica_speculation {
         LORICA_SPECULATE_WHERE_IT_PAYS, /**< by what steps take and how often guesses are right */
         LORICA_SPECULATE_NEVER,
@@ -158,7 +160,7 @@ void lorica_engine_stats(struct lorica_engine *engine, struct lorica_engine_stat
 /** The fast forward without the scheduler, for `eval` and benchmarks: logits[count][vocab] of one
  * token sequence, computed exactly as serving computes them in prefill. */
 int lorica_engine_logits(const struct lorica_base *base, struct lorica_adapter *adapter,
-                         unsigned threads, const int32_t *ids, size_t count, float *logits,
-                         struct lorica_error *err) LORICA_MUSTCHECK;
+                         enum lorica_kv_format kv_format, unsigned threads, const int32_t *ids,
+                         size_t count, float *logits, struct lorica_error *err) LORICA_MUSTCHECK;
 
 #endif

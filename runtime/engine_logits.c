@@ -22,11 +22,11 @@ struct logits_run {
 };
 
 static int open_run(struct logits_run *run, const struct lorica_base *base,
-                    const struct lorica_adapter *adapter, unsigned threads, uint32_t count,
-                    struct lorica_error *err) {
+                    const struct lorica_adapter *adapter, enum lorica_kv_format kv_format,
+                    unsigned threads, uint32_t count, struct lorica_error *err) {
     int rc = lorica_model_init(&run->model, base, err);
     if (!rc)
-        rc = lorica_kv_init(&run->kv, &base->arch, LORICA_KV_BF16, count, err);
+        rc = lorica_kv_init(&run->kv, &base->arch, kv_format, count, err);
     if (!rc)
         rc = lorica_pool_create(threads, &run->pool, err);
     if (!rc)
@@ -67,8 +67,8 @@ static void run_chunk(struct logits_run *run, const struct lorica_adapter *adapt
 }
 
 int lorica_engine_logits(const struct lorica_base *base, struct lorica_adapter *adapter,
-                         unsigned threads, const int32_t *ids, size_t count, float *logits,
-                         struct lorica_error *err) {
+                         enum lorica_kv_format kv_format, unsigned threads, const int32_t *ids,
+                         size_t count, float *logits, struct lorica_error *err) {
     if (count < 1 || count > base->arch.max_positions)
         return lorica_fail(err, LORICA_EINVAL, "%zu tokens: 1 to %u are possible", count,
                            base->arch.max_positions);
@@ -77,7 +77,7 @@ int lorica_engine_logits(const struct lorica_base *base, struct lorica_adapter *
             return lorica_fail(err, LORICA_EINVAL, "token %d is not one of the model's %u", ids[i],
                                base->arch.vocab);
     struct logits_run run = {0};
-    const int rc = open_run(&run, base, adapter, threads, (uint32_t)count, err);
+    const int rc = open_run(&run, base, adapter, kv_format, threads, (uint32_t)count, err);
     for (size_t first = 0; !rc && first < count; first += CHUNK)
         run_chunk(&run, adapter, ids, first,
                   count - first < CHUNK ? (uint32_t)(count - first) : CHUNK, logits);

@@ -27,8 +27,9 @@ int lorica_eval_logits(const struct lorica_eval *eval, enum lorica_compute compu
         return exact_logits(eval, ids, batch, time, logits, err);
     int rc = 0;
     for (uint32_t i = 0; i < batch && !rc; i++)
-        rc = lorica_engine_logits(eval->base, eval->fast, eval->threads, ids + (size_t)i * time,
-                                  time, logits + (size_t)i * time * eval->base->arch.vocab, err);
+        rc = lorica_engine_logits(eval->base, eval->fast, eval->kv_format, eval->threads,
+                                  ids + (size_t)i * time, time,
+                                  logits + (size_t)i * time * eval->base->arch.vocab, err);
     return rc;
 }
 

@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernels/attn.h"
 #include "proto/err.h"
 #include "runtime/adapter.h"
 #include "runtime/base.h"
@@ -19,6 +20,7 @@ struct lorica_eval {
     const struct lorica_base *base;      /**< borrowed */
     struct lorica_adapter *exact, *fast; /**< borrowed; the same adapter in both forms */
     unsigned threads;                    /**< 0: one per core */
+    enum lorica_kv_format kv_format;     /**< of FAST */
 };
 
 /** Logits[batch][time][vocab] of ids[batch][time]; each row is a sequence of its own. */

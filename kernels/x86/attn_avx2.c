@@ -39,6 +39,12 @@ static inline vec vec_high(const uint8_t *at) {
                                                 _mm256_set1_epi32((int)0xffff0000)));
 }
 
+static inline vec vec_byte(const uint8_t *at, uint32_t i) {
+    const __m256i left =
+        _mm256_slli_epi32(_mm256_loadu_si256((const __m256i *)at), (int)(24 - 8 * i));
+    return _mm256_cvtepi32_ps(_mm256_srai_epi32(left, 24));
+}
+
 #define PAIRS 0
 #include "kernels/attn_tile.h"
 
@@ -64,9 +70,58 @@ static void put_bf16(void *page, uint32_t slot, const float *key, const float *v
     }
 }
 
+/* Up to eight values, the rest 0. */
+static inline __m256 load_some(const float *x, uint32_t count) {
+    static const int32_t ones[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+    return _mm256_maskload_ps(x, _mm256_loadu_si256((const __m256i *)(ones + 8 - count)));
+}
+
+/* As the reference: the largest magnitude becomes 127; NaN when a value is not finite. */
+static float scale_of(const float *x, uint32_t n) {
+    const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
+    __m256i top = _mm256_setzero_si256();
+    for (uint32_t d = 0; d < n; d += 8) {
+        const __m256i bits = _mm256_castps_si256(load_some(x + d, n - d < 8 ? n - d : 8));
+        top = _mm256_max_epi32(top, _mm256_and_si256(bits, magnitude));
+    }
+    int32_t lanes[8], bits = 0; /* of magnitudes: NaN and infinity are the largest */
+    float max;
+    _mm256_storeu_si256((__m256i *)lanes, top);
+    for (int i = 0; i < 8; i++)
+        bits = lanes[i] > bits ? lanes[i] : bits;
+    memcpy(&max, &bits, sizeof(max));
+    return max <= __FLT_MAX__ ? max / 127 : __builtin_nanf("");
+}
+
+/* Codes of up to eight values. */
+static inline void codes_of(int8_t codes[8], const float *x, uint32_t count, float scale) {
+    const __m256 s = _mm256_set1_ps(scale >= 0x1p-126f ? scale : __builtin_inff());
+    const __m256i q = _mm256_cvtps_epi32(_mm256_div_ps(load_some(x, count), s));
+    const __m128i words =
+        _mm_packs_epi32(_mm256_castsi256_si128(q), _mm256_extracti128_si256(q, 1));
+    _mm_storel_epi64((__m128i *)codes, _mm_packs_epi16(words, words));
+}
+
+static void put_int8(void *page, uint32_t slot, const float *key, const float *value,
+                     uint32_t head_dim) {
+    const float key_scale = scale_of(key, head_dim), value_scale = scale_of(value, head_dim);
+    for (uint32_t d = 0; d < head_dim; d += 8) {
+        int8_t codes[2][8];
+        const uint32_t count = head_dim - d < 8 ? head_dim - d : 8;
+        codes_of(codes[0], key + d, count, key_scale);
+        codes_of(codes[1], value + d, count, value_scale);
+        for (uint32_t i = 0; i < count; i += 4)
+            memcpy(lorica_kv_int8_key(page, slot, d + i), codes[0] + i, 4);
+        for (uint32_t i = 0; i < count; i++)
+            *lorica_kv_int8_value(page, slot, d + i, head_dim) = codes[1][i];
+    }
+    lorica_kv_key_scales(page, head_dim)[slot] = key_scale;
+    lorica_kv_value_scales(page, head_dim)[slot] = value_scale;
+}
+
 void lorica_attn_kernels_avx2(struct lorica_attn_kernels *kernels) {
-    *kernels = (struct lorica_attn_kernels){.put = {[LORICA_KV_BF16] = put_bf16},
-                                            .attend = {[LORICA_KV_BF16] = attend_bf16},
+    *kernels = (struct lorica_attn_kernels){.put = {put_bf16, put_int8},
+                                            .attend = {attend_bf16, attend_int8},
                                             .fold = fold,
                                             .finish = finish};
 }

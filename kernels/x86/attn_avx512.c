@@ -27,6 +27,11 @@ static inline vec vec_exp(vec v) { return exp_avx512(v); }
 static inline float vec_sum(vec v) { return _mm512_reduce_add_ps(v); }
 static inline float vec_top(vec v) { return _mm512_reduce_max_ps(v); }
 
+static inline vec vec_byte(const uint8_t *at, uint32_t i) {
+    const __m512i left = _mm512_slli_epi32(_mm512_loadu_si512(at), 24 - 8 * i);
+    return _mm512_cvtepi32_ps(_mm512_srai_epi32(left, 24));
+}
+
 #define PAIRS 1
 
 typedef __m512i vec_raw;
@@ -55,6 +60,7 @@ static inline void vec_round(uint32_t *to, const float *x, uint32_t n) {
 
 void lorica_attn_kernels_avx512(struct lorica_attn_kernels *kernels) {
     kernels->attend[LORICA_KV_BF16] = attend_bf16;
+    kernels->attend[LORICA_KV_INT8] = attend_int8;
     kernels->fold = fold;
     kernels->finish = finish;
 }

@@ -45,6 +45,7 @@ static void test_config_bad_lines_are_named_by_number(void **state) {
         {"threads = 1 2\n", "file, line 1: threads must be"},
         {"threads = 1\nthreads = 2\n", "file, line 2: threads stands here a second time"},
         {"metrics-open = yes\n", "file, line 1: metrics-open must be true or false"},
+        {"kv = fp8\n", "file, line 1: kv must be bf16 or int8, not \"fp8\""},
         {"base =\n", "file, line 1: base must not be empty"},
     };
     (void)state;

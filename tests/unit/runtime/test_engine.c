@@ -90,7 +90,7 @@ static double distance(struct lorica_base *from, const struct lorica_adapter *ex
     assert_true(a && b);
     assert_int_equal(lorica_pool_create(2, &pool, &err), 0);
     if (lorica_exact_logits(from, exact, pool, ids, 1, count, a, &err) != 0 ||
-        lorica_engine_logits(from, fast, 2, ids, count, b, &err) != 0)
+        lorica_engine_logits(from, fast, LORICA_KV_BF16, 2, ids, count, b, &err) != 0)
         fail_msg("%s", err.text);
     lorica_pool_destroy(pool);
     for (size_t i = 0; i < values; i++) {
@@ -131,9 +131,12 @@ static void test_engine_logits_outside_bounds_are_refused(void **state) {
     struct lorica_error err = {0};
     float logit;
     const int32_t ids[] = {0, 601};
-    assert_int_equal(lorica_engine_logits(base, NULL, 1, ids, 0, &logit, &err), LORICA_EINVAL);
-    assert_int_equal(lorica_engine_logits(base, NULL, 1, ids, 2, &logit, &err), LORICA_EINVAL);
-    assert_int_equal(lorica_engine_logits(base, NULL, 1, ids, 513, &logit, &err), LORICA_EINVAL);
+    assert_int_equal(lorica_engine_logits(base, NULL, LORICA_KV_BF16, 1, ids, 0, &logit, &err),
+                     LORICA_EINVAL);
+    assert_int_equal(lorica_engine_logits(base, NULL, LORICA_KV_BF16, 1, ids, 2, &logit, &err),
+                     LORICA_EINVAL);
+    assert_int_equal(lorica_engine_logits(base, NULL, LORICA_KV_BF16, 1, ids, 513, &logit, &err),
+                     LORICA_EINVAL);
 }
 
 static void test_engine_cancel_ends_running_and_waiting_requests(void **state) {

@@ -24,7 +24,7 @@ struct way {
 };
 
 /* Logits of the positions from DECODE_FROM on of sequence 0: [position][vocab]; caller frees. */
-static float *run(const struct way *way) {
+static float *run(const struct way *way, enum lorica_kv_format format) {
     const uint32_t each = lorica_kv_pages(LENGTH), vocab = base->arch.vocab;
     float *ret = calloc((size_t)(LENGTH - DECODE_FROM) * vocab, sizeof(*ret));
     uint32_t *pages = calloc((size_t)each * way->sequences, sizeof(*pages));
@@ -33,9 +33,8 @@ static float *run(const struct way *way) {
     struct lorica_pool *pool;
     struct lorica_forward *forward;
     struct lorica_error err = {0};
-    assert_int_equal(lorica_kv_init(&kv, &base->arch, LORICA_KV_BF16,
-                                    each * way->sequences * LORICA_KV_PAGE, &err),
-                     0);
+    assert_int_equal(
+        lorica_kv_init(&kv, &base->arch, format, each * way->sequences * LORICA_KV_PAGE, &err), 0);
     assert_int_equal(lorica_pool_create(way->threads, &pool, &err), 0);
     assert_int_equal(
         lorica_forward_create(&model, &kv, pool, 2 * LONG_CHUNK, 2 * LONG_CHUNK, &forward, &err),
@@ -64,16 +63,16 @@ static float *run(const struct way *way) {
     return ret;
 }
 
-static void compare_ways(const char *name) {
+static void compare_ways(const char *name, enum lorica_kv_format format) {
     static const struct way ways[] = {{1, 1, 1, 1},  {1, 7, 2, 2},   {2, 100, 1, 1}, {2, 128, 2, 1},
                                       {3, 64, 1, 1}, {3, 128, 1, 2}, {3, 128, 3, 1}, {4, 16, 2, 1}};
     static const struct way plain = {1, LONG_CHUNK, LENGTH - DECODE_FROM, 1};
     struct lorica_error err = {0};
     base = open_golden(name);
     assert_int_equal(lorica_model_init(&model, base, &err), 0);
-    float *want = run(&plain);
+    float *want = run(&plain, format);
     for (size_t i = 0; i < sizeof(ways) / sizeof(ways[0]); i++) {
-        float *got = run(&ways[i]);
+        float *got = run(&ways[i], format);
         if (memcmp(got, want, (size_t)(LENGTH - DECODE_FROM) * base->arch.vocab * sizeof(*got)))
             fail_msg("%s: other logits with %u threads, %u then %u rows of %u sequences", name,
                      ways[i].threads, ways[i].chunk, ways[i].decode, ways[i].sequences);
@@ -84,16 +83,23 @@ static void compare_ways(const char *name) {
     lorica_base_close(base);
 }
 
-static void test_forward_in_any_way_gives_the_same_bits(void **state) { compare_ways("tiny-nf4"); }
+static void test_forward_in_any_way_gives_the_same_bits(void **state) {
+    compare_ways("tiny-nf4", LORICA_KV_BF16);
+}
 
 static void test_forward_of_odd_sizes_in_any_way_gives_the_same_bits(void **state) {
-    compare_ways("tiny-odd-nf4");
+    compare_ways("tiny-odd-nf4", LORICA_KV_BF16);
+}
+
+static void test_forward_with_an_int8_cache_gives_the_same_bits(void **state) {
+    compare_ways("tiny-nf4", LORICA_KV_INT8);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_forward_in_any_way_gives_the_same_bits),
         cmocka_unit_test(test_forward_of_odd_sizes_in_any_way_gives_the_same_bits),
+        cmocka_unit_test(test_forward_with_an_int8_cache_gives_the_same_bits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
