@@ -11,6 +11,7 @@ static void write_digest(struct lorica_jsonw *w, const char *key,
 
 void lorica_api_write_version(struct lorica_jsonw *w, const char *key,
                               const struct lorica_version *version) {
+    static const struct lorica_digest unknown = {{0}};
     lorica_jsonw_object(w, key);
     lorica_jsonw_string(w, "object", "adapter.version");
     lorica_jsonw_string(w, "name", version->name);
@@ -20,6 +21,11 @@ void lorica_api_write_version(struct lorica_jsonw *w, const char *key,
     write_digest(w, "weights_digest", &version->weights_digest);
     write_digest(w, "base_digest", &version->base_digest);
     lorica_jsonw_bool(w, "base_stated", version->base_stated);
+    lorica_jsonw_bool(w, "trained_on_other_base", version->other_base);
+    if (version->other_base && !lorica_digest_equal(&version->trained_digest, &unknown))
+        write_digest(w, "trained_base_digest", &version->trained_digest);
+    else
+        lorica_jsonw_null(w, "trained_base_digest");
     lorica_jsonw_integer(w, "rank", version->rank);
     lorica_jsonw_integer(w, "created", version->created_ms / 1000);
     lorica_jsonw_string(w, "created_by", version->created_by);

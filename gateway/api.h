@@ -4,7 +4,8 @@
  *
  * adapter version
  *   {"object":"adapter.version","name","version","digest","config_digest","weights_digest",
- *    "base_digest","base_stated":bool,"rank","created","created_by","message",
+ *    "base_digest","base_stated":bool,"trained_on_other_base":bool,
+ *    "trained_base_digest":digest or null,"rank","created","created_by","message",
  *    "config_bytes","weights_bytes","manifest_bytes","deleted":seconds or null,"deleted_by":name or
  * null, "swept":bool} deleted: it answers no more; swept: and its content is gone for good channel
  *   {"object":"adapter.channel","name","channel","version","epoch","moved","moved_by"}
@@ -67,7 +68,10 @@
  *                                                      .../manifest.json (404 where it has none)
  * POST   /v1/adapters/{name}/versions                  multipart -> 201 or 200 (existing): version
  *        parts: config, weights, and optional manifest, channel, message, signature (an envelope
- *        or a bundle; 409 "invalid_signature" unless it holds)
+ *        or a bundle; 409 "invalid_signature" unless it holds), weights_digest (refused with
+ *        "digest_mismatch" where the weights that came have another),
+ *        trained_on_other_base ("true": takes an adapter whose config says that it was trained on
+ *        another base, and records so; also for one whose config does not say it)
  * GET    /v1/adapters/{name}/versions/{v}/signatures   list of signature
  * GET    /v1/adapters/{name}/channels                  list of channel
  * GET    /v1/adapters/{name}/channels/{channel}        channel; never moved: version 0, epoch 0.

@@ -74,14 +74,20 @@ int lorica_client_list(struct lorica_client *client, const char *path, const cha
                        lorica_client_item_fn fn, void *arg,
                        struct lorica_error *err) LORICA_MUSTCHECK;
 
+/** What goes along with an adapter that is published; NULL: nothing. */
+struct lorica_client_words {
+    const char *channel, *message;
+    const char *signature; /**< its text */
+    bool other_base;       /**< it was trained on another base than the server's */
+};
+
 /** Uploads DIR/adapter_config.json and DIR/adapter_model.safetensors (streamed from the files) as a
- * version of `name`; DIR/manifest.json goes along where it exists. `channel`, `message` and
- * `signature` (its text) may be NULL. *ret is the version object of api.h (caller frees with
- * lorica_json_destroy); *ret_existing: the same content was there already. */
+ * version of `name`, with the digest of the weights; DIR/manifest.json goes along where it exists.
+ * *ret is the version object of api.h (caller frees with lorica_json_destroy); *ret_existing: the
+ * same content was there already. */
 int lorica_client_publish(struct lorica_client *client, const char *name, const char *dir,
-                          const char *channel, const char *message, const char *signature,
-                          struct lorica_json **ret, bool *ret_existing,
-                          struct lorica_error *err) LORICA_MUSTCHECK;
+                          const struct lorica_client_words *words, struct lorica_json **ret,
+                          bool *ret_existing, struct lorica_error *err) LORICA_MUSTCHECK;
 
 /** Resolves NAME, NAME@V or NAME:CHANNEL to its version object (NAME: the channel `stable`, and
  * where that points nowhere yet LORICA_ENOTFOUND). Caller frees *ret with lorica_json_destroy. */

@@ -56,25 +56,54 @@ static int add_text(curl_mime *mime, const char *part_name, const char *text,
     return 0;
 }
 
-static int fill_form(curl_mime *mime, const char *dir, const char *channel, const char *message,
-                     const char *signature, struct lorica_error *err) {
-    int rc = add_text(mime, "channel", channel, err);
+/* Digest of the weights in a file. */
+static int file_digest(const char *dir, struct lorica_digest *ret, struct lorica_error *err) {
+    char *path = lorica_path_join(dir, weights_name), piece[65536];
+    FILE *file = path ? fopen(path, "re") : NULL;
+    void *stream = file ? lorica_sha256_hasher.create() : NULL;
+    int rc = 0;
+    if (!path || (file && !stream))
+        rc = lorica_fail(err, LORICA_ENOMEM, "out of memory");
+    else if (!file)
+        rc = lorica_fail_errno(err, path, "cannot be read");
+    for (size_t n; rc == 0 && (n = fread(piece, 1, sizeof(piece), file)) > 0;)
+        rc = lorica_sha256_hasher.update(stream, piece, n);
+    if (rc == 0 && ferror(file))
+        rc = lorica_fail_errno(err, path, "cannot be read");
+    if (stream && lorica_sha256_hasher.finish(stream, rc == 0 ? ret : NULL) != 0 && rc == 0)
+        rc = lorica_fail(err, LORICA_EBUG, "%s: the digest cannot be computed", path);
+    if (file)
+        (void)fclose(file);
+    free(path);
+    return rc;
+}
+
+static int fill_form(curl_mime *mime, const char *dir, const struct lorica_client_words *words,
+                     struct lorica_error *err) {
+    struct lorica_digest digest;
+    char text[LORICA_DIGEST_TEXT];
+    int rc = add_text(mime, "channel", words->channel, err);
     if (rc == 0)
-        rc = add_text(mime, "message", message, err);
+        rc = add_text(mime, "message", words->message, err);
     if (rc == 0)
-        rc = add_text(mime, "signature", signature, err);
+        rc = add_text(mime, "trained_on_other_base", words->other_base ? "true" : NULL, err);
+    if (rc == 0)
+        rc = add_text(mime, "signature", words->signature, err);
     if (rc == 0)
         rc = add_file(mime, "config", "application/json", dir, config_name, true, err);
     if (rc == 0)
         rc = add_file(mime, "manifest", "application/json", dir, "manifest.json", false, err);
     if (rc == 0)
         rc = add_file(mime, "weights", "application/octet-stream", dir, weights_name, true, err);
-    return rc;
+    if (rc == 0)
+        rc = file_digest(dir, &digest, err);
+    return rc == 0 ? add_text(mime, "weights_digest", lorica_digest_format(&digest, text), err)
+                   : rc;
 }
 
 int lorica_client_publish(struct lorica_client *client, const char *name, const char *dir,
-                          const char *channel, const char *message, const char *signature,
-                          struct lorica_json **ret, bool *ret_existing, struct lorica_error *err) {
+                          const struct lorica_client_words *words, struct lorica_json **ret,
+                          bool *ret_existing, struct lorica_error *err) {
     if (!lorica_name_valid(name))
         return lorica_fail(err, LORICA_EINVAL,
                            "\"%.150s\" is no adapter name: lower-case letters, digits, \".\", "
@@ -88,7 +117,7 @@ int lorica_client_publish(struct lorica_client *client, const char *name, const 
     if (!mime)
         return lorica_fail(err, LORICA_ENOMEM, "out of memory");
     (void)snprintf(path, sizeof(path), "/v1/adapters/%s/versions", name);
-    int rc = fill_form(mime, dir, channel, message, signature, err);
+    int rc = fill_form(mime, dir, words, err);
     if (rc == 0)
         rc = lorica_client_perform(client, &request, mime, &sink, err);
     curl_mime_free(mime);

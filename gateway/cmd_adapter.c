@@ -74,19 +74,24 @@ static int make_signature(struct lorica_client *client, char **argv, const char 
 
 static int publish(int argc, char **argv) {
     struct lorica_client_options where = {0};
-    const char *channel = NULL, *message = NULL, *key = NULL, *signature = NULL;
+    struct lorica_client_words words = {.channel = NULL};
+    const char *key = NULL, *signature = NULL;
     bool json = false, existing = false;
     const struct lorica_option options[] = {
-        {.name = "channel", .value = &channel}, {.name = "message", .value = &message},
-        {.name = "sign", .value = &key},        {.name = "signature", .value = &signature},
-        {.name = "json", .flag = &json},        LORICA_CLIENT_OPTIONS(where)};
+        {.name = "channel", .value = &words.channel},
+        {.name = "message", .value = &words.message},
+        {.name = "trained-on-other-base", .flag = &words.other_base},
+        {.name = "sign", .value = &key},
+        {.name = "signature", .value = &signature},
+        {.name = "json", .flag = &json},
+        LORICA_CLIENT_OPTIONS(where)};
     struct lorica_client *client = NULL;
     struct lorica_json *version = NULL;
     struct lorica_buf text;
     struct lorica_error err = {0};
     if (lorica_cmd_options(COMMAND(PUBLISH), argc, argv, options, COUNT(options), 2, 2) < 0 ||
         !lorica_cmd_adapter_name(COMMAND(PUBLISH), argv[0]) ||
-        !lorica_cmd_channel_name(COMMAND(PUBLISH), channel))
+        !lorica_cmd_channel_name(COMMAND(PUBLISH), words.channel))
         return LORICA_EXIT_USAGE;
     if (key && signature)
         return lorica_cmd_usage(COMMAND(PUBLISH), "--sign and --signature exclude each other");
@@ -94,9 +99,9 @@ static int publish(int argc, char **argv) {
         return LORICA_EXIT_FAILED;
     lorica_buf_init(&text, LORICA_SIGNATURE_BYTES_MAX);
     int rc = key || signature ? make_signature(client, argv, key, signature, &text, &err) : 0;
+    words.signature = text.data;
     if (rc == 0)
-        rc = lorica_client_publish(client, argv[0], argv[1], channel, message, text.data, &version,
-                                   &existing, &err);
+        rc = lorica_client_publish(client, argv[0], argv[1], &words, &version, &existing, &err);
     lorica_buf_finish(&text);
     if (rc != 0)
         rc = lorica_cmd_fail(&err);
@@ -106,8 +111,8 @@ static int publish(int argc, char **argv) {
         (void)printf("%s@%lld %s%s%s (%s)\n", argv[0],
                      (long long)lorica_member_number(version, "version"),
                      existing ? "was published before with this very content" : "is published",
-                     channel ? " and answers for channel " : "", channel ? channel : "",
-                     lorica_member_text(version, "digest"));
+                     words.channel ? " and answers for channel " : "",
+                     words.channel ? words.channel : "", lorica_member_text(version, "digest"));
     lorica_json_destroy(version);
     lorica_client_destroy(client);
     return rc;
@@ -164,6 +169,10 @@ static void print_version(const struct lorica_json *version) {
         (void)printf("%-16s", texts[i]);
         lorica_print_plain(stdout, *text ? text : "-", *text ? strlen(text) : 1);
         (void)putchar('\n');
+    }
+    if (lorica_json_is_true(lorica_json_get(version, "trained_on_other_base"))) {
+        const char *base = lorica_member_text(version, "trained_base_digest");
+        (void)printf("%-16s%s\n", "trained_on", *base ? base : "another base, which was not named");
     }
     if (lorica_member_number(version, "deleted") == 0)
         return;
@@ -538,9 +547,9 @@ static int export_files(int argc, char **argv) {
 
 const struct lorica_cmd lorica_cmd_adapter[] = {
     [PUBLISH] = {.name = "adapter publish",
-                 .synopsis =
-                     "NAME DIR [--channel C] [--message TEXT] [--sign KEY|--signature FILE] "
-                     "[--json] " LORICA_CLIENT_SYNOPSIS,
+                 .synopsis = "NAME DIR [--channel C] [--message TEXT] "
+                             "[--trained-on-other-base] [--sign KEY|--signature FILE] "
+                             "[--json] " LORICA_CLIENT_SYNOPSIS,
                  .summary = "publish an adapter as the next version of a name",
                  .help =
                      "NAME\tthe adapter: lower-case letters, digits, \".\", \"_\" and \"-\"\n"
@@ -553,7 +562,10 @@ const struct lorica_cmd lorica_cmd_adapter[] = {
                      "through manifest.json the trainer's parameters, data and metrics\n"
                      "--signature FILE\tsend a signature that was made before: such a one, or an "
                      "OpenSSF Model Signing bundle by a trusted key (adapter export "
-                     "--sign)\n" JSON_HELP LORICA_CLIENT_HELP
+                     "--sign)\n"
+                     "--trained-on-other-base\tpublish it though it was trained on another base "
+                     "model than the server's; the version and the audit chain say so\n" JSON_HELP
+                         LORICA_CLIENT_HELP
                      "The server checks every tensor against its base model and refuses an adapter "
                      "that does not fit. The same content published again is the same version.\n",
                  .run = publish},

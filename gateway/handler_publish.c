@@ -20,7 +20,8 @@
 struct publish {
     struct lorica_buf canonical;
     struct lorica_adapter *adapter; /* as it will answer */
-    bool base_stated;
+    bool base_stated, other_base;
+    struct lorica_digest trained_digest;
     const char *channel, *message; /* borrowed from the upload */
 };
 
@@ -64,7 +65,39 @@ static int judge_words(struct lorica_request *request, struct publish *publish) 
     return 0;
 }
 
-/* An adapter that says which base it is for must mean this one. */
+/* What the client says that the weights are must be what came. */
+static int judge_digest(struct lorica_request *request) {
+    const struct lorica_digest *came = lorica_upload_digest(request->upload);
+    struct lorica_digest stated;
+    char text[LORICA_DIGEST_TEXT];
+    size_t len = 0;
+    const char *given = lorica_upload_text(request->upload, LORICA_UPLOAD_WEIGHTS_DIGEST, &len);
+    if (!given)
+        return 0;
+    if (lorica_digest_parse(given, len, &stated) != 0)
+        return lorica_request_fail(request, LORICA_EINVAL, "weights_digest", NULL,
+                                   "weights_digest must be sha256: and 64 hex digits");
+    if (lorica_digest_equal(&stated, came))
+        return 0;
+    return lorica_request_fail(request, LORICA_EFORMAT, "weights_digest", "digest_mismatch",
+                               "the weights came with the digest %s, not with the one that "
+                               "weights_digest says; send them again",
+                               lorica_digest_format(came, text));
+}
+
+/* Reads the statement that the adapter was trained on another base. */
+static int judge_statement(struct lorica_request *request, struct publish *publish) {
+    size_t len = 0;
+    const char *text = lorica_upload_text(request->upload, LORICA_UPLOAD_OTHER_BASE, &len);
+    publish->other_base = text && strcmp(text, "true") == 0;
+    if (!text || publish->other_base || strcmp(text, "false") == 0)
+        return 0;
+    return lorica_request_fail(request, LORICA_EINVAL, "trained_on_other_base", NULL,
+                               "trained_on_other_base must be true or false");
+}
+
+/* An adapter that says which base it was trained on must mean this one, unless its publisher states
+ * that it is another. */
 static int judge_base(struct lorica_request *request, const struct lorica_peft_config *config,
                       struct publish *publish) {
     struct lorica_digest digest;
@@ -74,12 +107,20 @@ static int judge_base(struct lorica_request *request, const struct lorica_peft_c
     if (lorica_digest_parse(config->base_digest, strlen(config->base_digest), &digest) != 0)
         return lorica_request_fail(request, LORICA_EFORMAT, "config", NULL,
                                    "lorica_base_digest is no digest");
-    if (!lorica_digest_equal(&digest, &request->server->parts.base->digest))
+    const bool same = lorica_digest_equal(&digest, &request->server->parts.base->digest);
+    if (same && publish->other_base)
+        return lorica_request_fail(request, LORICA_EINVAL, "trained_on_other_base", NULL,
+                                   "the adapter's config says that it was trained on this "
+                                   "server's base; publish it without trained_on_other_base");
+    if (!same && !publish->other_base)
         return lorica_request_fail(request, LORICA_ECONFLICT, "config", "other_base",
-                                   "the adapter was trained for the base %s; this server's base is "
-                                   "%s (%s)",
+                                   "the adapter was trained on the base %s; this server's base is "
+                                   "%s (%s). To serve it all the same, state "
+                                   "trained_on_other_base (--trained-on-other-base)",
                                    config->base_digest, request->server->parts.base->name,
                                    request->server->base_digest);
+    if (!same)
+        publish->trained_digest = digest;
     return 0;
 }
 
@@ -162,6 +203,10 @@ int lorica_handle_publish_check(struct lorica_request *request) {
     request->finish = finish;
     int rc = judge_words(request, publish);
     if (rc == 0)
+        rc = judge_digest(request);
+    if (rc == 0)
+        rc = judge_statement(request, publish);
+    if (rc == 0)
         rc = judge_manifest(request);
     if (rc == 0)
         rc = judge_config(request, publish);
@@ -179,6 +224,8 @@ int lorica_handle_publish_write(struct lorica_request *request) {
         .weights_path = lorica_upload_weights(request->upload),
         .base_digest = request->server->parts.base->digest,
         .base_stated = publish->base_stated,
+        .other_base = publish->other_base,
+        .trained_digest = publish->trained_digest,
         .rank = publish->adapter->max_rank,
         .channel = publish->channel,
     };

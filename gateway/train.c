@@ -221,8 +221,8 @@ static int publish(const struct lorica_train_job *job, const char *dir) {
     bool existing = false;
     if (!lorica_client_open(&job->where, &client))
         return LORICA_EXIT_FAILED;
-    const int rc = lorica_client_publish(client, job->name, dir, job->channel, job->message, NULL,
-                                         &version, &existing, &err);
+    const struct lorica_client_words words = {.channel = job->channel, .message = job->message};
+    const int rc = lorica_client_publish(client, job->name, dir, &words, &version, &existing, &err);
     if (!rc)
         (void)printf("published %s@%lld%s%s\n", job->name,
                      (long long)lorica_member_number(version, "version"),

@@ -11,13 +11,28 @@
 #include "gateway/files.h"
 #include "gateway/server.h"
 #include "proto/multipart.h"
+#include "registry/digest.h"
 #include "registry/sign.h"
 
-static const char *const part_names[LORICA_UPLOAD_PARTS] = {"config",  "manifest",  "channel",
-                                                            "message", "signature", "weights"};
+static const char *const part_names[LORICA_UPLOAD_PARTS] = {
+    [LORICA_UPLOAD_CONFIG] = "config",
+    [LORICA_UPLOAD_MANIFEST] = "manifest",
+    [LORICA_UPLOAD_CHANNEL] = "channel",
+    [LORICA_UPLOAD_MESSAGE] = "message",
+    [LORICA_UPLOAD_SIGNATURE] = "signature",
+    [LORICA_UPLOAD_OTHER_BASE] = "trained_on_other_base",
+    [LORICA_UPLOAD_WEIGHTS_DIGEST] = "weights_digest",
+    [LORICA_UPLOAD_WEIGHTS] = "weights",
+};
 static const size_t part_limits[LORICA_UPLOAD_TEXT_PARTS] = {
-    LORICA_UPLOAD_PART_MAX, LORICA_UPLOAD_PART_MAX, LORICA_CHANNEL_MAX, LORICA_MESSAGE_MAX,
-    LORICA_SIGNATURE_BYTES_MAX};
+    [LORICA_UPLOAD_CONFIG] = LORICA_UPLOAD_PART_MAX,
+    [LORICA_UPLOAD_MANIFEST] = LORICA_UPLOAD_PART_MAX,
+    [LORICA_UPLOAD_CHANNEL] = LORICA_CHANNEL_MAX,
+    [LORICA_UPLOAD_MESSAGE] = LORICA_MESSAGE_MAX,
+    [LORICA_UPLOAD_SIGNATURE] = LORICA_SIGNATURE_BYTES_MAX,
+    [LORICA_UPLOAD_OTHER_BASE] = 8,
+    [LORICA_UPLOAD_WEIGHTS_DIGEST] = LORICA_DIGEST_TEXT,
+};
 
 struct lorica_upload {
     struct lorica_multipart reader;
@@ -26,6 +41,8 @@ struct lorica_upload {
     int part; /* being read */
     char *path;
     int fd;
+    void *stream; /* hash of the weights as they come; NULL once it is done */
+    struct lorica_digest digest;
 };
 
 static int on_part(void *user, const char *name, const char *filename, struct lorica_error *err) {
@@ -41,12 +58,15 @@ static int on_part(void *user, const char *name, const char *filename, struct lo
     }
     return lorica_fail(err, LORICA_EINVAL,
                        "the part \"%.100s\" is not known; there are config, weights, manifest, "
-                       "channel, message and signature",
+                       "channel, message, signature, weights_digest and "
+                       "trained_on_other_base",
                        name);
 }
 
 static int write_weights(struct lorica_upload *upload, const char *bytes, size_t len,
                          struct lorica_error *err) {
+    if (lorica_sha256_hasher.update(upload->stream, bytes, len) != 0)
+        return lorica_fail(err, LORICA_EBUG, "the upload could not be hashed");
     while (len > 0) {
         const ssize_t n = write(upload->fd, bytes, len);
         if (n < 0 && errno == EINTR)
@@ -100,6 +120,9 @@ int lorica_upload_create(struct lorica_request *request) {
         return lorica_request_fail(request, rc, NULL, NULL, "%s", err.text);
     }
     request->upload = upload;
+    upload->stream = lorica_sha256_hasher.create();
+    if (!upload->stream)
+        return lorica_request_fail(request, LORICA_ENOMEM, NULL, NULL, "out of memory");
     if (asprintf(&upload->path, "%s/upload-%zu", request->server->parts.spool_dir,
                  ++request->server->upload_serial) < 0) {
         upload->path = NULL;
@@ -117,6 +140,10 @@ static int open_file(struct lorica_upload *upload, struct lorica_error *err) {
 
 static int close_file(struct lorica_upload *upload, struct lorica_error *err) {
     const int fd = upload->fd;
+    void *stream = upload->stream;
+    upload->stream = NULL;
+    if (lorica_sha256_hasher.finish(stream, &upload->digest) != 0)
+        return lorica_fail(err, LORICA_EBUG, "the upload could not be hashed");
     upload->fd = -2; /* made, and closed */
     if (fd >= 0 && close(fd) != 0)
         return lorica_fail_errno(err, upload->path, "cannot be written");
@@ -147,6 +174,8 @@ int lorica_upload_feed(struct lorica_request *request, bool last) {
 void lorica_upload_destroy(struct lorica_upload *upload) {
     if (!upload)
         return;
+    if (upload->stream)
+        (void)lorica_sha256_hasher.finish(upload->stream, NULL);
     if (upload->fd >= 0)
         (void)close(upload->fd);
     if (upload->fd != -1)
@@ -166,3 +195,7 @@ const char *lorica_upload_text(const struct lorica_upload *upload, enum lorica_u
 }
 
 const char *lorica_upload_weights(const struct lorica_upload *upload) { return upload->path; }
+
+const struct lorica_digest *lorica_upload_digest(const struct lorica_upload *upload) {
+    return &upload->digest;
+}

@@ -19,7 +19,9 @@ enum lorica_upload_part {
     LORICA_UPLOAD_CHANNEL,
     LORICA_UPLOAD_MESSAGE,
     LORICA_UPLOAD_SIGNATURE,
-    LORICA_UPLOAD_TEXT_PARTS, /**< those above are kept in memory */
+    LORICA_UPLOAD_OTHER_BASE,     /**< trained_on_other_base */
+    LORICA_UPLOAD_WEIGHTS_DIGEST, /**< what the weights are to have */
+    LORICA_UPLOAD_TEXT_PARTS,     /**< those above are kept in memory */
     LORICA_UPLOAD_WEIGHTS = LORICA_UPLOAD_TEXT_PARTS,
     LORICA_UPLOAD_PARTS
 };
@@ -37,5 +39,7 @@ const char *lorica_upload_text(const struct lorica_upload *upload, enum lorica_u
                                size_t *ret_len);
 /** Path of the file with the weights. Borrowed. */
 const char *lorica_upload_weights(const struct lorica_upload *upload);
+/** SHA-256 of the weights as they came; valid once all has come. */
+const struct lorica_digest *lorica_upload_digest(const struct lorica_upload *upload);
 
 #endif

@@ -76,6 +76,8 @@ static int put_content(struct lorica_txn *txn, const struct lorica_publish *publ
     version->weights_digest = weights->digest;
     version->base_digest = publish->base_digest;
     version->base_stated = publish->base_stated;
+    version->other_base = publish->other_base;
+    version->trained_digest = publish->trained_digest;
     version->rank = publish->rank;
     return rc ? rc : lorica_blob_put_file(txn, weights, err);
 }
@@ -86,6 +88,7 @@ static int put_audit(struct lorica_txn *txn, const struct lorica_actor *actor,
     struct lorica_audit audit = {
         .kind = LORICA_AUDIT_PUBLISH, .version = version->version, .digest = version->digest};
     memcpy(audit.name, version->name, sizeof(audit.name));
+    lorica_version_detail(version, audit.detail);
     int rc = lorica_audit_append(txn, actor, &audit, err);
     if (rc)
         return rc;

@@ -8,6 +8,7 @@
 
 #define FORMAT 1        /* of every record that has had only one */
 #define FORMAT_DETAIL 2 /* of an audit record with a detail */
+#define FORMAT_OTHER 2  /* of a version that was trained on another base */
 #define FORMAT_SIGNED 2 /* of a policy that demands a signature */
 
 enum { VERSION_BASE_STATED = 1 };
@@ -172,7 +173,7 @@ int lorica_record_decode_name(const void *bytes, size_t len, char ret[LORICA_NAM
 }
 
 int lorica_record_encode_version(const struct lorica_version *version, struct lorica_record *ret) {
-    struct writer w = begin_write(ret);
+    struct writer w = begin_write_as(ret, version->other_base ? FORMAT_OTHER : FORMAT);
     put_uint(&w, version->seq, 8);
     put_digest(&w, &version->digest);
     put_digest(&w, &version->config_digest);
@@ -186,11 +187,14 @@ int lorica_record_encode_version(const struct lorica_version *version, struct lo
     put_uint(&w, version->manifest_nbytes, 8);
     put_uint(&w, version->rank, 4);
     put_uint(&w, version->base_stated ? VERSION_BASE_STATED : 0, 1);
+    if (version->other_base)
+        put_digest(&w, &version->trained_digest);
     return end_write(&w);
 }
 
 int lorica_record_decode_version(const void *bytes, size_t len, struct lorica_version *ret) {
-    struct reader r = begin_read(bytes, len);
+    uint64_t format;
+    struct reader r = begin_read_upto(bytes, len, FORMAT_OTHER, &format);
     memset(ret, 0, sizeof(*ret));
     ret->seq = get_uint(&r, 8);
     get_digest(&r, &ret->digest);
@@ -208,6 +212,9 @@ int lorica_record_decode_version(const void *bytes, size_t len, struct lorica_ve
     if (flags & ~(uint64_t)VERSION_BASE_STATED)
         read_fault(&r, LORICA_EFORMAT);
     ret->base_stated = flags & VERSION_BASE_STATED;
+    ret->other_base = format == FORMAT_OTHER;
+    if (ret->other_base)
+        get_digest(&r, &ret->trained_digest);
     return end_read(&r);
 }
 

@@ -74,10 +74,13 @@ struct lorica_version {
     struct lorica_digest base_digest;      /**< of the base it was published to */
     struct lorica_digest manifest_digest;  /**< of the manifest; zero when manifest_nbytes is 0 */
     uint64_t config_nbytes, canonical_nbytes, weights_nbytes, manifest_nbytes;
-    uint64_t seq;       /**< audit record of its publishing */
-    uint32_t rank;      /**< largest */
-    bool base_stated;   /**< true: the publisher stated the base, the config did not carry it */
-    int64_t created_ms; /**< Unix time */
+    uint64_t seq;     /**< audit record of its publishing */
+    uint32_t rank;    /**< largest */
+    bool base_stated; /**< true: the publisher stated the base, the config did not carry it */
+    /** It was trained on another base than base_digest, by the publisher's statement. */
+    bool other_base;
+    struct lorica_digest trained_digest; /**< that base, where the config names it; else zero */
+    int64_t created_ms;                  /**< Unix time */
     char created_by[LORICA_NAME_MAX + 1];
     char message[LORICA_MESSAGE_MAX + 1];
     /* Of a tombstone (retire.h): */
@@ -97,6 +100,8 @@ struct lorica_publish {
     const char *weights_path; /**< file with the safetensors bytes; read, not moved */
     struct lorica_digest base_digest;
     bool base_stated;
+    bool other_base;
+    struct lorica_digest trained_digest; /**< of other_base, or zero */
     uint32_t rank;
     const char *manifest; /**< extra JSON facts (trainer parameters, losses), or NULL */
     size_t manifest_len;

@@ -80,6 +80,7 @@ struct chain {
 static int check_published(struct walk *w, const struct lorica_audit *audit) {
     struct lorica_error inner = {0};
     struct lorica_version version;
+    char detail[LORICA_DETAIL_MAX + 1];
     int rc = lorica_version_get(w->txn, audit->name, audit->version, &version, &inner);
     w->publishes++;
     if (rc == LORICA_ENOTFOUND) {
@@ -90,6 +91,14 @@ static int check_published(struct walk *w, const struct lorica_audit *audit) {
     if (!rc && (version.seq != audit->seq || !lorica_digest_equal(&version.digest, &audit->digest)))
         finding(w, "audit record %" PRIu64 " published other content than %s@%" PRIu64 " has",
                 audit->seq, audit->name, audit->version);
+    if (!rc) {
+        lorica_version_detail(&version, detail);
+        if (strcmp(detail, audit->detail) != 0)
+            finding(w,
+                    "audit record %" PRIu64 " says otherwise than %s@%" PRIu64
+                    " on which base it was trained",
+                    audit->seq, audit->name, audit->version);
+    }
     return note(w, rc, &inner);
 }
 

@@ -1,9 +1,23 @@
 /* SPDX-License-Identifier: MIT */
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "registry/digest.h"
 #include "registry/internal.h"
+
+void lorica_version_detail(const struct lorica_version *version, char out[LORICA_DETAIL_MAX + 1]) {
+    static const struct lorica_digest unknown = {{0}};
+    char text[LORICA_DIGEST_TEXT];
+    out[0] = '\0';
+    if (!version->other_base)
+        return;
+    if (lorica_digest_equal(&version->trained_digest, &unknown))
+        (void)snprintf(out, LORICA_DETAIL_MAX, "{\"trained_on_other_base\":true,\"base\":null}");
+    else
+        (void)snprintf(out, LORICA_DETAIL_MAX, "{\"trained_on_other_base\":true,\"base\":\"%s\"}",
+                       lorica_digest_format(&version->trained_digest, text));
+}
 
 int lorica_unknown_name(struct lorica_error *err, const char *name) {
     return lorica_fail(err, LORICA_ENOTFOUND,

@@ -161,6 +161,9 @@ static void test_decode_cut_or_longer_refused(void **state) {
     check_bounds(&record, decode_name);
     assert_int_equal(lorica_record_encode_version(&version, &record), 0);
     check_bounds(&record, decode_version);
+    version.other_base = true;
+    assert_int_equal(lorica_record_encode_version(&version, &record), 0);
+    check_bounds(&record, decode_version);
     assert_int_equal(lorica_record_encode_channel(&channel, &record), 0);
     check_bounds(&record, decode_channel);
     assert_int_equal(lorica_record_encode_key(&key, &record), 0);
@@ -196,6 +199,12 @@ static void test_round_trip_gives_the_same(void **state) {
     struct lorica_version version;
     sample_version(&version);
     struct lorica_version version_back;
+    assert_int_equal(lorica_record_encode_version(&version, &record), 0);
+    assert_int_equal(lorica_record_decode_version(record.bytes, record.len, &version_back), 0);
+    assert_memory_equal(&version, &version_back, sizeof(version));
+    assert_int_equal(record.bytes[0], 1); /* as it was before there was another form */
+    version.other_base = true;
+    version.trained_digest.bytes[3] = 7;
     assert_int_equal(lorica_record_encode_version(&version, &record), 0);
     assert_int_equal(lorica_record_decode_version(record.bytes, record.len, &version_back), 0);
     assert_memory_equal(&version, &version_back, sizeof(version));

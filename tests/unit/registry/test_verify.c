@@ -318,6 +318,38 @@ static void test_staged_content_swept_at_open(void **state) {
 
 #define with_full(test) cmocka_unit_test_setup_teardown(test, setup_full, fixture_teardown)
 
+static int keep_last(void *arg, const struct lorica_audit *record) {
+    *(struct lorica_audit *)arg = *record;
+    return 0;
+}
+
+/* The statement that a version was trained on another base stands in the chain too. */
+static void test_trained_on_other_base_is_held_by_the_chain(void **state) {
+    struct fixture *f = *state;
+    struct lorica_publish publish = publish_of("cardiology", f->weights);
+    struct lorica_version version, found;
+    struct lorica_audit last;
+    struct lorica_record record;
+    struct lorica_record_key key;
+    bool existing;
+    write_seeded(f->weights, 3, 1000);
+    publish.other_base = true;
+    publish.trained_digest.bytes[0] = 0xAB;
+    ok(lorica_registry_publish(f->registry, &publish, &actor, &version, &existing, &err));
+    assert_true(version.other_base);
+    fixture_reopen(f);
+    ok(lorica_registry_version(f->registry, "cardiology", 3, &found, &err));
+    assert_true(found.other_base && found.trained_digest.bytes[0] == 0xAB);
+    ok(lorica_registry_audit(f->registry, "cardiology", 0, 100, keep_last, &last, &err));
+    assert_non_null(strstr(last.detail, "{\"trained_on_other_base\":true,\"base\":\"sha256:ab00"));
+    assert_clean(f->registry);
+    found.other_base = false;
+    assert_int_equal(lorica_record_encode_version(&found, &record), 0);
+    lorica_record_key_numbered("cardiology", 3, &key);
+    put(f, LORICA_TABLE_VERSION, &key, record.bytes, record.len);
+    assert_found(f, "says otherwise than cardiology@3");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         with_full(test_verify_audit_record_altered_named),
@@ -339,6 +371,7 @@ int main(void) {
         with_full(test_verify_tombstone_swept_by_nobody_named),
         with_full(test_verify_sweep_undone_named),
         with_full(test_verify_retention_altered_named),
+        with_full(test_trained_on_other_base_is_held_by_the_chain),
         with_full(test_staged_content_swept_at_open),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
