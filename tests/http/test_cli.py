@@ -259,7 +259,7 @@ def test_adapter_life(server, adapter, tmp_path):
     assert "first" in lorica("adapter", "show", "heart").stdout
 
     kinds = [r["kind"] for r in lorica.json("adapter", "history", "heart")["data"]]
-    assert kinds.count("publish") == 2 and kinds[-1] == "rollback"
+    assert kinds.count("publish") == 2 and kinds[-2:] == ["rollback", "refused"]
     assert "worse than before" in lorica("adapter", "history", "heart").stdout
 
     for reference, source in (("heart", one), ("heart@2", two), ("heart:canary", two)):
