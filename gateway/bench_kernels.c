@@ -33,9 +33,9 @@ struct data {
     struct lorica_lora_kernels lora;
     struct lorica_attn_kernels attn;
     uint8_t *codes, *xq, *cells;
-    uint16_t *scales, *lora_a, *lora_bt;
+    uint16_t *scales, *lora_a, *lora_b;
     float *x, *y, *t, *q, *out, *states;
-    uint32_t pages[PAGES];
+    uint32_t pages[PAGES], index[MAX_ROWS];
     size_t xq_stride;
     void *owned[16];
     size_t owned_count;
@@ -75,13 +75,13 @@ static void run_quantise(struct data *d, uint32_t rows) {
 }
 
 static void run_shrink(struct data *d, uint32_t rows) {
-    for (uint32_t r = 0; r < rows; r++)
-        d->lora.shrink(d->t, d->x + (size_t)r * K, K, d->lora_a, K, 0, RANK);
+    const struct lorica_lora_rows some = {d->index, rows, d->t, RANK};
+    d->lora.shrink(&some, d->x, K, K, d->lora_a, 0, RANK);
 }
 
 static void run_expand(struct data *d, uint32_t rows) {
-    for (uint32_t r = 0; r < rows; r++)
-        d->lora.expand(d->y, d->t, RANK, d->lora_bt, N, 0, N);
+    const struct lorica_lora_rows some = {d->index, rows, d->t, RANK};
+    d->lora.expand(&some, d->y, N, RANK, d->lora_b, 0, N / LORICA_TILE_ROWS);
 }
 
 static void run_attend(struct data *d, uint32_t rows) {
@@ -101,8 +101,10 @@ static const struct entry entries[] = {
     {"q8 x 1 row", run_q8, 1, (double)N *K, (double)N *K},
     {"q8 x 16 rows", run_q8, 16, (double)N *K, 16.0 * N *K},
     {"quantise activations", run_quantise, 1, K * 4.0, 0},
-    {"lora shrink, rank 16", run_shrink, 1, 2.0 * RANK *K, (double)RANK *K},
-    {"lora expand, rank 16", run_expand, 1, 2.0 * RANK *N, (double)RANK *N},
+    {"lora shrink, rank 16 x 1 row", run_shrink, 1, 2.0 * RANK *K, (double)RANK *K},
+    {"lora shrink, rank 16 x 16 rows", run_shrink, 16, 2.0 * RANK *K, 16.0 * RANK *K},
+    {"lora expand, rank 16 x 1 row", run_expand, 1, 2.0 * RANK *N, (double)RANK *N},
+    {"lora expand, rank 16 x 16 rows", run_expand, 16, 2.0 * RANK *N, 16.0 * RANK *N},
     {"attention x 1 row, 1024 tokens", run_attend, 1, 4.0 * LENGTH *HEAD_DIM,
      2.0 * LENGTH *HEAD_DIM *HEADS},
     {"attention x 16 rows, 1024 tokens", run_attend, 16, 4.0 * LENGTH *HEAD_DIM,
@@ -139,9 +141,10 @@ static bool prepare(struct data *d) {
     if (!(d->codes = take(d, (size_t)N * K)) || !(d->xq = take(d, MAX_ROWS * d->xq_stride)) ||
         !(d->scales = take(d, (size_t)N * K / 32 * 2)) ||
         !(d->lora_a = take(d, (size_t)RANK * K * 2)) ||
-        !(d->lora_bt = take(d, (size_t)RANK * N * 2)) ||
+        !(d->lora_b = take(d, (size_t)RANK * N * 2)) ||
         !(d->cells = take(d, PAGES * PAGE_NBYTES)) || !(d->x = take(d, (size_t)MAX_ROWS * K * 4)) ||
-        !(d->y = take(d, (size_t)MAX_ROWS * N * 4)) || !(d->t = take(d, RANK * 4)) ||
+        !(d->y = take(d, (size_t)MAX_ROWS * N * 4)) ||
+        !(d->t = take(d, (size_t)MAX_ROWS * RANK * 4)) ||
         !(d->q = take(d, (size_t)QUERIES * HEAD_DIM * 4)) ||
         !(d->out = take(d, (size_t)QUERIES * HEAD_DIM * 4)) ||
         !(d->states = take(d, QUERIES * lorica_attn_state_count(HEAD_DIM) * 4)))
@@ -154,6 +157,8 @@ static bool prepare(struct data *d) {
         d->x[i] = (float)(i * 31 % 101) * 0.01f - 0.5f;
     for (uint32_t i = 0; i < PAGES; i++)
         d->pages[i] = i;
+    for (uint32_t i = 0; i < MAX_ROWS; i++)
+        d->index[i] = i;
     run_quantise(d, MAX_ROWS);
     return true;
 }

@@ -18,6 +18,7 @@ void lorica_linear_kernels_avx2(struct lorica_linear_kernels *kernels);
 void lorica_linear_kernels_avxvnni(struct lorica_linear_kernels *kernels);
 void lorica_linear_kernels_avx512(struct lorica_linear_kernels *kernels);
 void lorica_lora_kernels_avx2(struct lorica_lora_kernels *kernels);
+void lorica_lora_kernels_avx512(struct lorica_lora_kernels *kernels);
 void lorica_attn_kernels_avx2(struct lorica_attn_kernels *kernels);
 void lorica_attn_kernels_avx512(struct lorica_attn_kernels *kernels);
 void lorica_vec_kernels_avx2(struct lorica_vec_kernels *kernels);

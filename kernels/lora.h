@@ -1,23 +1,35 @@
 /* SPDX-License-Identifier: MIT
- * The two thin products of LoRA, y += B (A x), on bfloat16 A and B with float32 accumulation.
- * As in linear.h, each result depends on its own row only, to the bit. The scale alpha/r is folded
- * into B when an adapter is loaded. */
+ * The two thin products of LoRA, y += B (A x), on bfloat16 A and B with float32 activations and
+ * accumulation, for the rows of a batch that share an adapter: A and B are read once for all of
+ * them. As in linear.h, each result depends on its own row only, to the bit. The scale alpha/r is
+ * folded into B when an adapter is loaded. */
 #ifndef LORICA_KERNELS_LORA_H
 #define LORICA_KERNELS_LORA_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-/** Shrink: t[i] = sum_j A[i][j] x[j] for i in [i0, i1), one activation row.
- * a: bf16 bits [r][lda], lda >= k. */
-typedef void (*lorica_lora_shrink_fn)(float *t, const float *x, uint32_t k, const uint16_t *a,
-                                      size_t lda, uint32_t i0, uint32_t i1);
+/** Rows of a batch with one adapter, and their shrunk activations: row index[i] has t at
+ * t + index[i] * ldt. All borrowed. */
+struct lorica_lora_rows {
+    const uint32_t *index;
+    uint32_t count;
+    float *t;
+    size_t ldt; /**< in floats, >= the rank */
+};
 
-/** Expand: y[i] += sum_j B[j][i] t[j] for outputs i in [n0, n1) (n0 a multiple of 16), one row.
- * bt: bf16 bits of B transposed, [r][ldb], ldb >= n rounded up to 16 with zeros past n; y likewise
- * has room up to n1 rounded up to 16. */
-typedef void (*lorica_lora_expand_fn)(float *y, const float *t, uint32_t r, const uint16_t *bt,
-                                      size_t ldb, uint32_t n0, uint32_t n1);
+/** Shrink: t[i] = sum_j A[i][j] x[j] for i in [i0, i1). Row r of x is at x + r * ldx.
+ * a: bf16 bits [rank][k]. */
+typedef void (*lorica_lora_shrink_fn)(const struct lorica_lora_rows *rows, const float *x,
+                                      size_t ldx, uint32_t k, const uint16_t *a, uint32_t i0,
+                                      uint32_t i1);
+
+/** Expand: y[i] += sum_j B[i][j] t[j] for the 16 outputs i of each tile in [tile0, tile1). Row r of
+ * y is at y + r * ldy and has room for whole tiles.
+ * b: bf16 bits of B by tiles, [tile][rank][16 outputs], 0 past the last output. */
+typedef void (*lorica_lora_expand_fn)(const struct lorica_lora_rows *rows, float *y, size_t ldy,
+                                      uint32_t rank, const uint16_t *b, uint32_t tile0,
+                                      uint32_t tile1);
 
 struct lorica_lora_kernels {
     lorica_lora_shrink_fn shrink;

@@ -280,9 +280,14 @@ static int fill_a16(const struct build *build, const struct lorica_tensor *tenso
     return rc;
 }
 
-/* bf16 of scale * B, transposed; columns past n stay 0 as the arena came. */
-static int fill_bt16(const struct build *build, const struct slot *slot, uint16_t *dst) {
-    const uint32_t n = (uint32_t)slot->b->shape[0], rank = slot->rank, ld = padded(n);
+/* Where the tiled form has output i and rank j. */
+static size_t b16_at(uint32_t rank, uint32_t i, uint32_t j) {
+    return ((size_t)(i / LORICA_TILE_ROWS) * rank + j) * LORICA_TILE_ROWS + i % LORICA_TILE_ROWS;
+}
+
+/* bf16 of scale * B by tiles; outputs past n stay 0 as the arena came. */
+static int fill_b16(const struct build *build, const struct slot *slot, uint16_t *dst) {
+    const uint32_t n = (uint32_t)slot->b->shape[0], rank = slot->rank;
     float scratch[RUN];
     uint16_t values[RUN];
     const uint32_t at_once = RUN / rank;
@@ -294,7 +299,7 @@ static int fill_bt16(const struct build *build, const struct slot *slot, uint16_
             return rc;
         for (uint32_t j = 0; j < rank; j++)
             for (uint32_t i = 0; i < rows; i++)
-                dst[(size_t)j * ld + row + i] = values[i * rank + j];
+                dst[b16_at(rank, row + i, j)] = values[i * rank + j];
     }
     return 0;
 }
@@ -310,9 +315,9 @@ static int fill_pair(const struct build *build, unsigned module, const struct sl
     pair->scale = (float)slot->scale;
     if (build->form == LORICA_ADAPTER_FAST) {
         pair->a16 = a;
-        pair->bt16 = b;
+        pair->b16 = b;
         const int rc = fill_a16(build, slot->a, a);
-        return rc ? rc : fill_bt16(build, slot, b);
+        return rc ? rc : fill_b16(build, slot, b);
     }
     pair->a = a;
     pair->b = b;
@@ -411,7 +416,15 @@ error_config:
     return rc;
 }
 
-/* True when a bf16 value other than 0 and -0 is among them. */
+/* True when a column of B in the tiled form has a value other than 0 and -0. */
+static bool any_output(const struct lorica_adapter_pair *pair, uint32_t n, uint32_t j) {
+    for (uint32_t i = 0; i < n; i++)
+        if (pair->b16[b16_at(pair->rank, i, j)] & 0x7FFF)
+            return true;
+    return false;
+}
+
+/* The same of a run of values. */
 static bool any_value(const uint16_t *values, uint32_t count) {
     for (uint32_t i = 0; i < count; i++)
         if (values[i] & 0x7FFF)
@@ -427,8 +440,7 @@ bool lorica_adapter_has_effect(const struct lorica_arch *arch,
         uint32_t n, k;
         lorica_arch_module_shape(arch, (enum lorica_module)(i % LORICA_MODULE_COUNT), &n, &k);
         for (uint32_t j = 0; j < pair->rank; j++)
-            if (any_value(pair->a16 + (size_t)j * k, k) &&
-                any_value(pair->bt16 + (size_t)j * padded(n), n))
+            if (any_value(pair->a16 + (size_t)j * k, k) && any_output(pair, n, j))
                 return true;
     }
     return false;

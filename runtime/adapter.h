@@ -19,8 +19,8 @@ struct lorica_adapter_pair {
     float *a;      /**< [rank][k] */
     float *b;      /**< [n][rank] */
     /* Fast form: */
-    uint16_t *a16;  /**< bf16 [rank][k] */
-    uint16_t *bt16; /**< bf16 of scale * B transposed, [rank][n rounded up to 16] */
+    uint16_t *a16; /**< bf16 [rank][k] */
+    uint16_t *b16; /**< bf16 of scale * B by tiles, [n / 16 rounded up][rank][16 outputs] */
 };
 
 /** Which of the two forms to build. */

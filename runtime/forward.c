@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: MIT
  * Every thread runs the whole step; barriers stand where one thread reads what another wrote:
  *
- *   norm, quantise, shrink | q k v, expand | rope, cache | attention | quantise, shrink |
- *   o, expand, add | norm, quantise, shrink | gate up, expand, silu | quantise, shrink |
- *   down, expand, add |
+ *   norm, quantise | q k v | rope, cache | attention | quantise | o, add | norm, quantise |
+ *   gate up, silu | quantise | down, add |
  *
  * Products are split by tiles of output, each thread a contiguous range of the weights. With one
  * or two rows the norms and quantisations are done by every thread for itself: they cost less than
- * a barrier, which then falls away unless an adapter's shrink needs it. */
+ * a barrier, which then falls away.
+ *
+ * Adapters: rows are grouped by adapter, so that its weights are read once for all of them. Each
+ * thread shrinks a share of the ranks before its products, and expands into its own outputs after
+ * them: what the others shrunk is there by then, so nobody waits. */
 #include "runtime/forward.h"
 
 #include <math.h>
@@ -21,6 +24,12 @@
 #define PRIVATE_ROWS 2
 /* Modules that one stage multiplies at most (q, k, v). */
 #define STAGE_MODULES 3
+
+/* Rows of the batch that have the same adapter: order[begin, begin + count). */
+struct group {
+    const struct lorica_adapter *adapter;
+    uint32_t begin, count;
+};
 
 struct lorica_forward {
     const struct lorica_model *model;
@@ -40,7 +49,9 @@ struct lorica_forward {
     /* The present batch. */
     const struct lorica_row *rows;
     uint32_t count, wanted_count;
-    bool adapted; /* some row has an adapter */
+    struct group *groups; /* of those with an adapter */
+    uint32_t *order, *group_of;
+    uint32_t group_count;
 };
 
 /* What the products of one stage read. */
@@ -48,6 +59,15 @@ struct input {
     const float *x;
     size_t ldx;
     const uint8_t *xq;
+    bool shrunk;     /* some row is shrunk */
+    uint32_t ticket; /* then: of the shrinks */
+};
+
+/* Where the outputs of one module go, and this thread's tiles of it. */
+struct output {
+    float *y;
+    size_t ldy;
+    uint32_t tile0, tile1;
 };
 
 /* A thread's part in the step. */
@@ -99,66 +119,76 @@ struct source {
     bool quantise;
 };
 
-/* Shrinks rows [row0, row1) of a stage, of all their (module, rank) items those in [begin, end). */
-static void shrink_rows(const struct worker *w, const struct stage *stage, const struct input *in,
-                        uint32_t row0, uint32_t row1, uint64_t begin, uint64_t end) {
+/* A group's pair for module i of a stage. */
+static const struct lorica_adapter_pair *stage_pair(const struct worker *w,
+                                                    const struct stage *stage, unsigned i,
+                                                    const struct group *group) {
+    return lorica_adapter_pair(group->adapter, w->layer, (enum lorica_module)(stage->first + i));
+}
+
+static struct lorica_lora_rows group_rows(const struct lorica_forward *fw,
+                                          const struct group *group, unsigned i) {
+    return (struct lorica_lora_rows){fw->order + group->begin, group->count,
+                                     fw->t + (size_t)i * fw->rank, fw->t_ld};
+}
+
+/* What one rank of a group costs: reading its row of A, and multiplying it by the rows. */
+static uint64_t rank_cost(const struct group *group) { return group->count + 4; }
+
+/* How many of `count` items, which cost `each` and begin at `at`, start before `limit`. */
+static uint32_t items_before(uint64_t limit, uint64_t at, uint64_t each, uint32_t count) {
+    const uint64_t before = limit > at ? (limit - at + each - 1) / each : 0;
+    return before < count ? (uint32_t)before : count;
+}
+
+/* What all shrinks of a stage cost. */
+static uint64_t shrink_cost(const struct worker *w, const struct stage *stage) {
+    uint64_t total = 0;
+    for (uint32_t g = 0; g < w->fw->group_count; g++)
+        for (unsigned i = 0; i < stage->count; i++)
+            total +=
+                stage_pair(w, stage, i, &w->fw->groups[g])->rank * rank_cost(&w->fw->groups[g]);
+    return total;
+}
+
+/* This thread's share of the shrinks of a stage, which all threads divide by cost. */
+static void shrink_share(const struct worker *w, const struct stage *stage, const struct input *in,
+                         uint64_t total) {
     const struct lorica_forward *fw = w->fw;
     uint64_t at = 0;
-    for (uint32_t r = row0; r < row1 && at < end; r++) {
-        if (!fw->rows[r].adapter)
-            continue;
+    const uint64_t begin = total * w->thread / w->threads;
+    const uint64_t end = total * (w->thread + 1) / w->threads;
+    for (uint32_t g = 0; g < fw->group_count && at < end; g++) {
+        const struct group *group = &fw->groups[g];
         for (unsigned i = 0; i < stage->count; i++) {
-            const struct lorica_adapter_pair *pair = lorica_adapter_pair(
-                fw->rows[r].adapter, w->layer, (enum lorica_module)(stage->first + i));
-            const uint64_t i0 = begin > at ? begin - at : 0, i1 = end > at ? end - at : 0;
-            at += pair->rank;
-            if (i0 >= pair->rank || i1 == 0)
-                continue;
-            const uint32_t k = stage_module(w, stage, i)->k;
-            fw->model->lora.shrink(fw->t + r * fw->t_ld + (size_t)i * fw->rank, in->x + r * in->ldx,
-                                   k, pair->a16, k, (uint32_t)i0,
-                                   i1 < pair->rank ? (uint32_t)i1 : pair->rank);
+            const struct lorica_adapter_pair *pair = stage_pair(w, stage, i, group);
+            const struct lorica_lora_rows rows = group_rows(fw, group, i);
+            const uint32_t i0 = items_before(begin, at, rank_cost(group), pair->rank);
+            const uint32_t i1 = items_before(end, at, rank_cost(group), pair->rank);
+            if (i0 < i1)
+                fw->model->lora.shrink(&rows, in->x, in->ldx, stage_module(w, stage, i)->k,
+                                       pair->a16, i0, i1);
+            at += pair->rank * rank_cost(group);
         }
     }
 }
 
-/* Ranks of all rows and modules of a stage. */
-static uint64_t shrink_total(const struct worker *w, const struct stage *stage) {
-    uint64_t total = 0;
-    for (uint32_t r = 0; r < w->fw->count; r++)
-        for (unsigned i = 0; w->fw->rows[r].adapter && i < stage->count; i++)
-            total += lorica_adapter_pair(w->fw->rows[r].adapter, w->layer,
-                                         (enum lorica_module)(stage->first + i))
-                         ->rank;
-    return total;
-}
-
-/* Norms, quantises and shrinks a stage's rows; on return all of it may be read. `stage` may be
- * NULL: nothing to shrink. */
-static struct input prepare(const struct worker *w, const struct source *s,
-                            const struct stage *stage) {
+/* Norms and quantises a stage's rows; on return all of them may be read. */
+static struct input prepare(const struct worker *w, const struct source *s) {
     struct lorica_forward *fw = w->fw;
-    const bool alone = s->count <= PRIVATE_ROWS, shrinks = stage && fw->adapted;
+    const bool alone = s->count <= PRIVATE_ROWS;
     const size_t first = alone ? fw->max_rows + (size_t)w->thread * PRIVATE_ROWS : 0;
     uint32_t row0 = 0, row1 = s->count;
     if (!alone)
         lorica_pool_range(s->count, w->thread, w->threads, &row0, &row1);
     float *in = fw->in + first * fw->in_ld;
     uint8_t *xq = fw->xq + first * fw->xq_stride;
-    const struct input ret = {s->norm ? in : s->x, s->norm ? fw->in_ld : s->ldx, xq};
     for (uint32_t r = row0; r < row1; r++)
         prepare_row(fw, s->x + (s->index ? s->index[r] : r) * s->ldx, s->norm, s->k, s->quantise,
                     in + r * fw->in_ld, xq + r * fw->xq_stride);
-    if (shrinks && alone) {
-        const uint64_t total = shrink_total(w, stage);
-        shrink_rows(w, stage, &ret, 0, s->count, total * w->thread / w->threads,
-                    total * (w->thread + 1) / w->threads);
-    } else if (shrinks) {
-        shrink_rows(w, stage, &ret, row0, row1, 0, UINT64_MAX);
-    }
-    if (shrinks || (!alone && (s->norm || s->quantise)))
+    if (!alone && (s->norm || s->quantise))
         lorica_pool_barrier(fw->pool);
-    return ret;
+    return (struct input){.x = s->norm ? in : s->x, .ldx = s->norm ? fw->in_ld : s->ldx, .xq = xq};
 }
 
 /* True when a product of the stage takes quantised activations. */
@@ -169,7 +199,7 @@ static bool stage_quantises(const struct worker *w, const struct stage *stage) {
     return false;
 }
 
-/* Prepares all rows of a stage. */
+/* Prepares all rows of a stage, and begins their shrinks. */
 static struct input prepare_stage(const struct worker *w, const struct stage *stage, const float *x,
                                   size_t ldx, const float *norm) {
     const struct source source = {.x = x,
@@ -178,7 +208,14 @@ static struct input prepare_stage(const struct worker *w, const struct stage *st
                                   .norm = norm,
                                   .count = w->fw->count,
                                   .quantise = stage_quantises(w, stage)};
-    return prepare(w, &source, stage);
+    struct input in = prepare(w, &source);
+    const uint64_t cost = shrink_cost(w, stage);
+    if (cost > 0) {
+        shrink_share(w, stage, &in, cost);
+        in.shrunk = true;
+        in.ticket = lorica_pool_arrive(w->fw->pool);
+    }
+    return in;
 }
 
 /* Tiles [tile0, tile1) of one product for all rows of the input. */
@@ -194,43 +231,58 @@ static void multiply(const struct lorica_forward *fw, float *y, size_t ldy, cons
         kernels->dense(y, ldy, in->x, in->ldx, rows, weights, tile0, tile1);
 }
 
-/* The same for module i of a stage, with each row's adapter added. */
-static void multiply_adapted(const struct worker *w, const struct stage *stage, unsigned i,
-                             const struct input *in, float *y, size_t ldy, uint32_t tile0,
-                             uint32_t tile1) {
+/* Adds the adapters to this thread's outputs of module i. */
+static void expand_groups(const struct worker *w, const struct stage *stage, unsigned i,
+                          const struct output *out) {
     const struct lorica_forward *fw = w->fw;
-    const struct lorica_linear *weights = stage_module(w, stage, i);
-    const uint32_t n0 = tile0 * LORICA_TILE_ROWS;
-    const uint32_t n1 =
-        tile1 * LORICA_TILE_ROWS < weights->n ? tile1 * LORICA_TILE_ROWS : weights->n;
-    if (tile0 >= tile1)
-        return;
-    multiply(fw, y, ldy, in, fw->count, weights, tile0, tile1);
-    for (uint32_t r = 0; fw->adapted && r < fw->count; r++) {
-        if (!fw->rows[r].adapter)
-            continue;
-        const struct lorica_adapter_pair *pair = lorica_adapter_pair(
-            fw->rows[r].adapter, w->layer, (enum lorica_module)(stage->first + i));
+    for (uint32_t g = 0; g < fw->group_count; g++) {
+        const struct lorica_adapter_pair *pair = stage_pair(w, stage, i, &fw->groups[g]);
+        const struct lorica_lora_rows rows = group_rows(fw, &fw->groups[g], i);
         if (pair->rank > 0)
-            fw->model->lora.expand(y + r * ldy, fw->t + r * fw->t_ld + (size_t)i * fw->rank,
-                                   pair->rank, pair->bt16, padded(weights->n), n0, n1);
+            fw->model->lora.expand(&rows, out->y, out->ldy, pair->rank, pair->b16, out->tile0,
+                                   out->tile1);
     }
+}
+
+/* This thread's part of all products of a stage, adapters included: outs[stage->count]. */
+static void project(const struct worker *w, const struct stage *stage, const struct input *in,
+                    const struct output *outs) {
+    for (unsigned i = 0; i < stage->count; i++)
+        if (outs[i].tile0 < outs[i].tile1)
+            multiply(w->fw, outs[i].y, outs[i].ldy, in, w->fw->count, stage_module(w, stage, i),
+                     outs[i].tile0, outs[i].tile1);
+    if (!in->shrunk)
+        return;
+    lorica_pool_wait(w->fw->pool, in->ticket);
+    for (unsigned i = 0; i < stage->count; i++)
+        if (outs[i].tile0 < outs[i].tile1)
+            expand_groups(w, stage, i, &outs[i]);
+}
+
+/* This thread's tiles of module i. */
+static struct output own_tiles(const struct worker *w, const struct stage *stage, unsigned i,
+                               float *y, size_t ldy) {
+    struct output out = {.y = y, .ldy = ldy};
+    lorica_pool_range(lorica_linear_tiles(stage_module(w, stage, i)), w->thread, w->threads,
+                      &out.tile0, &out.tile1);
+    return out;
 }
 
 static void project_qkv(const struct worker *w, const struct input *in) {
     struct lorica_forward *fw = w->fw;
-    float *const outs[] = {fw->q, fw->k, fw->v};
-    const size_t lds[] = {fw->q_ld, fw->kv_ld, fw->kv_ld};
+    struct output outs[] = {
+        {fw->q, fw->q_ld, 0, 0}, {fw->k, fw->kv_ld, 0, 0}, {fw->v, fw->kv_ld, 0, 0}};
     uint32_t total = 0, begin, end, at = 0;
     for (unsigned i = 0; i < 3; i++)
         total += lorica_linear_tiles(stage_module(w, &stage_qkv, i));
     lorica_pool_range(total, w->thread, w->threads, &begin, &end);
     for (unsigned i = 0; i < 3; i++) {
         const uint32_t tiles = lorica_linear_tiles(stage_module(w, &stage_qkv, i));
-        const uint32_t t0 = begin > at ? begin - at : 0, t1 = end > at ? end - at : 0;
-        multiply_adapted(w, &stage_qkv, i, in, outs[i], lds[i], t0, t1 < tiles ? t1 : tiles);
+        outs[i].tile0 = begin > at ? begin - at : 0;
+        outs[i].tile1 = end > at ? (end - at < tiles ? end - at : tiles) : 0;
         at += tiles;
     }
+    project(w, &stage_qkv, in, outs);
 }
 
 /* Turns query and key heads [head0, head1) of a row, counted queries first, and puts the row's
@@ -277,28 +329,24 @@ static void attend_rows(const struct worker *w) {
 static void project_residual(const struct worker *w, const struct stage *stage,
                              const struct input *in) {
     struct lorica_forward *fw = w->fw;
-    uint32_t tile0, tile1;
-    lorica_pool_range(lorica_linear_tiles(stage_module(w, stage, 0)), w->thread, w->threads, &tile0,
-                      &tile1);
-    multiply_adapted(w, stage, 0, in, fw->y, fw->x_ld, tile0, tile1);
-    const size_t n0 = (size_t)tile0 * LORICA_TILE_ROWS;
-    for (uint32_t r = 0; r < fw->count && tile0 < tile1; r++)
+    const struct output out = own_tiles(w, stage, 0, fw->y, fw->x_ld);
+    const size_t n0 = (size_t)out.tile0 * LORICA_TILE_ROWS;
+    project(w, stage, in, &out);
+    for (uint32_t r = 0; r < fw->count && out.tile0 < out.tile1; r++)
         fw->model->vec.add(fw->x + r * fw->x_ld + n0, fw->y + r * fw->x_ld + n0,
-                           (tile1 - tile0) * LORICA_TILE_ROWS);
+                           (out.tile1 - out.tile0) * LORICA_TILE_ROWS);
 }
 
 static void project_mlp(const struct worker *w, const struct input *in) {
     struct lorica_forward *fw = w->fw;
-    uint32_t tile0, tile1;
-    lorica_pool_range(lorica_linear_tiles(stage_module(w, &stage_mlp, 0)), w->thread, w->threads,
-                      &tile0, &tile1);
-    multiply_adapted(w, &stage_mlp, 0, in, fw->gate, fw->mlp_ld, tile0, tile1);
-    multiply_adapted(w, &stage_mlp, 1, in, fw->up, fw->mlp_ld, tile0, tile1);
-    const size_t n0 = (size_t)tile0 * LORICA_TILE_ROWS;
-    for (uint32_t r = 0; r < fw->count && tile0 < tile1; r++) {
+    const struct output outs[] = {own_tiles(w, &stage_mlp, 0, fw->gate, fw->mlp_ld),
+                                  own_tiles(w, &stage_mlp, 1, fw->up, fw->mlp_ld)};
+    const size_t n0 = (size_t)outs[0].tile0 * LORICA_TILE_ROWS;
+    project(w, &stage_mlp, in, outs);
+    for (uint32_t r = 0; r < fw->count && outs[0].tile0 < outs[0].tile1; r++) {
         float *gate = fw->gate + r * fw->mlp_ld + n0;
         fw->model->vec.silu_mul(gate, gate, fw->up + r * fw->mlp_ld + n0,
-                                (tile1 - tile0) * LORICA_TILE_ROWS);
+                                (outs[0].tile1 - outs[0].tile0) * LORICA_TILE_ROWS);
     }
 }
 
@@ -354,7 +402,7 @@ static void project_logits(const struct worker *w) {
     uint32_t tile0, tile1;
     if (fw->wanted_count == 0)
         return;
-    const struct input in = prepare(w, &source, NULL);
+    const struct input in = prepare(w, &source);
     lorica_pool_range(lorica_linear_tiles(head), w->thread, w->threads, &tile0, &tile1);
     if (tile0 < tile1)
         multiply(fw, fw->logits, fw->logits_ld, &in, fw->wanted_count, head, tile0, tile1);
@@ -370,16 +418,46 @@ static void run_step(void *arg, unsigned thread, unsigned threads) {
     project_logits(&w);
 }
 
+/* The group of a row's adapter, a new one if there is none yet; neighbours often have the same. */
+static uint32_t find_group(struct lorica_forward *fw, const struct lorica_adapter *adapter) {
+    for (uint32_t g = fw->group_count; g-- > 0;)
+        if (fw->groups[g].adapter == adapter)
+            return g;
+    fw->groups[fw->group_count] = (struct group){.adapter = adapter};
+    return fw->group_count++;
+}
+
+/* Fills groups and order. */
+static void group_batch(struct lorica_forward *fw) {
+    uint32_t at = 0;
+    fw->group_count = 0;
+    for (uint32_t r = 0; r < fw->count; r++)
+        if (fw->rows[r].adapter) {
+            fw->group_of[r] = r > 0 && fw->rows[r].adapter == fw->rows[r - 1].adapter
+                                  ? fw->group_of[r - 1]
+                                  : find_group(fw, fw->rows[r].adapter);
+            fw->groups[fw->group_of[r]].count++;
+        }
+    for (uint32_t g = 0; g < fw->group_count; g++) {
+        fw->groups[g].begin = at;
+        at += fw->groups[g].count;
+        fw->groups[g].count = 0;
+    }
+    for (uint32_t r = 0; r < fw->count; r++)
+        if (fw->rows[r].adapter) {
+            struct group *group = &fw->groups[fw->group_of[r]];
+            fw->order[group->begin + group->count++] = r;
+        }
+}
+
 void lorica_forward_run(struct lorica_forward *fw, const struct lorica_row *rows, uint32_t count) {
     fw->rows = rows;
     fw->count = count;
     fw->wanted_count = 0;
-    fw->adapted = false;
-    for (uint32_t r = 0; r < count; r++) {
-        fw->adapted = fw->adapted || rows[r].adapter;
+    for (uint32_t r = 0; r < count; r++)
         if (rows[r].wants_logits)
             fw->wanted[fw->wanted_count++] = r;
-    }
+    group_batch(fw);
     lorica_attend_plan(fw->attend, rows, count);
     lorica_pool_run(fw->pool, run_step, fw);
 }
@@ -431,6 +509,9 @@ static bool take_buffers(struct lorica_forward *fw) {
            (fw->in = take(prepared, fw->in_ld * sizeof(float))) &&
            (fw->xq = take(prepared, fw->xq_stride)) &&
            (fw->wanted = take(rows, sizeof(uint32_t))) &&
+           (fw->order = take(rows, sizeof(uint32_t))) &&
+           (fw->group_of = take(rows, sizeof(uint32_t))) &&
+           (fw->groups = take(rows, sizeof(struct group))) &&
            (fw->logits = take(fw->max_logits, fw->logits_ld * sizeof(float)));
 }
 
@@ -480,8 +561,9 @@ int lorica_forward_reserve_rank(struct lorica_forward *fw, uint32_t rank,
 void lorica_forward_destroy(struct lorica_forward *fw) {
     if (!fw)
         return;
-    void *const buffers[] = {fw->x,  fw->y,      fw->q,  fw->k,      fw->v,  fw->attn, fw->gate,
-                             fw->up, fw->angles, fw->in, fw->logits, fw->xq, fw->t,    fw->wanted};
+    void *const buffers[] = {fw->x,    fw->y,      fw->q,      fw->k,        fw->v,      fw->attn,
+                             fw->gate, fw->up,     fw->angles, fw->in,       fw->logits, fw->xq,
+                             fw->t,    fw->wanted, fw->order,  fw->group_of, fw->groups};
     for (size_t i = 0; i < sizeof(buffers) / sizeof(buffers[0]); i++)
         free(buffers[i]);
     lorica_attend_destroy(fw->attend);

@@ -61,17 +61,23 @@ static void wait_change(struct lorica_pool *pool, _Atomic uint32_t *word, uint32
     atomic_fetch_sub(&pool->sleepers, 1);
 }
 
-void lorica_pool_barrier(struct lorica_pool *pool) {
-    if (pool->threads == 1)
-        return;
-    const uint32_t seen = atomic_load_explicit(&pool->barriers, memory_order_acquire);
+uint32_t lorica_pool_arrive(struct lorica_pool *pool) {
+    const uint32_t ticket = atomic_load_explicit(&pool->barriers, memory_order_acquire);
     const uint32_t before = atomic_fetch_add_explicit(&pool->arrived, 1, memory_order_acq_rel);
-    if (before + 1 < pool->threads) {
-        wait_change(pool, &pool->barriers, seen);
-        return;
+    if (before + 1 == pool->threads) {
+        atomic_store_explicit(&pool->arrived, 0, memory_order_relaxed);
+        bump(pool, &pool->barriers);
     }
-    atomic_store_explicit(&pool->arrived, 0, memory_order_relaxed);
-    bump(pool, &pool->barriers);
+    return ticket;
+}
+
+void lorica_pool_wait(struct lorica_pool *pool, uint32_t ticket) {
+    wait_change(pool, &pool->barriers, ticket);
+}
+
+void lorica_pool_barrier(struct lorica_pool *pool) {
+    if (pool->threads > 1)
+        lorica_pool_wait(pool, lorica_pool_arrive(pool));
 }
 
 static void *pool_worker(void *arg) {

@@ -33,6 +33,12 @@ void lorica_pool_run(struct lorica_pool *pool, lorica_pool_fn fn, void *arg);
  * visible to all after. Every thread must call it equally often. */
 void lorica_pool_barrier(struct lorica_pool *pool);
 
+/** The two halves of a barrier, for work between them that needs nothing of the others: what a
+ * thread wrote before arrive is visible to those that return from wait with the ticket of theirs.
+ * Between the two a thread must not call any of the three again. */
+uint32_t lorica_pool_arrive(struct lorica_pool *pool) LORICA_MUSTCHECK;
+void lorica_pool_wait(struct lorica_pool *pool, uint32_t ticket);
+
 /** The part of `count` items that a thread takes: [*ret_begin, *ret_end), contiguous, sizes differ
  * by at most one. */
 void lorica_pool_range(uint32_t count, unsigned thread, unsigned threads, uint32_t *ret_begin,

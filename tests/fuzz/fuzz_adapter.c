@@ -51,7 +51,7 @@ static void check(const struct lorica_adapter *adapter, enum lorica_adapter_form
             expect_finite(pair->b, (size_t)n * pair->rank);
         } else {
             expect_finite16(pair->a16, (size_t)pair->rank * k);
-            expect_finite16(pair->bt16, (size_t)pair->rank * ((n + 15) / 16 * 16));
+            expect_finite16(pair->b16, (size_t)pair->rank * ((n + 15) / 16 * 16));
         }
     }
 }

@@ -16,58 +16,84 @@ static void fill_bf16(uint16_t *h, size_t count) {
         h[i] = lorica_f32_to_bf16(check_normal());
 }
 
-static void shrink(uint32_t r, uint32_t k, size_t lda, size_t offset) {
-    uint16_t *a = check_buffer(((r - 1) * lda + k) * 2, 2 * offset);
-    float *x = check_buffer(k * sizeof(float), 4 * offset);
-    float *t = check_buffer(r * sizeof(float), 4 * offset), *one = check_buffer(r * 4, 0);
-    fill_bf16(a, (r - 1) * lda + k);
-    check_fill(x, k);
-    kernels.shrink(t, x, k, a, lda, 0, r);
-    for (uint32_t i = 0; i < r; i++) {
-        double sum = 0, size = 0;
-        for (uint32_t j = 0; j < k; j++) {
-            const double product = (double)lorica_bf16_to_f32(a[i * lda + j]) * (double)x[j];
-            sum += product;
-            size += fabs(product);
-        }
-        check_near((double)t[i], sum, (k + 2) * 0x1p-24 * size, "shrink", i);
-        kernels.shrink(one, x, k, a, lda, i, i + 1);
-    }
-    check_same(t, one, r * sizeof(float), "shrink row by row");
-    check_canaries("shrink");
-    x[check_below(k)] = NAN;
-    kernels.shrink(t, x, k, a, lda, 0, r);
-    if (!isnan(t[0]) || !isnan(t[r - 1]))
-        check_fail("shrink: NaN is lost");
+/* Rows of a batch in some order, every second one left out. */
+static struct lorica_lora_rows some_rows(uint32_t count, uint32_t rank) {
+    uint32_t *index = check_buffer(count * sizeof(*index), 0);
+    const size_t ldt = rank + check_below(3);
+    for (uint32_t r = 0; r < count; r++)
+        index[r] = 2 * (count - 1 - r);
+    return (struct lorica_lora_rows){
+        index, count, check_buffer(((2 * count - 2) * ldt + rank) * sizeof(float), 4), ldt};
 }
 
-static void expand(uint32_t r, uint32_t n, size_t offset) {
-    const uint32_t padded = (n + 15) / 16 * 16;
-    const size_t ldb = padded + 8 * offset;
-    uint16_t *bt = check_buffer(r * ldb * 2, 2 * offset);
-    float *t = check_buffer(r * sizeof(float), 4 * offset);
-    float *y = check_buffer(padded * sizeof(float), 4 * offset);
-    float *before = check_buffer(padded * sizeof(float), 0), *one = check_buffer(padded * 4, 0);
-    memset(bt, 0, r * ldb * 2);
-    for (uint32_t j = 0; j < r; j++)
-        fill_bf16(bt + j * ldb, n);
-    check_fill(t, r);
-    check_fill(before, padded);
-    memcpy(y, before, padded * sizeof(float));
-    memcpy(one, before, padded * sizeof(float));
-    kernels.expand(y, t, r, bt, ldb, 0, n);
-    for (uint32_t i = 0; i < n; i++) {
-        double sum = (double)before[i], size = fabs(sum);
-        for (uint32_t j = 0; j < r; j++) {
-            const double product = (double)lorica_bf16_to_f32(bt[j * ldb + i]) * (double)t[j];
-            sum += product;
-            size += fabs(product);
+static void shrink(uint32_t r, uint32_t k, uint32_t count, size_t offset) {
+    const size_t ldx = k + 3 * offset;
+    uint16_t *a = check_buffer((size_t)r * k * 2, 2 * offset);
+    float *x = check_buffer(((2 * count - 2) * ldx + k) * sizeof(float), 4 * offset);
+    const struct lorica_lora_rows rows = some_rows(count, r);
+    fill_bf16(a, (size_t)r * k);
+    check_fill(x, (2 * count - 2) * ldx + k);
+    kernels.shrink(&rows, x, ldx, k, a, 0, r);
+    float *one = check_buffer((2 * (size_t)count * rows.ldt) * sizeof(float), 0);
+    for (uint32_t n = 0; n < count; n++) {
+        const uint32_t row = rows.index[n];
+        const float *t = rows.t + row * rows.ldt;
+        for (uint32_t i = 0; i < r; i++) {
+            double sum = 0, size = 0;
+            for (uint32_t j = 0; j < k; j++) {
+                const double product =
+                    (double)lorica_bf16_to_f32(a[i * k + j]) * (double)x[row * ldx + j];
+                sum += product;
+                size += fabs(product);
+            }
+            check_near((double)t[i], sum, (k + 2) * 0x1p-24 * size, "shrink", i);
+            const struct lorica_lora_rows alone = {&row, 1, one, rows.ldt};
+            kernels.shrink(&alone, x, ldx, k, a, i, i + 1);
         }
-        check_near((double)y[i], sum, (r + 3) * 0x1p-24 * size, "expand", i);
+        check_same(t, one + row * rows.ldt, r * sizeof(float), "shrink one by one");
     }
-    for (uint32_t i = 0; i < n; i += 16)
-        kernels.expand(one, t, r, bt, ldb, i, i + 16 < n ? i + 16 : n);
-    check_same(y, one, n * sizeof(float), "expand piece by piece");
+    check_canaries("shrink");
+    x[rows.index[0] * ldx + check_below(k)] = NAN;
+    kernels.shrink(&rows, x, ldx, k, a, 0, r);
+    const float *bad = rows.t + rows.index[0] * rows.ldt;
+    if (!isnan(bad[0]) || !isnan(bad[r - 1]))
+        check_fail("shrink: NaN is lost");
+    if (count > 1)
+        check_same(rows.t, one, r * sizeof(float), "shrink beside NaN");
+}
+
+static void expand(uint32_t r, uint32_t n, uint32_t count, size_t offset) {
+    const uint32_t tiles = (n + 15) / 16, padded = tiles * 16;
+    const size_t ldy = padded + offset, total = (2 * count - 2) * ldy + padded;
+    uint16_t *b = check_buffer((size_t)r * padded * 2, 2 * offset);
+    const struct lorica_lora_rows rows = some_rows(count, r);
+    float *y = check_buffer(total * sizeof(float), 4 * offset);
+    float *before = check_buffer(total * sizeof(float), 0);
+    float *one = check_buffer(total * sizeof(float), 0);
+    fill_bf16(b, (size_t)r * padded);
+    check_fill(rows.t, (2 * count - 2) * rows.ldt + r);
+    check_fill(before, total);
+    memcpy(y, before, total * sizeof(float));
+    memcpy(one, before, total * sizeof(float));
+    kernels.expand(&rows, y, ldy, r, b, 0, tiles);
+    for (uint32_t m = 0; m < count; m++) {
+        const uint32_t row = rows.index[m];
+        for (uint32_t i = 0; i < padded; i++) {
+            double sum = (double)before[row * ldy + i], size = fabs(sum);
+            for (uint32_t j = 0; j < r; j++) {
+                const double product =
+                    (double)lorica_bf16_to_f32(b[(i / 16 * r + j) * 16 + i % 16]) *
+                    (double)rows.t[row * rows.ldt + j];
+                sum += product;
+                size += fabs(product);
+            }
+            check_near((double)y[row * ldy + i], sum, (r + 3) * 0x1p-24 * size, "expand", i);
+        }
+        const struct lorica_lora_rows alone = {&row, 1, rows.t, rows.ldt};
+        for (uint32_t t = 0; t < tiles; t++)
+            kernels.expand(&alone, one, ldy, r, b, t, t + 1);
+    }
+    check_same(y, one, total * sizeof(float), "expand one by one, and rows between untouched");
     check_canaries("expand");
 }
 
@@ -77,44 +103,51 @@ static void check(void) {
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
         for (uint32_t r = 1; r <= 17; r += 1 + r / 4) {
             const size_t offset = check_below(2);
-            shrink(r, sizes[i], sizes[i] + 3 * offset, offset);
-            expand(r, sizes[i], offset);
+            const uint32_t count = 1 + check_below(10);
+            shrink(r, sizes[i], count, offset);
+            expand(r, sizes[i], count, offset);
         }
     }
 }
 
 struct timed {
-    float *t, *x, *y;
-    uint16_t *a, *bt;
+    struct lorica_lora_rows rows;
+    float *x, *y;
+    uint16_t *a, *b;
     uint32_t k, n, r;
 };
 
 static void time_shrink(void *context) {
     struct timed *p = context;
-    kernels.shrink(p->t, p->x, p->k, p->a, p->k, 0, p->r);
+    kernels.shrink(&p->rows, p->x, p->k, p->k, p->a, 0, p->r);
 }
 
 static void time_expand(void *context) {
     struct timed *p = context;
-    kernels.expand(p->y, p->t, p->r, p->bt, p->n, 0, p->n);
+    kernels.expand(&p->rows, p->y, p->n, p->r, p->b, 0, p->n / 16);
 }
 
 static void bench(void) {
     static const uint32_t shapes[][2] = {{576, 576}, {1536, 576}, {576, 1536}};
+    static const uint32_t counts[] = {1, 2, 16};
+    static uint32_t index[16];
     lorica_lora_kernels_init(&kernels);
-    for (size_t i = 0; i < 3; i++) {
-        struct timed p = {.n = shapes[i][0], .k = shapes[i][1], .r = 16};
-        p.t = check_buffer(p.r * 4, 0), p.x = check_buffer(p.k * 4, 0);
-        p.y = check_buffer(p.n * 4, 0), p.a = check_buffer((size_t)p.r * p.k * 2, 0);
-        p.bt = check_buffer((size_t)p.r * p.n * 2, 0);
-        memset(p.y, 0, p.n * 4);
-        memset(p.t, 0, p.r * 4);
-        memset(p.x, 0, p.k * 4);
+    for (uint32_t r = 0; r < 16; r++)
+        index[r] = r;
+    for (size_t i = 0; i < 9; i++) {
+        struct timed p = {.n = shapes[i / 3][0], .k = shapes[i / 3][1], .r = 16};
+        const uint32_t count = counts[i % 3];
+        p.rows = (struct lorica_lora_rows){index, count, check_buffer(16 * p.r * 4, 0), p.r};
+        p.x = check_buffer((size_t)16 * p.k * 4, 0), p.y = check_buffer((size_t)16 * p.n * 4, 0);
+        p.a = check_buffer((size_t)p.r * p.k * 2, 0), p.b = check_buffer((size_t)p.r * p.n * 2, 0);
+        memset(p.y, 0, (size_t)16 * p.n * 4);
+        memset(p.rows.t, 0, 16 * p.r * 4);
+        memset(p.x, 0, (size_t)16 * p.k * 4);
         char name[64];
-        snprintf(name, sizeof(name), "lora shrink r16 k%u", p.k);
-        check_bench(name, time_shrink, &p, 2.0 * p.r * p.k, 2.0 * p.r * p.k);
-        snprintf(name, sizeof(name), "lora expand r16 n%u", p.n);
-        check_bench(name, time_expand, &p, 2.0 * p.r * p.n, 2.0 * p.r * p.n);
+        snprintf(name, sizeof(name), "lora shrink r16 k%u, %u rows", p.k, count);
+        check_bench(name, time_shrink, &p, 2.0 * p.r * p.k, 2.0 * p.r * p.k * count);
+        snprintf(name, sizeof(name), "lora expand r16 n%u, %u rows", p.n, count);
+        check_bench(name, time_expand, &p, 2.0 * p.r * p.n, 2.0 * p.r * p.n * count);
     }
 }
 

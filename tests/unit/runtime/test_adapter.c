@@ -38,7 +38,7 @@ static void test_adapter_exact_form_holds_the_values(void **state) {
     (void)lorica_adapter_unref(adapter);
 }
 
-static void test_adapter_fast_form_transposes_and_scales_b(void **state) {
+static void test_adapter_fast_form_tiles_and_scales_b(void **state) {
     struct adapter_spec *spec = spec_full(&base->arch, 3, 1);
     struct lorica_adapter *adapter;
     assert_int_equal(spec_build(spec, &base->arch, LORICA_ADAPTER_FAST, &adapter, NULL), 0);
@@ -51,7 +51,7 @@ static void test_adapter_fast_form_transposes_and_scales_b(void **state) {
     for (uint32_t j = 0; j < 3; j++)
         for (uint32_t i = 0; i < ld; i++)
             assert_int_equal(
-                pair->bt16[j * ld + i],
+                pair->b16[(i / 16 * 3 + j) * 16 + i % 16],
                 i < n ? lorica_f32_to_bf16(2.0f * spec_value(spec, tensor + 1, i * 3 + j)) : 0);
     free(spec);
     (void)lorica_adapter_unref(adapter);
@@ -242,7 +242,7 @@ static void test_adapter_directory_that_is_missing_is_named(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_adapter_exact_form_holds_the_values),
-        cmocka_unit_test(test_adapter_fast_form_transposes_and_scales_b),
+        cmocka_unit_test(test_adapter_fast_form_tiles_and_scales_b),
         cmocka_unit_test(test_adapter_half_types_are_read),
         cmocka_unit_test(test_adapter_patterns_subset_and_rslora_decide_rank_and_scale),
         cmocka_unit_test(test_adapter_wrong_shape_is_refused),
