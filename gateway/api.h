@@ -106,6 +106,15 @@
  * GET    /v1/audit/checkpoint                          what registry/checkpoint.h describes
  * POST   /v1/keys                                      {"name","role","adapters":[...]?} -> 201 key
  * GET    /v1/keys                                      list of key
+ * GET    /v1/receipts/key                              {"object":"receipt.key","key_id",
+ *                                                      "algorithm","public_key":PEM}: what verifies
+ *                                                      receipts. A chat or completion with the
+ *                                                      header "lorica-receipt: true" is answered
+ *                                                      with the envelope of a receipt
+ *                                                      (proto/receipt.h) in the header
+ *                                                      lorica-receipt, or, streamed, as the member
+ *                                                      "lorica_receipt" of a chunk without choices
+ *                                                      behind the last token
  * GET    /v1/signers                                   list of signer
  * POST   /v1/signers                                   {"name","public_key":PEM,"message"?} -> 201
  *                                                      signer

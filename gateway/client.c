@@ -172,6 +172,8 @@ static int set_headers(struct lorica_client *client, const struct lorica_client_
     }
     if (rc == 0 && request->body)
         rc = add_header(headers, "Content-Type", "application/json", err);
+    if (rc == 0 && request->receipt)
+        rc = add_header(headers, "lorica-receipt", "true", err);
     if (rc == 0 && request->if_match) {
         (void)snprintf(text, sizeof(text), "\"%.64s\"", request->if_match);
         rc = add_header(headers, "If-Match", text, err);

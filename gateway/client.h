@@ -53,6 +53,7 @@ struct lorica_client_request {
     const char *body;     /**< JSON, or NULL */
     size_t body_len;      /**< bytes of it */
     const char *if_match; /**< the epoch that If-Match carries, or NULL */
+    bool receipt;         /**< ask for a receipt of the answer */
 };
 
 /** Makes a request whose answer is JSON. A status of 400 or more becomes an error: the code is that

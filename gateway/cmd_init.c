@@ -11,6 +11,7 @@
 #include "gateway/certificate.h"
 #include "gateway/cmd.h"
 #include "gateway/files.h"
+#include "gateway/receipts.h"
 #include "registry/registry.h"
 
 #define KEY_NAMES_MAX 1000    /* "admin", "admin-2", ... "admin-1000" */
@@ -230,6 +231,18 @@ static int make_admin(struct init *init, struct lorica_error *err) {
     return rc;
 }
 
+static int make_receipt_key(struct init *init, struct lorica_error *err) {
+    struct lorica_signkey *key = NULL;
+    bool new_key = false;
+    const int rc = lorica_receipt_key_open(init->dir, &key, &new_key, err);
+    lorica_signkey_destroy(key);
+    char *path = rc == 0 && new_key ? lorica_path_join(init->dir, "receipt.key") : NULL;
+    if (path)
+        made(init, path, "the key that signs receipts of answers");
+    free(path);
+    return rc;
+}
+
 static int run(int argc, char **argv) {
     struct init init = {0};
     struct lorica_error err = {0};
@@ -255,6 +268,8 @@ static int run(int argc, char **argv) {
         rc = make_configuration(&init, &err);
     if (rc == 0)
         rc = make_certificate(&init, &err);
+    if (rc == 0)
+        rc = make_receipt_key(&init, &err);
     if (rc == 0)
         rc = make_admin(&init, &err);
     if (rc != 0)
@@ -283,6 +298,8 @@ const struct lorica_cmd lorica_cmd_init = {
         "is "
         "thrown away at once: DIR/tls/ca.pem, which clients trust, can vouch for no other server. "
         "To renew both, remove DIR/tls and run lorica init again. A certificate of your own goes "
-        "to DIR/tls/server.pem (with its chain) and DIR/tls/server.key.\n",
+        "to DIR/tls/server.pem (with its chain) and DIR/tls/server.key.\n"
+        "DIR/receipt.key signs receipts of answers (adapter receipt); keep DIR/receipt.pub for as "
+        "long as they are to be checked.\n",
     .run = run,
 };

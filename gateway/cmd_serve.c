@@ -15,6 +15,7 @@
 #include "gateway/files.h"
 #include "gateway/listing.h"
 #include "gateway/notify.h"
+#include "gateway/receipts.h"
 #include "gateway/server.h"
 
 #define SETTINGS_MAX 32
@@ -25,6 +26,7 @@ struct serve {
     struct lorica_config config;
     struct lorica_server_parts parts;
     struct lorica_server *server;
+    struct lorica_signkey *receipt_key;
     size_t adapter_count;
 };
 
@@ -151,6 +153,13 @@ static int open_engine(struct serve *serve, struct lorica_error *err) {
     return lorica_engine_create(p->base, p->tokenizer, &options, &p->engine, err);
 }
 
+static int open_receipt_key(struct serve *serve, struct lorica_error *err) {
+    bool made = false;
+    const int rc = lorica_receipt_key_open(serve->data_dir, &serve->receipt_key, &made, err);
+    serve->parts.receipt_key = serve->receipt_key;
+    return rc;
+}
+
 static int open_tls(struct serve *serve, struct lorica_error *err) {
     serve->certificate = serve->config.tls_certificate
                              ? strdup(serve->config.tls_certificate)
@@ -168,6 +177,8 @@ static int open_all(struct serve *serve, struct lorica_error *err) {
     if (lorica_log_create(STDERR_FILENO, &serve->parts.log) != 0)
         return lorica_fail(err, LORICA_ENOMEM, "the log: out of memory");
     int rc = open_tls(serve, err);
+    if (rc == 0)
+        rc = open_receipt_key(serve, err);
     if (rc == 0)
         rc = open_base(serve, err);
     if (rc == 0)
@@ -201,6 +212,7 @@ static void close_all(struct serve *serve) {
     lorica_tokenizer_destroy(serve->parts.tokenizer);
     lorica_base_close(serve->parts.base);
     lorica_tls_context_destroy(serve->parts.tls);
+    lorica_signkey_destroy(serve->receipt_key);
     lorica_log_destroy(serve->parts.log);
     free(serve->server);
     lorica_config_finish(&serve->config);

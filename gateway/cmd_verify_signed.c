@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * lorica verify model: checks a signature on files, without a server. */
+ * lorica verify model, receipt: check signatures on files, without a server. */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -7,9 +7,11 @@
 #include "gateway/cmd.h"
 #include "gateway/files.h"
 #include "gateway/model_dir.h"
+#include "gateway/table.h"
+#include "proto/receipt.h"
 #include "registry/digest.h"
 
-enum { MODEL };
+enum { MODEL, RECEIPT };
 
 #define COMMAND(which) (&lorica_cmd_verify_signed[which])
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -140,6 +142,130 @@ static int model(int argc, char **argv) {
     return rc;
 }
 
+/* Receipts. */
+
+/* The payload of an envelope that this key has signed; caller finishes *ret. */
+static int open_receipt(const char *path, const struct lorica_signkey *key,
+                        struct lorica_envelope *ret, struct lorica_receipt *receipt,
+                        struct lorica_error *err) {
+    struct lorica_envelope e = {0};
+    char *text = NULL;
+    size_t len = 0;
+    int rc = lorica_file_read(path, LORICA_ENVELOPE_MAX, &text, &len, err);
+    if (rc != 0)
+        return rc;
+    rc = lorica_envelope_parse(text, len, &e, err);
+    free(text);
+    if (rc == 0 && strcmp(e.payload_type, LORICA_PAYLOAD_RECEIPT) != 0)
+        rc = lorica_fail(err, LORICA_EFORMAT, "it is no receipt: its payloadType is \"%.80s\"",
+                         e.payload_type);
+    if (rc == 0)
+        rc = lorica_signkey_verify(key, &e, err);
+    if (rc == 0)
+        rc = lorica_receipt_parse((const char *)e.payload, e.payload_len, receipt, err);
+    if (rc == 0) {
+        *ret = e;
+        return 0;
+    }
+    lorica_envelope_finish(&e);
+    return lorica_fail_prefix(err, "%s", path);
+}
+
+/* A file's text is one of those with these digests. */
+static int check_text(const char *path, const char *what, const struct lorica_digest *digests,
+                      size_t count, struct findings *findings, struct lorica_error *err) {
+    struct lorica_digest digest;
+    if (!path)
+        return 0;
+    const int rc = lorica_file_digest(path, &digest, err);
+    for (size_t i = 0; i < count && rc == 0; i++)
+        if (lorica_digest_equal(&digest, &digests[i]))
+            return 0;
+    if (rc == 0)
+        finding(findings, what, path);
+    return rc;
+}
+
+static int check_texts(const struct lorica_receipt *r, const char *prompt, const char *output,
+                       struct findings *findings, struct lorica_error *err) {
+    struct lorica_digest outputs[LORICA_OPENAI_MAX_N];
+    for (uint32_t i = 0; i < r->output_count; i++)
+        outputs[i] = r->outputs[i].digest;
+    const int rc = check_text(prompt, "is not the prompt of this receipt", &r->prompt_digest, 1,
+                              findings, err);
+    return rc ? rc
+              : check_text(output, "is not an output of this receipt", outputs, r->output_count,
+                           findings, err);
+}
+
+static void print_receipt(const struct lorica_receipt *r) {
+    char text[LORICA_DIGEST_TEXT], when[32];
+    lorica_time_format(r->created, when);
+    (void)printf("%-16s%s\n%-16s%s\n%-16s%s\n", "request", r->request_id, "time", when, "base",
+                 lorica_digest_format(&r->base_digest, text));
+    (void)printf("%-16s%s\n", "adapter", r->adapter[0] ? r->adapter : "none");
+    if (r->adapter[0])
+        (void)printf("%-16s%s\n", "adapter_digest", lorica_digest_format(&r->adapter_digest, text));
+    (void)printf("%-16s%llu\n", "audit_seq", (unsigned long long)r->audit_seq);
+    (void)printf("%-16s%s\n", "prompt", lorica_digest_format(&r->prompt_digest, text));
+    for (uint32_t i = 0; i < r->output_count; i++)
+        (void)printf("%-16s%s (%u tokens, %s)\n", "output",
+                     lorica_digest_format(&r->outputs[i].digest, text), r->outputs[i].tokens,
+                     r->outputs[i].finish_reason);
+}
+
+/* The key that is named, or that of the data directory. */
+static int open_key(const char *key_path, const char *data, struct lorica_signkey **ret,
+                    struct lorica_error *err) {
+    if (key_path)
+        return lorica_key_file_public(key_path, ret, err);
+    char *dir = lorica_data_dir(data);
+    char *path = dir ? lorica_path_join(dir, "receipt.pub") : NULL;
+    int rc = LORICA_ENOMEM;
+    if (path && !lorica_path_exists(path))
+        rc = lorica_fail(err, LORICA_ENOTFOUND,
+                         "%s is not here: name the server's public key with --key; `lorica adapter "
+                         "receipt --public-key` prints it",
+                         path);
+    else if (path)
+        rc = lorica_key_file_public(path, ret, err);
+    else
+        (void)lorica_fail(err, rc, "the data directory's key cannot be found");
+    free(path);
+    free(dir);
+    return rc;
+}
+
+static int receipt(int argc, char **argv) {
+    const char *key_path = NULL, *data = NULL, *prompt = NULL, *output = NULL;
+    bool json = false;
+    const struct lorica_option options[] = {{.name = "key", .value = &key_path},
+                                            {.name = "prompt", .value = &prompt},
+                                            {.name = "output", .value = &output},
+                                            {.name = "data", .value = &data},
+                                            {.name = "json", .flag = &json}};
+    struct lorica_signkey *key = NULL;
+    struct lorica_envelope envelope = {0};
+    struct lorica_receipt r = {.created = 0};
+    struct findings findings = {.count = 0};
+    struct lorica_error err = {0};
+    if (lorica_cmd_options(COMMAND(RECEIPT), argc, argv, options, COUNT(options), 1, 1) < 0)
+        return LORICA_EXIT_USAGE;
+    lorica_buf_init(&findings.report, REPORT_MAX);
+    int rc = open_key(key_path, data, &key, &err);
+    if (rc == 0)
+        rc = open_receipt(argv[0], key, &envelope, &r, &err);
+    if (rc == 0)
+        rc = check_texts(&r, prompt, output, &findings, &err);
+    if (rc == 0 && !json)
+        print_receipt(&r);
+    rc = rc == 0 ? print_findings(&findings, "the receipt holds", json) : lorica_cmd_fail(&err);
+    lorica_buf_finish(&findings.report);
+    lorica_envelope_finish(&envelope);
+    lorica_signkey_destroy(key);
+    return rc;
+}
+
 const struct lorica_cmd lorica_cmd_verify_signed[] = {
     [MODEL] =
         {.name = "verify model",
@@ -156,5 +282,23 @@ const struct lorica_cmd lorica_cmd_verify_signed[] = {
              "changed, is missing, or is there without being signed; each on a line. The format "
              "is OpenSSF Model Signing v1.0, key method, files hashed whole with SHA-256.\n",
          .run = model},
+    [RECEIPT] =
+        {.name = "verify receipt",
+         .synopsis = "FILE [--key PUBLIC_KEY] [--prompt FILE] [--output FILE] [--json] "
+                     "[--data DIR]",
+         .summary = "check the receipt of an answer",
+         .help =
+             "FILE\tthe receipt, as the server gave it (adapter receipt)\n"
+             "--key PUBLIC_KEY\tthe server's public key, a PEM file; otherwise DIR/receipt.pub\n"
+             "--prompt FILE\talso compare the prompt: of a completion its text, of a chat what "
+             "`base render` prints for the messages, byte for byte\n"
+             "--output FILE\talso compare the text of the answer (one of them, where there were "
+             "several), byte for byte\n"
+             "--json\tprint the findings as JSON\n"
+             "--data DIR\tthe data directory; otherwise $LORICA_DATA, or lorica in the user's data "
+             "directory\n"
+             "Needs no server. Prints what the receipt says, and ends with 1 when its signature "
+             "does not hold or something that was named does not match.\n",
+         .run = receipt},
 };
 const size_t lorica_cmd_verify_signed_count = COUNT(lorica_cmd_verify_signed);

@@ -22,6 +22,7 @@ static const struct {
     {lorica_cmd_signer, &lorica_cmd_signer_count},
     {&lorica_cmd_split, &one},
     {&lorica_cmd_diff, &one},
+    {&lorica_cmd_receipt, &one},
     {&lorica_cmd_train, &one},
     {&lorica_cmd_serve, &one},
     {&lorica_cmd_chat, &one},

@@ -9,6 +9,7 @@
 
 #define TEXT_MAX ((size_t)64 << 20)
 #define FRAMES_MAX ((size_t)4 << 20)
+#define RECEIPT_MAX ((size_t)7 << 10) /* with the other headers of a response it fits */
 
 /* A token's logprobs as they wait in choice->logs for the end of an answer that is not streamed. */
 struct stored_token {
@@ -69,6 +70,7 @@ static void finish(struct lorica_request *request) {
         free(g->choices[i].last);
     }
     free_events(g);
+    lorica_receipt_free(g->receipting);
     (void)lorica_adapter_unref(g->adapter);
     lorica_pins_release(&request->server->pins, &g->pin);
     lorica_openai_finish(&g->options);
@@ -309,26 +311,32 @@ static void answer_failure(struct lorica_generation *g) {
         lorica_conn_stream_end(request->conn, true);
 }
 
-static void answer_success(struct lorica_generation *g) {
+static void answer_whole(struct lorica_generation *g, const struct lorica_buf *receipt) {
     struct lorica_request *request = g->request;
-    if (!g->options.stream) {
-        request->response.status = 200;
-        if (write_answer(g) != 0) {
-            (void)lorica_request_fail(request, LORICA_ENOMEM, NULL, NULL, "out of memory");
-            answer_failure(g);
-            return;
-        }
-        g->answered = true;
-        note(g, false);
-        lorica_conn_respond(request->conn);
+    request->response.status = 200;
+    if (write_answer(g) != 0) {
+        (void)lorica_request_fail(request, LORICA_ENOMEM, NULL, NULL, "out of memory");
+        answer_failure(g);
         return;
     }
+    if (receipt->len > 0)
+        lorica_request_header(request, "lorica-receipt", receipt->data);
+    g->answered = true;
+    note(g, false);
+    lorica_conn_respond(request->conn);
+}
+
+static void end_stream(struct lorica_generation *g, const struct lorica_buf *receipt) {
+    struct lorica_request *request = g->request;
     const struct lorica_openai_head head = head_of(g);
     const struct lorica_openai_usage usage = usage_of(g);
     struct lorica_buf frames;
     lorica_buf_init(&frames, FRAMES_MAX);
     g->answered = true;
     note(g, false);
+    if (receipt->len > 0)
+        (void)lorica_openai_write_receipt_chunk(&frames, &head, receipt->data, receipt->len,
+                                                g->options.include_usage);
     if (g->options.include_usage)
         (void)lorica_openai_write_usage_chunk(&frames, &head, &usage);
     (void)lorica_openai_write_done(&frames);
@@ -336,6 +344,18 @@ static void answer_success(struct lorica_generation *g) {
     lorica_buf_finish(&frames);
     if (request->conn)
         lorica_conn_stream_end(request->conn, false);
+}
+
+static void answer_success(struct lorica_generation *g) {
+    struct lorica_buf receipt;
+    lorica_buf_init(&receipt, RECEIPT_MAX);
+    if (g->receipting && lorica_receipt_end(g, &receipt) != 0)
+        answer_failure(g);
+    else if (g->options.stream)
+        end_stream(g, &receipt);
+    else
+        answer_whole(g, &receipt);
+    lorica_buf_finish(&receipt);
 }
 
 /* Why a choice ended before its end, as the request's error. */
@@ -383,6 +403,7 @@ static void take_event(struct lorica_generation *g, const struct lorica_generati
             store_token(&choice->logs, e);
     }
     choice->characters += characters_in(e->text, e->text_len);
+    lorica_receipt_piece(g->receipting, choice->index, e->text, e->text_len);
 }
 
 void lorica_generate_events(struct lorica_generation *g) {

@@ -12,6 +12,7 @@
 
 #include "gateway/models.h"
 #include "gateway/pins.h"
+#include "gateway/receipts.h"
 #include "gateway/request.h"
 #include "proto/openai.h"
 #include "proto/openai_write.h"
@@ -47,6 +48,7 @@ struct lorica_generation {
     struct lorica_adapter *adapter; /**< a reference; NULL: the base */
     struct lorica_tokens prompt;
     uint32_t max_tokens;
+    struct lorica_receipting *receipting; /**< NULL: no receipt is wanted */
     char id[64];
     char fingerprint[48];
     int64_t created;

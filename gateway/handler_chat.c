@@ -63,7 +63,9 @@ static int choose_adapter(struct lorica_request *request, struct lorica_generati
     return g->adapter ? 0 : load_adapter(request, &g->model.version, &g->adapter);
 }
 
-static int render_chat(struct lorica_request *request, struct lorica_generation *g) {
+/* The prompt as text is made for a receipt only. */
+static int render_chat(struct lorica_request *request, struct lorica_generation *g,
+                       struct lorica_buf *text) {
     const struct lorica_server_parts *parts = &request->server->parts;
     const size_t count = g->options.message_count;
     struct lorica_error err = {0};
@@ -74,12 +76,23 @@ static int render_chat(struct lorica_request *request, struct lorica_generation 
         messages[i] = (struct lorica_chat_message){.role = g->options.messages[i].role,
                                                    .content = g->options.messages[i].content};
     const int rc = lorica_chat_render(parts->chat, parts->tokenizer, messages, count, true,
-                                      &g->prompt, NULL, NULL, &err);
+                                      &g->prompt, text, NULL, &err);
     free(messages);
     return rc == 0 ? 0 : lorica_request_fail(request, rc, "messages", NULL, "%s", err.text);
 }
 
-static int render_completion(struct lorica_request *request, struct lorica_generation *g) {
+/* "[1,2,3]" */
+static int write_ids(struct lorica_buf *text, const int32_t *ids, size_t count) {
+    struct lorica_jsonw w = {.out = text};
+    lorica_jsonw_array(&w, NULL);
+    for (size_t i = 0; i < count; i++)
+        lorica_jsonw_integer(&w, NULL, ids[i]);
+    lorica_jsonw_end_array(&w);
+    return lorica_buf_status(text);
+}
+
+static int render_completion(struct lorica_request *request, struct lorica_generation *g,
+                             struct lorica_buf *text) {
     const struct lorica_tokenizer *tokenizer = request->server->parts.tokenizer;
     const int32_t bos = lorica_tokenizer_bos_id(tokenizer);
     const int64_t vocab = request->server->parts.base->arch.vocab;
@@ -103,6 +116,11 @@ static int render_completion(struct lorica_request *request, struct lorica_gener
     }
     if (rc == 0 && g->prompt.count == 0)
         rc = lorica_fail(&err, LORICA_EINVAL, "the prompt is empty");
+    if (rc == 0 && text &&
+        (g->options.prompt
+             ? lorica_buf_puts(text, g->options.prompt)
+             : write_ids(text, g->options.prompt_ids, g->options.prompt_id_count)) != 0)
+        rc = lorica_fail(&err, LORICA_ENOMEM, "out of memory");
     return rc == 0 ? 0 : lorica_request_fail(request, rc, "prompt", NULL, "%s", err.text);
 }
 
@@ -149,8 +167,10 @@ static int describe(struct lorica_request *request, struct lorica_generation *g)
     (void)snprintf(g->id, sizeof(g->id), "%s",
                    g->options.endpoint == LORICA_OPENAI_CHAT ? "chatcmpl-" : "cmpl-");
     hex(g->id + strlen(g->id), &random, 16);
-    if (!g->options.has_seed)
+    if (!g->options.has_seed) { /* one that JSON can say: a receipt tells it */
         memcpy(&g->options.seed, random.bytes + 16, sizeof(g->options.seed));
+        g->options.seed &= ((uint64_t)1 << 53) - 1;
+    }
     memcpy(g->fingerprint, "fp_", sizeof("fp_"));
     hex(g->fingerprint + 3, &request->server->parts.base->digest, 6);
     if (!g->model.is_base) {
@@ -162,22 +182,33 @@ static int describe(struct lorica_request *request, struct lorica_generation *g)
     return 0;
 }
 
+#define PROMPT_TEXT_MAX ((size_t)16 << 20)
+
 static int prepare(struct lorica_request *request, enum lorica_openai_endpoint endpoint) {
     struct lorica_generation *g = lorica_generation_create(request);
+    struct lorica_buf text;
     if (!g)
         return request->error.code;
+    if (request->odd_receipt)
+        return lorica_request_fail(request, LORICA_EINVAL, NULL, NULL,
+                                   "the header lorica-receipt must be true or false, once");
+    lorica_buf_init(&text, PROMPT_TEXT_MAX);
+    struct lorica_buf *const wanted = request->wants_receipt ? &text : NULL;
     int rc = parse(request, g, endpoint);
     if (rc == 0)
         rc = choose_adapter(request, g);
     if (rc == 0)
         rc = judge_bias(request, g);
     if (rc == 0)
-        rc = endpoint == LORICA_OPENAI_CHAT ? render_chat(request, g)
-                                            : render_completion(request, g);
+        rc = endpoint == LORICA_OPENAI_CHAT ? render_chat(request, g, wanted)
+                                            : render_completion(request, g, wanted);
     if (rc == 0)
         rc = judge_length(request, g);
     if (rc == 0)
         rc = describe(request, g);
+    if (rc == 0 && wanted)
+        rc = lorica_receipt_begin(g, text.data ? text.data : "", text.len);
+    lorica_buf_finish(&text);
     return rc;
 }
 

@@ -56,6 +56,18 @@ int lorica_handle_signatures(struct lorica_request *request) {
     return rc == 0 ? 0 : fail_err(request, rc, &err);
 }
 
+int lorica_handle_receipt_key(struct lorica_request *request) {
+    const struct lorica_signkey *key = request->server->parts.receipt_key;
+    struct lorica_jsonw w = lorica_request_json(request, 200);
+    lorica_jsonw_object(&w, NULL);
+    lorica_jsonw_string(&w, "object", "receipt.key");
+    write_digest(&w, "key_id", lorica_signkey_id(key));
+    lorica_jsonw_string(&w, "algorithm", lorica_signkey_algorithm(key));
+    lorica_jsonw_string(&w, "public_key", lorica_signkey_public_pem(key));
+    lorica_jsonw_end_object(&w);
+    return 0;
+}
+
 static int write_signer(void *arg, const struct lorica_signer *signer) {
     struct lorica_jsonw *w = arg;
     lorica_jsonw_object(w, NULL);

@@ -61,6 +61,7 @@ int lorica_handle_backup_content(struct lorica_request *request);
 
 /* Signatures of a version, and who is trusted to make them. */
 int lorica_handle_signatures(struct lorica_request *request);
+int lorica_handle_receipt_key(struct lorica_request *request);
 int lorica_handle_signers(struct lorica_request *request);
 int lorica_handle_signer_add(struct lorica_request *request);
 int lorica_handle_signer_remove(struct lorica_request *request);

@@ -63,6 +63,15 @@ static void take_if_match(struct lorica_request *request, const struct lorica_ht
         memcpy(request->if_match, value->text, value->len);
 }
 
+static void take_receipt(struct lorica_request *request, const struct lorica_http *http) {
+    const struct lorica_http_slice *value = lorica_http_header(http, "lorica-receipt");
+    if (!value)
+        return;
+    request->wants_receipt = lorica_http_slice_is(value, "true");
+    request->odd_receipt = lorica_http_header_count(http, "lorica-receipt") != 1 ||
+                           (!request->wants_receipt && !lorica_http_slice_is(value, "false"));
+}
+
 struct lorica_request *lorica_request_create(struct lorica_conn *conn) {
     const struct lorica_http *http = &conn->http;
     struct lorica_request *request = calloc(1, sizeof(*request));
@@ -90,6 +99,7 @@ struct lorica_request *lorica_request_create(struct lorica_conn *conn) {
     request->content_type = dup_slice(lorica_http_header(http, "content-type"));
     take_bearer(request, http);
     take_if_match(request, http);
+    take_receipt(request, http);
     if ((question && !request->query) ||
         (lorica_http_header(http, "content-type") && !request->content_type)) {
         lorica_request_unref(request);

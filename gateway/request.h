@@ -63,6 +63,8 @@ struct lorica_request {
     char if_match[64];
     bool has_if_match;
     char *content_type; /**< of the body; owned, may be NULL */
+    bool wants_receipt; /**< lorica-receipt: true */
+    bool odd_receipt;   /**< lorica-receipt: neither true nor false, or several */
 
     struct lorica_key key;        /**< W: valid when keyed */
     bool keyed;                   /**< W */

@@ -75,6 +75,7 @@ static const struct lorica_route routes[] = {
     {GET, "/v1/audit", OPS, WORKER, .run = lorica_handle_audit},
     {GET, "/v1/backup/snapshot", OPS, WORKER, .run = lorica_handle_backup_snapshot},
     {GET, "/v1/backup/contents/{}", OPS, WORKER, .run = lorica_handle_backup_content},
+    {GET, "/v1/receipts/key", INFER, WORKER, .run = lorica_handle_receipt_key},
     {GET, "/v1/signers", PUBLISH, WORKER, .run = lorica_handle_signers},
     {POST, "/v1/signers", CHANGE("signer-add"), ADMIN, JSON, WRITER,
      .run = lorica_handle_signer_add},

@@ -18,6 +18,7 @@
 #include "gateway/tls.h"
 #include "gateway/writer.h"
 #include "registry/registry.h"
+#include "registry/signkey.h"
 #include "runtime/adapter.h"
 #include "runtime/base.h"
 #include "runtime/chat.h"
@@ -41,6 +42,7 @@ struct lorica_server_parts {
     struct lorica_engine *engine;
     struct lorica_registry *registry;
     struct lorica_adapter_cache *adapters;
+    const struct lorica_signkey *receipt_key; /**< signs receipts */
     struct lorica_tls_context *tls;
     struct lorica_log *log;
 };

@@ -248,6 +248,19 @@ int lorica_openai_write_usage_chunk(struct lorica_buf *out, const struct lorica_
     return lorica_buf_puts(out, "\n\n");
 }
 
+int lorica_openai_write_receipt_chunk(struct lorica_buf *out, const struct lorica_openai_head *head,
+                                      const char *receipt, size_t len, bool include_usage) {
+    struct lorica_jsonw w = {.out = out};
+    lorica_buf_puts(out, "data: ");
+    write_head(&w, head, true);
+    lorica_jsonw_end_array(&w);
+    if (include_usage)
+        lorica_jsonw_null(&w, "usage");
+    lorica_jsonw_raw(&w, "lorica_receipt", receipt, len);
+    lorica_jsonw_end_object(&w);
+    return lorica_buf_puts(out, "\n\n");
+}
+
 int lorica_openai_write_done(struct lorica_buf *out) {
     return lorica_buf_puts(out, "data: [DONE]\n\n");
 }

@@ -76,6 +76,11 @@ int lorica_openai_write_chunk(struct lorica_buf *out, const struct lorica_openai
 int lorica_openai_write_usage_chunk(struct lorica_buf *out, const struct lorica_openai_head *head,
                                     const struct lorica_openai_usage *usage);
 
+/** Writes the event of a stream that carries a receipt: choices [] and, as it stands, the JSON text
+ * "lorica_receipt". */
+int lorica_openai_write_receipt_chunk(struct lorica_buf *out, const struct lorica_openai_head *head,
+                                      const char *receipt, size_t len, bool include_usage);
+
 /** Writes "data: [DONE]" and an empty line: the end of a stream that went well. */
 int lorica_openai_write_done(struct lorica_buf *out);
 

@@ -316,3 +316,18 @@ int lorica_registry_audit_find(struct lorica_registry *registry,
     lorica_store_abort(f.txn);
     return rc;
 }
+
+int lorica_registry_audit_head(struct lorica_registry *registry, uint64_t *ret_seq,
+                               struct lorica_digest *ret_hash, struct lorica_error *err) {
+    struct lorica_txn *txn = NULL;
+    struct lorica_audit last;
+    int rc = lorica_store_begin(registry->store, false, &txn, err);
+    if (!rc)
+        rc = lorica_audit_last(txn, &last, err);
+    lorica_store_abort(txn);
+    if (rc)
+        return rc;
+    *ret_seq = last.seq;
+    *ret_hash = last.hash;
+    return 0;
+}

@@ -267,6 +267,11 @@ int lorica_registry_audit_find(struct lorica_registry *registry,
                                lorica_audit_fn fn, void *arg, uint64_t *ret_last,
                                struct lorica_error *err) LORICA_MUSTCHECK;
 
+/** Number and hash of the chain's last record; 0 and zeroes for an empty chain. */
+int lorica_registry_audit_head(struct lorica_registry *registry, uint64_t *ret_seq,
+                               struct lorica_digest *ret_hash,
+                               struct lorica_error *err) LORICA_MUSTCHECK;
+
 /** Content of a version, whole, into memory: caller frees with free(). The digest is checked. */
 int lorica_registry_config(struct lorica_registry *registry, const struct lorica_version *version,
                            char **ret, size_t *ret_len, struct lorica_error *err) LORICA_MUSTCHECK;

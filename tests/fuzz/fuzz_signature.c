@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT
- * Signatures from any bytes: base64, envelopes, bundles, their lists of files, statements, keys.
- * The first byte chooses. What is read must be written in the same way again. */
+ * Signatures from any bytes: base64, envelopes, bundles, their lists of files, statements, keys,
+ * receipts. The first byte chooses. What is read must be written in the same way again. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "proto/base64.h"
 #include "proto/model_signing.h"
+#include "proto/receipt.h"
 #include "proto/statement.h"
 #include "registry/digest.h"
 #include "registry/signkey.h"
@@ -108,9 +109,23 @@ static void fuzz_key(const char *text, size_t len) {
     lorica_signkey_destroy(again);
 }
 
+static void fuzz_receipt(const char *text, size_t len) {
+    struct lorica_receipt r, again;
+    struct lorica_error err;
+    struct lorica_buf out;
+    if (lorica_receipt_parse(text, len, &r, &err) != 0)
+        return;
+    lorica_buf_init(&out, 1 << 16);
+    expect(lorica_receipt_write(&out, &r) == 0);
+    expect(lorica_receipt_parse(out.data, out.len, &again, &err) == 0);
+    expect(memcmp(&r, &again, sizeof(r)) == 0);
+    lorica_buf_finish(&out);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len) {
     static void (*const kinds[])(const char *, size_t) = {
-        fuzz_base64, fuzz_envelope, fuzz_bundle, fuzz_manifest, fuzz_statement, fuzz_key};
+        fuzz_base64,    fuzz_envelope, fuzz_bundle, fuzz_manifest,
+        fuzz_statement, fuzz_key,      fuzz_receipt};
     if (len > 0)
         kinds[data[0] % (sizeof(kinds) / sizeof(kinds[0]))]((const char *)data + 1, len - 1);
     return 0;
