@@ -245,6 +245,18 @@ static int take_lists(struct lorica_engine *engine, struct lorica_error *err) {
     return 0;
 }
 
+/* Reading a position of the past costs a row two multiplications for each value of its queries in
+ * each layer, at about a third of the speed of the products with weights. */
+static double position_work(const struct lorica_arch *arch) {
+    double weights = 0;
+    for (int m = 0; m < LORICA_MODULE_COUNT; m++) {
+        uint32_t n, k;
+        lorica_arch_module_shape(arch, (enum lorica_module)m, &n, &k);
+        weights += (double)n * k;
+    }
+    return 3 * 2.0 * arch->heads * arch->head_dim / weights;
+}
+
 static int open_pages(struct lorica_engine *engine, const struct lorica_arch *arch,
                       struct lorica_error *err) {
     int rc = lorica_kv_init(&engine->kv, arch, engine->options.kv_format, engine->options.kv_tokens,
@@ -276,6 +288,7 @@ static int engine_prepare(struct lorica_engine *engine, const struct lorica_base
     const uint64_t room = (uint64_t)engine->kv.pages * LORICA_KV_PAGE;
     engine->limits.tokens =
         room < base->arch.max_positions ? (uint32_t)room : base->arch.max_positions;
+    engine->position_work = position_work(&base->arch);
     engine->figures.kv_pages_total = engine->kv.pages;
     lorica_engine_show(engine);
     return 0;

@@ -49,8 +49,11 @@ struct lorica_engine {
     struct lorica_sequence **queue;   /**< [max_running]: of a step, who has prompt to compute */
     struct lorica_row *rows;
     struct lorica_pick *picks;
-    struct lorica_choice *choices; /**< one for each row that wants logits */
-    struct lorica_pace pace;
+    struct lorica_choice *choices;  /**< one for each row that wants logits */
+    struct lorica_pace pace;        /**< of all steps, by their work */
+    struct lorica_pace decode_pace; /**< of those without prompts, by their rows */
+    double work, work_limit;        /**< of the present step; when prompts stop being added */
+    double position_work;           /**< of one position that attention reads, in rows of work */
     uint32_t running_count, row_count, pick_count, logits_count;
     uint64_t admissions;
     struct lorica_engine_stats figures;

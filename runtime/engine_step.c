@@ -5,12 +5,15 @@
  *   these, and for what is guessed to follow | rows of prompts, as many as fit | forward |
  *   choose tokens | share the pages that were filled | events
  */
+#include <math.h>
 #include <string.h>
 
 #include "runtime/engine_private.h"
 
-/* Rows that prompts get in every step, however long it takes: they must come forward too. */
+/* Work that prompts get in every step, however long it takes: they must come forward too. */
 #define LEAST_PROMPT 16
+/* Far more than a row's work can be in rows. */
+#define MOST_WORK 64
 
 /* Pages. */
 
@@ -42,6 +45,11 @@ static void grow_all(struct lorica_engine *engine) {
 
 /* Rows. */
 
+/* What a token costs at a position, in tokens at the beginning of a text. */
+static double work_of(const struct lorica_engine *engine, uint32_t position) {
+    return 1 + position * engine->position_work;
+}
+
 static void add_row(struct lorica_engine *engine, const struct lorica_sequence *s, int32_t token,
                     uint32_t position, bool wants_logits) {
     engine->rows[engine->row_count++] = (struct lorica_row){.token = token,
@@ -50,6 +58,7 @@ static void add_row(struct lorica_engine *engine, const struct lorica_sequence *
                                                             .adapter = s->adapter,
                                                             .wants_logits = wants_logits};
     engine->logits_count += wants_logits;
+    engine->work += work_of(engine, position);
     engine->figures.prompt_tokens += position < s->prompt_count;
 }
 
@@ -90,7 +99,10 @@ static uint32_t feed(struct lorica_engine *engine, struct lorica_sequence *s, ui
         if (has_twin(engine, s))
             return 0;
     }
-    const uint32_t left = s->count - s->position, count = left < room ? left : room;
+    const uint32_t left = s->count - s->position, most = left < room ? left : room;
+    uint32_t count = 0;
+    for (double work = engine->work; count < most && work < engine->work_limit; count++)
+        work += work_of(engine, s->position + count);
     add_rows(engine, s, count);
     lorica_sched_charge(s, count * LORICA_COST_PROMPT);
     return count;
@@ -116,12 +128,13 @@ static uint32_t sort_queue(struct lorica_engine *engine) {
  * time. `rows` the step has already, which bring `expected` tokens; raised by what is added. */
 static uint32_t worthwhile(const struct lorica_engine *engine, const struct lorica_sequence *s,
                            uint32_t most, uint32_t rows, double *expected) {
-    double tokens = *expected, right = 1, best = lorica_pace_seconds(&engine->pace, rows) / tokens;
+    double tokens = *expected, right = 1,
+           best = lorica_pace_seconds(&engine->decode_pace, rows) / tokens;
     uint32_t count = 0;
     for (uint32_t k = 1; k <= most; k++) {
         right *= (double)s->acceptance;
         tokens += right;
-        const double cost = lorica_pace_seconds(&engine->pace, rows + k) / tokens;
+        const double cost = lorica_pace_seconds(&engine->decode_pace, rows + k) / tokens;
         if (cost < best) {
             best = cost;
             count = k;
@@ -175,22 +188,23 @@ static void build_generating(struct lorica_engine *engine) {
     }
 }
 
-/* Rows that prompts may have: beside answers, as many as the step's time allows. */
-static uint32_t room_for_prompts(const struct lorica_engine *engine) {
-    const uint32_t chunk = engine->options.prefill_chunk, rows = engine->row_count;
-    if (engine->pick_count == 0 || engine->options.step_seconds <= 0)
-        return chunk;
-    return lorica_pace_rows(&engine->pace, engine->options.step_seconds,
-                            rows + (chunk < LEAST_PROMPT ? chunk : LEAST_PROMPT), rows + chunk) -
-           rows;
+/* Sets how much work prompts may make the step: beside answers, as much as its time allows. */
+static void limit_work(struct lorica_engine *engine) {
+    const uint32_t work = (uint32_t)engine->work, chunk = engine->options.prefill_chunk;
+    engine->work_limit = INFINITY;
+    if (engine->pick_count > 0 && engine->options.step_seconds > 0)
+        engine->work_limit = lorica_pace_rows(&engine->pace, engine->options.step_seconds,
+                                              work + LEAST_PROMPT, work + MOST_WORK * chunk);
 }
 
 static void build_batch(struct lorica_engine *engine) {
     engine->row_count = engine->pick_count = engine->logits_count = 0;
+    engine->work = 0;
     engine->figures.steps++;
     grow_all(engine);
     build_generating(engine);
-    uint32_t room = room_for_prompts(engine);
+    uint32_t room = engine->options.prefill_chunk;
+    limit_work(engine);
     const uint32_t waiting = sort_queue(engine);
     for (uint32_t i = 0; i < waiting && room > 0; i++)
         room -= feed(engine, engine->queue[i], room);
@@ -272,7 +286,9 @@ void lorica_engine_step(struct lorica_engine *engine) {
         lorica_prefix_publish(&engine->prefix, &engine->running[i]->pages,
                               engine->running[i]->tokens, engine->running[i]->position);
     const double now = lorica_engine_now();
-    lorica_pace_note(&engine->pace, engine->row_count, now - begin);
+    lorica_pace_note(&engine->pace, (uint32_t)engine->work, now - begin);
+    if (engine->row_count == engine->logits_count)
+        lorica_pace_note(&engine->decode_pace, engine->row_count, now - begin);
     lorica_engine_time(&engine->figures.step, now - begin);
     for (uint32_t i = 0; i < engine->pick_count; i++)
         deliver_all(engine, &engine->picks[i], now);
