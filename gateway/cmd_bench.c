@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "gateway/adapter_source.h"
+#include "gateway/bench_engine.h"
 #include "gateway/bench_kernels.h"
 #include "gateway/bench_registry.h"
 #include "gateway/bench_train.h"
@@ -363,6 +364,33 @@ static int run_train(const struct bench_words *words) {
     return lorica_bench_train(&what);
 }
 
+static int run_engine(const char *word, const struct bench_words *words) {
+    long long threads = 0, tokens = 0, rows = 0, repeat = 5;
+    enum lorica_kv_format kv_format = LORICA_KV_BF16;
+    if (words->adapters && words->adapters[1])
+        return lorica_cmd_usage(&lorica_cmd_bench, "%s takes one --adapter at most", word);
+    if ((words->threads && !lorica_cmd_integer("threads", words->threads, 1, 256, &threads)) ||
+        (words->tokens && !lorica_cmd_integer("tokens", words->tokens, 2, 1 << 14, &tokens)) ||
+        (words->rows && !lorica_cmd_integer("sequences", words->rows, 1, 64, &rows)) ||
+        (words->repeat && !lorica_cmd_integer("repeat", words->repeat, 1, MAX_REPEAT, &repeat)) ||
+        (words->kv && !lorica_cmd_kv(words->kv, &kv_format)))
+        return LORICA_EXIT_USAGE;
+    if (words->rows && strcmp(word, "speculation") == 0)
+        return lorica_cmd_usage(&lorica_cmd_bench, "--sequences does not go with speculation");
+    const struct lorica_bench_engine bench = {.what = word,
+                                              .where = &words->where,
+                                              .base = words->base,
+                                              .adapter =
+                                                  words->adapters ? words->adapters[0] : NULL,
+                                              .kv_format = kv_format,
+                                              .threads = (unsigned)threads,
+                                              .sequences = (uint32_t)rows,
+                                              .tokens = (uint32_t)tokens,
+                                              .repeat = (uint32_t)repeat,
+                                              .json = words->json};
+    return lorica_bench_engine(&bench);
+}
+
 static int run_word(const char *word, const struct bench_words *words) {
     const struct bench_kind *kind = NULL;
     struct bench bench = {0};
@@ -382,13 +410,15 @@ static int run_word(const char *word, const struct bench_words *words) {
             return lorica_cmd_usage(&lorica_cmd_bench, "kernels takes no option but --json");
         return lorica_bench_kernels(words->json);
     }
+    if (lorica_bench_engine_knows(word))
+        return run_engine(word, words);
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
         if (strcmp(word, kinds[i].word) == 0)
             kind = &kinds[i];
     if (!kind)
         return lorica_cmd_usage(&lorica_cmd_bench,
                                 "\"%.40s\" is not one of kernels, decode, prefill, batch, "
-                                "train, registry",
+                                "prefix, speculation, arrivals, train, registry",
                                 word);
     if (words->rows && kind->sequences == 1)
         return lorica_cmd_usage(&lorica_cmd_bench, "--sequences goes with batch");
@@ -427,9 +457,10 @@ static int run(int argc, char **argv) {
 const struct lorica_cmd lorica_cmd_bench = {
     .name = "bench",
     .synopsis =
-        "kernels|decode|prefill|batch|train|registry [--base B] [--threads N] [--adapter A]... "
-        "[--kv bf16|int8] [--tokens N] [--sequences N] [--repeat N] [--rank N] [--answers P] "
-        "[--compute M] "
+        "kernels|decode|prefill|batch|prefix|speculation|arrivals|train|registry [--base B] "
+        "[--threads N] [--adapter A]... [--kv bf16|int8] [--tokens N] [--sequences N] [--repeat N] "
+        "[--rank N] "
+        "[--answers P] [--compute M] "
         "[--checkpoint-activations] [--names N] [--versions N] [--bytes N] "
         "[--json] " LORICA_CLIENT_SYNOPSIS,
     .summary = "measure how fast this machine serves and trains",
@@ -440,6 +471,12 @@ const struct lorica_cmd lorica_cmd_bench = {
             "decode\tone sequence, one token after the other (128 unless --tokens says else)\n"
             "prefill\ta prompt (512 tokens)\n"
             "batch\tsequences side by side (16 of 64 tokens)\n"
+            "prefix\tthe time to the first token of prompts that begin alike (8 after the first, "
+            "512 tokens in common), with the prefix cache and without\n"
+            "speculation\tanswers (128 tokens) that repeat their prompt and one that does not, "
+            "guessing ahead and not; fails when the answers differ\n"
+            "arrivals\tgaps between the tokens of running answers (8) while prompts (5 of 2048 "
+            "tokens) come in\n"
             "train\tupdates of an adapter on all linear layers (4 sequences of 256 tokens), and "
             "what the processor multiplies at best\n"
             "registry\tpublishing, promoting, listing and opening, in a registry of its own in "
@@ -450,7 +487,7 @@ const struct lorica_cmd lorica_cmd_bench = {
             "--adapter A\ta directory, or NAME or NAME@V; may be given several times: sequences "
             "take them in turn\n"
             "--tokens N\ttokens of each sequence\n"
-            "--sequences N\tsequences of a batch\n"
+            "--sequences N\tsequences of a batch; prompts that begin alike; running answers\n"
             "--repeat N\thow often (5)\n"
             "--rank N\trank of the trained adapter (16)\n"
             "--answers P\tpercent of the tokens that are learnt (100)\n"

@@ -90,3 +90,14 @@ def test_a_busy_key_does_not_keep_another_one_waiting(lorica_bin, tmp_path):
         assert {answer.json["usage"]["completion_tokens"] for answer in answers} == {500}
     finally:
         assert server.stop() == 0
+
+
+def test_bench_measures_the_engine(data_dir):
+    seen = data_dir.json("bench", "prefix", "--tokens", "64", "--sequences", "3")
+    assert seen["hit rate"] == 64 / 80 and seen["first token with, ms"] > 0
+    seen = data_dir.json("bench", "speculation", "--tokens", "24", "--repeat", "1")
+    assert seen["repeating: tokens/s with"] > 0
+    seen = data_dir.json("bench", "arrivals", "--tokens", "200", "--sequences", "2", "--repeat", "2")
+    assert 0 < seen["gap, p50, ms"] <= seen["gap, p99, ms"] <= seen["gap, largest, ms"]
+    assert "--sequences does not go" in data_dir("bench", "speculation", "--sequences", "2",
+                                                 code=2).stderr
