@@ -9,6 +9,7 @@
 #include "registry/registry.h"
 
 #define WORDS_MAX 1000
+#define FULL_LR 5e-5 /* as Hugging Face's trainer: every weight moves by itself */
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 /* The words of the command line whose meaning goes into the job. */
@@ -45,7 +46,7 @@ static bool parse_schedule(const char *word, enum lorica_schedule *ret) {
 
 /* A replay is compared with others: it is exact unless something else is asked for. */
 static bool parse_compute(struct train *t) {
-    const char *word = t->compute ? t->compute : t->job.replay ? "exact" : "fast";
+    const char *word = t->compute ? t->compute : t->job.replay || t->job.full ? "exact" : "fast";
     const bool exact = strcmp(word, "exact") == 0;
     if (!exact && strcmp(word, "fast") != 0) {
         (void)lorica_cmd_usage(&lorica_cmd_train, "--compute %s: exact or fast expected", word);
@@ -84,6 +85,8 @@ static bool parse_loop(struct train *t) {
     struct lorica_trainer_options *o = &t->job.options;
     uint64_t batch = o->batch, accumulate = o->accumulate;
     bool fine = true;
+    if (t->job.full)
+        o->lr = FULL_LR;
     if (t->lr)
         fine &= lorica_cmd_number("lr", t->lr, 1e-9, 100, &o->lr);
     if (t->schedule)
@@ -168,12 +171,16 @@ static const struct {
     const char *name, *takes;
 } ways[] = {
     {"replay",
-     " replay init out base lr max-grad-norm weight-decay beta1 beta2 eps threads compute "
+     " replay full init out base lr max-grad-norm weight-decay beta1 beta2 eps threads compute "
      "checkpoint-activations data server ca "},
     {"check", " check json base rank targets max-length loss columns skip-bad threads data server "
               "ca "},
     {"estimate", " estimate json batch max-length rank targets dropout compute "
                  "checkpoint-activations threads data server ca "},
+    {"full",
+     " full replay out base eval eval-split eval-every patience pack loss columns skip-bad lr "
+     "schedule warmup epochs steps batch accumulate max-length max-grad-norm weight-decay "
+     "beta1 beta2 eps seed threads checkpoint-activations log data server ca "},
     {"mlflow-sync", " mlflow-sync mlflow mlflow-ca "},
 };
 
@@ -241,6 +248,7 @@ static int take_words(struct train *t, int argc, char **argv) {
         {.name = "check", .flag = &t->check},
         {.name = "estimate", .value = &t->job.estimate},
         {.name = "json", .flag = &t->job.json},
+        {.name = "full", .flag = &t->job.full},
         {.name = "replay", .value = &t->job.replay},
         {.name = "init", .value = &t->job.init},
         {.name = "log", .value = &t->job.log_path},
@@ -309,9 +317,9 @@ static int run_words(struct train *t, int words, char **argv) {
                                             "--mlflow-sync takes a directory, and no NAME")
                          : lorica_mlflow_sync(t->mlflow_sync, job->mlflow, job->mlflow_ca);
     if (job->replay)
-        return words > 0 || !job->init || !job->out
+        return words > 0 || !job->init == !job->full || !job->out
                    ? lorica_cmd_usage(&lorica_cmd_train,
-                                      "--replay takes --init and --out, and no NAME")
+                                      "--replay takes --out, --init or --full, and no NAME")
                    : lorica_train_replay(job);
     if (job->estimate)
         return words > 0 ? lorica_cmd_usage(&lorica_cmd_train, "--estimate takes no NAME or DATA")
@@ -398,10 +406,16 @@ const struct lorica_cmd lorica_cmd_train = {
         "and activations kept as bfloat16 (the default); exact: float32 throughout (a replay's)\n"
         "--checkpoint-activations\tkeep only what each layer begins with and compute the rest "
         "again: about half the memory, an eighth slower\n"
+        "--full\tto compare: train every weight in float32 instead of an adapter, and write a "
+        "Hugging Face directory (else to DIR/full/NAME), which lorica base import reads; ends with "
+        "a table of memory, file and losses beside those of the adapter in DIR/train/NAME. Takes "
+        "16 "
+        "bytes a parameter; --lr is 0.00005 then. Import the base with --format f32 for it\n"
         "--replay TRACE\tinstead of training: feed given input_ids and labels [step, batch, time] "
         "in order with a constant learning rate, and write losses and grad_norms to "
         "OUT/replay.safetensors and the adapter after the last update\n"
-        "--init DIR\tthe adapter that a replay begins with\n"
+        "--init DIR\tthe adapter that a replay begins with; with --full the replay trains the base "
+        "itself\n"
         "--log FILE\twrite a line of JSON for each update: step, loss, lr, grad_norm, tokens, "
         "seconds, memory_mb, time_ms, and eval_loss where it was measured. A plot of the losses, "
         "loss.svg, is always left beside the adapter\n"

@@ -13,6 +13,7 @@
 #include "gateway/train_track.h"
 #include "proto/json.h"
 #include "registry/policy.h"
+#include "runtime/train/full.h"
 #include "runtime/train/plan.h"
 
 /* The examples, and what turns text into them. */
@@ -84,11 +85,11 @@ static int load_examples(struct examples *e, const struct lorica_base *b,
 }
 
 /* Fails before the work where the disk is too full for what it makes. */
-static int check_room(const char *dir, uint64_t needed, struct lorica_error *err) {
+int lorica_train_check_room(const char *dir, uint64_t needed, struct lorica_error *err) {
     struct statvfs fs;
     if (statvfs(dir, &fs) == 0 && (uint64_t)fs.f_bavail * fs.f_frsize < needed)
         return lorica_fail(err, LORICA_ENOSPC,
-                           "%s: the adapter needs %llu MB, the disk has %llu MB left", dir,
+                           "%s: what is trained needs %llu MB, the disk has %llu MB left", dir,
                            (unsigned long long)(needed >> 20),
                            (unsigned long long)((uint64_t)fs.f_bavail * fs.f_frsize >> 20));
     return 0;
@@ -137,7 +138,8 @@ static bool set_name(const char *path, char ret[LORICA_EVAL_SET_MAX + 1]) {
 
 /* Facts for the registry: how the adapter came to be. */
 static int write_manifest(const char *dir, const struct lorica_train_job *job,
-                          const struct lorica_trainer_result *r, struct lorica_error *err) {
+                          const struct lorica_trainer_result *r, uint64_t trained,
+                          struct lorica_error *err) {
     struct lorica_buf out;
     char set[LORICA_EVAL_SET_MAX + 1];
     lorica_buf_init(&out, LORICA_TRAIN_TEXT_MAX);
@@ -152,6 +154,8 @@ static int write_manifest(const char *dir, const struct lorica_train_job *job,
     lorica_jsonw_integer(&w, "tokens", (int64_t)r->tokens);
     lorica_jsonw_integer(&w, "seed", (int64_t)job->options.seed);
     lorica_jsonw_number(&w, "train_loss", r->loss);
+    lorica_jsonw_integer(&w, "trained_parameters", (int64_t)trained);
+    lorica_jsonw_number(&w, "memory_mb", lorica_train_memory_mb());
     if (r->best_step > 0) {
         lorica_jsonw_number(&w, "eval_loss_base", r->eval_loss_before);
         lorica_jsonw_number(&w, "eval_loss", r->eval_loss);
@@ -168,7 +172,7 @@ static int write_manifest(const char *dir, const struct lorica_train_job *job,
     return rc;
 }
 
-static void print_result(const struct lorica_trainer_result *r) {
+static void print_result(const struct lorica_trainer_result *r, const char *what) {
     (void)printf("%llu updates, %llu tokens in %.0f s; training loss %.3f",
                  (unsigned long long)r->steps, (unsigned long long)r->tokens, r->seconds, r->loss);
     if (r->best_step > 0)
@@ -176,13 +180,39 @@ static void print_result(const struct lorica_trainer_result *r) {
                      100 * (r->eval_loss / r->eval_loss_before - 1));
     (void)printf("\n");
     if (r->best_step > 0 && r->best_step < r->steps)
-        (void)printf("%sthe adapter is that after update %llu, when the loss on the examples held "
+        (void)printf("%s%s is that after update %llu, when the loss on the examples held "
                      "apart was lowest\n",
-                     r->stopped ? "stopped early, as that loss no longer fell; " : "",
+                     r->stopped ? "stopped early, as that loss no longer fell; " : "", what,
                      (unsigned long long)r->best_step);
     if (r->best_step > 0 && r->eval_loss >= r->eval_loss_before)
         (void)printf("the base alone does better on the examples held apart: nothing of use was "
                      "learnt; more examples or a lower --lr may help\n");
+}
+
+static int train_full(struct lorica_train_session *s, const struct examples *e,
+                      const struct lorica_train_job *job, const char *dir,
+                      struct lorica_train_log *log, struct lorica_error *err) {
+    struct lorica_trainer_result result = {0};
+    struct lorica_trainer_options options = job->options;
+    struct lorica_full *full = NULL;
+    options.held_apart = e->held_apart.count > 0 ? &e->held_apart : NULL;
+    options.pack = job->pack ? e->max_length : 0;
+    int rc = lorica_train_full_ready(s->base, dir, err);
+    if (!rc)
+        rc = lorica_full_create(s->base, &full, err);
+    options.full = full;
+    if (!rc)
+        rc = lorica_trainer_run(&full->base, s->pool, &e->data, &options, NULL, on_update, log,
+                                &result, err);
+    if (!rc)
+        rc = lorica_full_export(full, dir, err);
+    lorica_full_destroy(full);
+    if (rc)
+        return rc;
+    print_result(&result, "the model");
+    (void)printf("written to %s; lorica base import makes a base of it\n", dir);
+    lorica_train_full_compare(job, dir, s->base, &result);
+    return 0;
 }
 
 static int train_into(struct lorica_train_session *s, const struct examples *e,
@@ -194,7 +224,8 @@ static int train_into(struct lorica_train_session *s, const struct examples *e,
     options.pack = job->pack ? e->max_length : 0;
     int rc = lorica_train_adapter_new(&job->spec, s->base, &s->adapter, err);
     if (!rc)
-        rc = check_room(dir, lorica_train_weights_nbytes(&s->base->arch, s->adapter), err);
+        rc = lorica_train_check_room(dir, lorica_train_weights_nbytes(&s->base->arch, s->adapter),
+                                     err);
     if (!rc)
         rc = lorica_trainer_run(s->base, s->pool, &e->data, &options, s->adapter, on_update, log,
                                 &result, err);
@@ -205,11 +236,12 @@ static int train_into(struct lorica_train_session *s, const struct examples *e,
     if (!rc)
         rc = lorica_train_write_adapter(dir, s, &config, err);
     if (!rc)
-        rc = write_manifest(dir, job, &result, err);
+        rc = write_manifest(dir, job, &result, lorica_spec_parameters(&job->spec, &s->base->arch),
+                            err);
     lorica_buf_finish(&config);
     if (rc)
         return rc;
-    print_result(&result);
+    print_result(&result, "the adapter");
     (void)printf("written to %s\n", dir);
     return 0;
 }
@@ -241,7 +273,7 @@ static char *output_dir(const struct lorica_train_job *job, struct lorica_error 
     if (job->out) {
         dir = strdup(job->out);
     } else if ((data = lorica_data_dir(job->where.data)) &&
-               (all = lorica_path_join(data, "train"))) {
+               (all = lorica_path_join(data, job->full ? "full" : "train"))) {
         dir = lorica_path_join(all, job->name);
     }
     free(data);
@@ -268,7 +300,7 @@ int lorica_train_run(const struct lorica_train_job *job) {
     if (!rc)
         rc = lorica_train_track_begin(&tracked, &tracker, &err);
     if (!rc)
-        rc = train_into(&s, &examples, job, dir, tracker.log, &err);
+        rc = (job->full ? train_full : train_into)(&s, &examples, job, dir, tracker.log, &err);
     rc = lorica_train_track_end(&tracker, &tracked, rc, &err);
     free_examples(&examples);
     lorica_train_close(&s);

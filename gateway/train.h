@@ -15,8 +15,9 @@ struct lorica_train_job {
     const char *name;              /**< NULL for a replay */
     const char *const *data_paths; /**< files of examples */
     size_t data_count;
-    const char *estimate;          /**< config.json, directory or base to reckon for, or NULL */
-    bool json;                     /**< of --check and --estimate */
+    const char *estimate; /**< config.json, directory or base to reckon for, or NULL */
+    bool full;            /**< train every weight, not an adapter */
+    bool json;            /**< of --check and --estimate */
     bool whole, skip_bad; /**< see struct lorica_train_data_options */
     const char *columns[2];
     const char *base;              /**< name, digest or file; NULL: the only one there is */
@@ -67,6 +68,24 @@ struct lorica_train_session {
 int lorica_train_open(struct lorica_train_session *s, const struct lorica_train_job *job,
                       struct lorica_error *err) LORICA_MUSTCHECK;
 void lorica_train_close(struct lorica_train_session *s);
+
+/** LORICA_ENOSPC where the disk of `dir` has less room than this. */
+int lorica_train_check_room(const char *dir, uint64_t needed,
+                            struct lorica_error *err) LORICA_MUSTCHECK;
+
+/* Full fine-tuning (train_full.c). */
+
+/** Fails before the work where the model could not be written to `dir`. */
+int lorica_train_full_ready(const struct lorica_base *base, const char *dir,
+                            struct lorica_error *err) LORICA_MUSTCHECK;
+/** Feeds the trace and writes the model to job->out; curves: losses, then gradient norms. */
+int lorica_train_full_replay(struct lorica_train_session *s, const struct lorica_train_job *job,
+                             const struct lorica_replay *trace, float *curves,
+                             struct lorica_error *err) LORICA_MUSTCHECK;
+/** Prints what the model in `dir` took and became, beside the adapter of the same name. */
+void lorica_train_full_compare(const struct lorica_train_job *job, const char *dir,
+                               const struct lorica_base *base,
+                               const struct lorica_trainer_result *r);
 
 /** Writes DIR/NAME whole or not at all. */
 int lorica_train_write(const char *dir, const char *name, const struct lorica_buf *bytes,

@@ -57,6 +57,24 @@ static int write_curves(const char *dir, uint32_t steps, const float *losses, co
     return rc;
 }
 
+static void print_curves(const struct lorica_replay *trace, const float *curves, const char *dir) {
+    (void)printf("%u updates; loss %.6f at the first, %.6f at the last; written to %s\n",
+                 trace->steps, (double)curves[0], (double)curves[trace->steps - 1], dir);
+}
+
+static int replay_full(struct lorica_train_session *s, const struct lorica_train_job *job,
+                       const struct lorica_replay *trace, struct lorica_error *err) {
+    float *curves = calloc((size_t)trace->steps * 2, sizeof(*curves));
+    int rc = curves ? lorica_train_full_replay(s, job, trace, curves, err)
+                    : lorica_fail(err, LORICA_ENOMEM, "no memory for a replay");
+    if (!rc)
+        rc = write_curves(job->out, trace->steps, curves, curves + trace->steps, err);
+    if (!rc)
+        print_curves(trace, curves, job->out);
+    free(curves);
+    return rc;
+}
+
 static int replay_trace(struct lorica_train_session *s, const struct lorica_train_job *job,
                         const char *dir, const struct lorica_replay *trace,
                         struct lorica_error *err) {
@@ -78,8 +96,7 @@ static int replay_trace(struct lorica_train_session *s, const struct lorica_trai
     if (!rc)
         rc = lorica_train_write_adapter(dir, s, &text, err);
     if (!rc)
-        (void)printf("%u updates; loss %.6f at the first, %.6f at the last; written to %s\n",
-                     trace->steps, (double)curves[0], (double)curves[trace->steps - 1], dir);
+        print_curves(trace, curves, dir);
     free(curves);
     free(config);
     free(path);
@@ -111,7 +128,8 @@ int lorica_train_replay(const struct lorica_train_job *job) {
     trace.ids = ids;
     trace.labels = labels;
     if (!rc)
-        rc = replay_trace(&s, job, job->out, &trace, &err);
+        rc = job->full ? replay_full(&s, job, &trace, &err)
+                       : replay_trace(&s, job, job->out, &trace, &err);
     free(ids);
     free(labels);
     lorica_safetensors_finish(&file);

@@ -22,6 +22,8 @@
 /* The tensors to be written, in order, and the matrix and part that each shows. */
 struct plan {
     const struct lorica_base *base;
+    lorica_base_values_fn values; /* NULL: the base's own */
+    const void *values_arg;
     struct lorica_tensor *tensors;
     char (*names)[NAME_MAX_LEN];
     struct part {
@@ -52,6 +54,18 @@ static int write_state(const struct lorica_matrix *m, uint32_t source, struct lo
     return lorica_buf_puts(out, "}");
 }
 
+/* What is written of entry `index`. */
+static const struct lorica_matrix *matrix_at(const struct plan *plan, uint64_t index,
+                                             struct lorica_matrix *scratch) {
+    const struct lorica_matrix *m = lorica_base_matrix(plan->base, index, scratch);
+    if (plan->values)
+        *scratch = (struct lorica_matrix){.format = LORICA_FORMAT_F32,
+                                          .n = m->n,
+                                          .k = m->k,
+                                          .data = plan->values(plan->values_arg, index)};
+    return plan->values ? scratch : m;
+}
+
 static void plan_part(struct plan *plan, uint64_t entry, int kind, const char *suffix,
                       enum lorica_dtype dtype, uint64_t rows, uint64_t columns) {
     uint64_t count;
@@ -69,12 +83,12 @@ static void plan_part(struct plan *plan, uint64_t entry, int kind, const char *s
 
 static int plan_entry(struct plan *plan, uint64_t index, const struct lorica_base_entry *e) {
     struct lorica_matrix scratch;
-    const struct lorica_matrix *m = lorica_base_matrix(plan->base, index, &scratch);
+    const struct lorica_matrix *m = matrix_at(plan, index, &scratch);
     const uint64_t weights = (uint64_t)e->n * e->k;
     const uint64_t blocks = (weights + LORICA_NF4_BLOCK - 1) / LORICA_NF4_BLOCK;
-    if (e->format != LORICA_FORMAT_NF4) {
-        const enum lorica_dtype dtype = e->format == LORICA_FORMAT_BF16  ? LORICA_DTYPE_BF16
-                                        : e->format == LORICA_FORMAT_F16 ? LORICA_DTYPE_F16
+    if (m->format != LORICA_FORMAT_NF4) {
+        const enum lorica_dtype dtype = m->format == LORICA_FORMAT_BF16  ? LORICA_DTYPE_BF16
+                                        : m->format == LORICA_FORMAT_F16 ? LORICA_DTYPE_F16
                                                                          : LORICA_DTYPE_F32;
         const bool vector = strstr(e->name, "norm") != NULL;
         plan_part(plan, index, PART_WEIGHT, "", dtype, vector ? e->k : e->n, vector ? 0 : e->k);
@@ -137,7 +151,7 @@ static int put_part(FILE *file, const struct plan *plan, size_t i) {
     const struct part *part = &plan->parts[i];
     const struct lorica_base_entry *e = &lorica_base_table(plan->base, &count)[part->entry];
     struct lorica_matrix scratch;
-    const struct lorica_matrix *m = lorica_base_matrix(plan->base, part->entry, &scratch);
+    const struct lorica_matrix *m = matrix_at(plan, part->entry, &scratch);
     const size_t nbytes = (size_t)plan->tensors[i].nbytes;
     struct lorica_buf state;
     int rc;
@@ -248,11 +262,13 @@ static int export_planned(struct plan *plan, struct target *target, struct loric
     return rc;
 }
 
-static int export_weights(const struct lorica_base *base, struct target *target,
-                          struct lorica_error *err) {
+static int export_weights(const struct lorica_base *base, lorica_base_values_fn values,
+                          const void *arg, struct target *target, struct lorica_error *err) {
     uint64_t count;
     (void)lorica_base_table(base, &count);
     struct plan plan = {.base = base,
+                        .values = values,
+                        .values_arg = arg,
                         .tensors = calloc(count * MAX_PARTS, sizeof(*plan.tensors)),
                         .names = calloc(count * MAX_PARTS, sizeof(*plan.names)),
                         .parts = calloc(count * MAX_PARTS, sizeof(*plan.parts))};
@@ -283,16 +299,17 @@ static void write_rope(struct lorica_jsonw *w, const struct lorica_arch *a) {
     lorica_jsonw_end_object(w);
 }
 
-static void write_quantization(struct lorica_jsonw *w, const struct lorica_base *base) {
+/* `dense`: the weights are written as float32. */
+static void write_quantization(struct lorica_jsonw *w, const struct lorica_base *base, bool dense) {
     const struct lorica_matrix *first = &base->layers[0].modules[0];
     uint64_t count;
     const struct lorica_base_entry *table = lorica_base_table(base, &count);
     uint32_t source = LORICA_FORMAT_F32;
     for (uint64_t i = 0; i < count; i++)
-        if (table[i].format == LORICA_FORMAT_NF4)
+        if (table[i].format == LORICA_FORMAT_NF4 && !dense)
             source = table[i].source;
     lorica_jsonw_string(w, "dtype", dtype_name(source));
-    if (first->format != LORICA_FORMAT_NF4)
+    if (first->format != LORICA_FORMAT_NF4 || dense)
         return;
     lorica_jsonw_object(w, "quantization_config");
     lorica_jsonw_string(w, "quant_method", "bitsandbytes");
@@ -306,7 +323,7 @@ static void write_quantization(struct lorica_jsonw *w, const struct lorica_base 
     lorica_jsonw_end_object(w);
 }
 
-static void write_config(const struct lorica_base *base, struct lorica_buf *out) {
+static void write_config(const struct lorica_base *base, bool dense, struct lorica_buf *out) {
     const struct lorica_arch *a = &base->arch;
     struct lorica_jsonw w = {.out = out};
     lorica_jsonw_object(&w, NULL);
@@ -328,7 +345,7 @@ static void write_config(const struct lorica_base *base, struct lorica_buf *out)
     lorica_jsonw_bool(&w, "attention_bias", false);
     lorica_jsonw_bool(&w, "mlp_bias", false);
     lorica_jsonw_bool(&w, "tie_word_embeddings", a->tied_head);
-    write_quantization(&w, base);
+    write_quantization(&w, base, dense);
     lorica_jsonw_end_object(&w);
     (void)lorica_buf_puts(out, "\n");
 }
@@ -357,11 +374,11 @@ static int export_files(const struct lorica_base *base, struct target *target,
     return rc;
 }
 
-static int export_config(const struct lorica_base *base, struct target *target,
+static int export_config(const struct lorica_base *base, bool dense, struct target *target,
                          struct lorica_error *err) {
     struct lorica_buf config;
     lorica_buf_init(&config, TEXT_MAX);
-    write_config(base, &config);
+    write_config(base, dense, &config);
     int rc = lorica_buf_status(&config);
     rc = rc ? lorica_fail(err, rc, "config.json: %s", lorica_err_text(rc))
             : write_file(target, "config.json", fill_text, &config, err);
@@ -369,18 +386,23 @@ static int export_config(const struct lorica_base *base, struct target *target,
     return rc;
 }
 
-int lorica_base_export(const struct lorica_base *base, const char *dir, struct lorica_error *err) {
+int lorica_base_export_values(const struct lorica_base *base, lorica_base_values_fn values,
+                              const void *arg, const char *dir, struct lorica_error *err) {
     struct target target = {.dir = dir, .made = mkdir(dir, 0755) == 0};
     if (!target.made && errno != EEXIST)
         return lorica_fail(err, LORICA_EIO, "%s: %s", dir, strerror(errno));
     lorica_buf_init(&target.names, TEXT_MAX);
-    int rc = export_config(base, &target, err);
+    int rc = export_config(base, values != NULL, &target, err);
     if (!rc)
         rc = export_files(base, &target, err);
     if (!rc)
-        rc = export_weights(base, &target, err);
+        rc = export_weights(base, values, arg, &target, err);
     if (rc)
         discard(&target);
     lorica_buf_finish(&target.names);
     return rc;
+}
+
+int lorica_base_export(const struct lorica_base *base, const char *dir, struct lorica_error *err) {
+    return lorica_base_export_values(base, NULL, NULL, dir, err);
 }

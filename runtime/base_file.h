@@ -74,6 +74,12 @@ const struct lorica_base_entry *lorica_base_table(const struct lorica_base *base
 const struct lorica_matrix *lorica_base_matrix(const struct lorica_base *base, uint64_t index,
                                                struct lorica_matrix *scratch);
 
+/** As lorica_base_export, but with other values: float32, row-major, of entry `index`. */
+typedef const float *(*lorica_base_values_fn)(const void *arg, uint64_t index);
+int lorica_base_export_values(const struct lorica_base *base, lorica_base_values_fn values,
+                              const void *arg, const char *dir,
+                              struct lorica_error *err) LORICA_MUSTCHECK;
+
 /** Architecture to and from the metadata. */
 void lorica_arch_write(const struct lorica_arch *arch, struct lorica_jsonw *w);
 int lorica_arch_read(const struct lorica_json *j, struct lorica_arch *ret,

@@ -96,9 +96,34 @@ static void add_db(const struct layer *l, const struct module *m, size_t slot) {
             db[i * pair->rank + j] += pair->scale * db_t[j * n + i];
 }
 
-/* Leaves U in the slots and adds to dA and dB. Ends behind a barrier. */
+/* A model trained whole: dW += dy^T x of each module. Ends behind a barrier. */
+static void weight_gradients(const struct layer *l, const struct module *modules, size_t count) {
+    struct lorica_pass *pass = l->pass;
+    const size_t ld = l->work->ld;
+    uint32_t begin, end;
+    lorica_pool_range((pass->tokens + 31) / 32, l->thread, lorica_pool_threads(pass->pool), &begin,
+                      &end);
+    begin *= 32;
+    end = end * 32 < pass->tokens ? end * 32 : pass->tokens;
+    for (size_t i = 0; pass->full && i < count; i++) {
+        const struct lorica_matrix *w = &pass->base->layers[l->number].modules[modules[i].module];
+        const struct lorica_term term = {
+            .a = l->work->dy_t, .lda = ld, .x = modules[i].x, .ldx = w->k, .depth = pass->tokens};
+        if (begin < end)
+            pass->gemm.turn(lorica_operands_at(pass, l->work->dy_t, begin), ld,
+                            lorica_operands_at(pass, modules[i].dy, (size_t)begin * w->n), w->n,
+                            end - begin, w->n);
+        lorica_pool_barrier(pass->pool);
+        lorica_pass_product(pass, l->thread, lorica_full_grad(pass->full, w->data), w->k, w->n,
+                            w->k, &term, 1, LORICA_GEMM_ADD);
+        lorica_pool_barrier(pass->pool);
+    }
+}
+
+/* Leaves U in the slots and adds to dA and dB, or to dW. Ends behind a barrier. */
 static void adapter_gradients(const struct layer *l, const struct module *modules, size_t count) {
     struct lorica_pass *pass = l->pass;
+    weight_gradients(l, modules, count);
     if (!any_pair(l, modules, count))
         return;
     for (size_t i = 0; i < count; i++) {
@@ -201,6 +226,9 @@ static void mlp_backward(const struct layer *l) {
     lorica_pass_barrier(pass, l->thread, LORICA_PART_ROWS);
     adapter_gradients(l, inner, 2);
     input_gradient(l, inner, 2, work->dnormed, LORICA_GEMM_SET);
+    if (pass->full)
+        lorica_pass_norm_gradient(pass, l->thread, acts[LORICA_ACT_MIDDLE], work->dnormed,
+                                  lorica_full_grad(pass->full, norm));
     lorica_pass_norm_backward(pass, l->thread, acts[LORICA_ACT_MIDDLE], norm, work->dnormed,
                               work->d, work->dy);
     lorica_pass_barrier(pass, l->thread, LORICA_PART_ROWS);
@@ -227,6 +255,9 @@ void lorica_pass_layer_backward(struct lorica_pass *pass, unsigned thread, uint3
     if (lowest)
         return;
     input_gradient(&l, inner, 3, work->dnormed, LORICA_GEMM_SET);
+    if (pass->full)
+        lorica_pass_norm_gradient(pass, thread, acts->of[LORICA_ACT_X], work->dnormed,
+                                  lorica_full_grad(pass->full, norm));
     lorica_pass_norm_backward(pass, thread, acts->of[LORICA_ACT_X], norm, work->dnormed, work->d,
                               work->dy);
     lorica_pass_barrier(pass, thread, LORICA_PART_ROWS);

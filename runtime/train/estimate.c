@@ -37,27 +37,18 @@ static uint64_t nf4_nbytes(uint64_t values) {
            (blocks + LORICA_NF4_NESTED_BLOCK - 1) / LORICA_NF4_NESTED_BLOCK * sizeof(float);
 }
 
-static uint64_t adapter_values(const struct lorica_arch *arch,
-                               const struct lorica_train_spec *spec) {
-    uint64_t sum = 0;
-    for (int m = 0; m < LORICA_MODULE_COUNT; m++) {
-        uint32_t n, k;
-        lorica_arch_module_shape(arch, (enum lorica_module)m, &n, &k);
-        sum += spec->targets[m] ? (uint64_t)spec->rank * ((uint64_t)n + k) : 0;
-    }
-    return sum * arch->layers;
-}
-
 void lorica_train_estimate(const struct lorica_arch *arch, enum lorica_train_way way,
                            const struct lorica_train_estimate_options *options,
                            struct lorica_train_estimate *ret) {
+    static const struct lorica_full whole; /* that there is one is all that matters */
     const bool full = way == LORICA_WAY_FULL_F32 || way == LORICA_WAY_FULL_BF16;
     const uint64_t all = lorica_arch_parameters(arch);
-    const uint64_t trained = full ? all : adapter_values(arch, &options->spec);
+    const uint64_t trained = full ? all : lorica_spec_parameters(&options->spec, arch);
     const uint64_t size = way == LORICA_WAY_FULL_BF16 ? 2 : sizeof(float); /* of what is trained */
     struct lorica_train_model_options model = options->model;
     model.max_tokens = options->batch * options->length;
     model.max_rank = full ? 0 : options->spec.rank;
+    model.full = full ? &whole : NULL;
     struct lorica_train_estimate e = {.parameters = all, .trained = trained};
     if (full)
         e.weights = all * size;

@@ -11,6 +11,18 @@ void lorica_pass_embed(struct lorica_pass *pass, unsigned thread, const int32_t 
     lorica_pass_barrier(pass, thread, LORICA_PART_ROWS);
 }
 
+void lorica_pass_embed_backward(struct lorica_pass *pass, unsigned thread, const int32_t *ids,
+                                const float *d) {
+    const size_t hidden = pass->base->arch.hidden;
+    float *grad = lorica_full_grad(pass->full, pass->base->embed.data);
+    uint32_t begin, end; /* columns: two threads never add to one row's value */
+    lorica_pool_range((uint32_t)hidden, thread, lorica_pool_threads(pass->pool), &begin, &end);
+    for (size_t i = 0; i < pass->tokens; i++)
+        for (size_t j = begin; j < end; j++)
+            grad[(size_t)ids[i] * hidden + j] += d[i * hidden + j];
+    lorica_pass_barrier(pass, thread, LORICA_PART_ROWS);
+}
+
 /* The thin products of modules that read the same x. */
 static void shrinks(struct lorica_pass *pass, unsigned thread, uint32_t layer,
                     enum lorica_module first, enum lorica_module last, const void *x,

@@ -19,6 +19,9 @@ bool lorica_loss_init(struct lorica_loss *loss, struct lorica_pass *pass) {
     loss->normed = lorica_pass_operands(pass, loss->chunk, arch->hidden);
     loss->dnormed = lorica_pass_floats(pass, loss->chunk, arch->hidden);
     loss->logits = lorica_pass_floats(pass, loss->chunk, arch->vocab);
+    loss->ld = ((size_t)loss->chunk + 31) / 32 * 32;
+    if (pass->full && !(loss->turned = lorica_pass_operands(pass, arch->vocab, loss->ld)))
+        return false;
     return loss->rows && loss->losses && loss->normed && loss->dnormed && loss->logits;
 }
 
@@ -56,6 +59,40 @@ static void chunk_forward(struct lorica_pass *pass, unsigned thread, struct lori
     lorica_pass_barrier(pass, thread, LORICA_PART_LOSS);
 }
 
+/* A model trained whole: the head's gradient, dlogits^T normed. Ends behind a barrier. */
+static void head_gradient(struct lorica_pass *pass, unsigned thread, struct lorica_loss *loss,
+                          uint32_t count) {
+    const uint32_t vocab = pass->base->arch.vocab, hidden = pass->base->arch.hidden;
+    const size_t ldx = vocab * sizeof(float) / pass->gemm.operand_nbytes;
+    const struct lorica_term term = {
+        .a = loss->turned, .lda = loss->ld, .x = loss->normed, .ldx = hidden, .depth = count};
+    uint32_t begin, end;
+    lorica_pool_range((count + 31) / 32, thread, lorica_pool_threads(pass->pool), &begin, &end);
+    begin *= 32;
+    end = end * 32 < count ? end * 32 : count;
+    if (begin < end)
+        pass->gemm.turn(lorica_operands_at(pass, loss->turned, begin), loss->ld,
+                        lorica_operands_at(pass, loss->logits, begin * ldx), ldx, end - begin,
+                        vocab);
+    lorica_pool_barrier(pass->pool);
+    lorica_pass_product(pass, thread, lorica_full_grad(pass->full, pass->base->head.data), hidden,
+                        vocab, hidden, &term, 1, LORICA_GEMM_ADD);
+    lorica_pool_barrier(pass->pool);
+}
+
+/* And that of the last norm's weight: each thread does some columns. */
+static void norm_gradient(struct lorica_pass *pass, unsigned thread, struct lorica_loss *loss,
+                          uint32_t first, uint32_t count) {
+    const uint32_t n = pass->base->arch.hidden;
+    float *dweight = lorica_full_grad(pass->full, pass->base->final_norm);
+    uint32_t begin, end;
+    lorica_pool_range(n, thread, lorica_pool_threads(pass->pool), &begin, &end);
+    for (size_t i = 0; i < count; i++)
+        lorica_norm_gradient_row(pass->stream + (size_t)loss->rows[first + i].row * n,
+                                 loss->dnormed + i * n, n, pass->base->arch.rms_eps, begin, end,
+                                 dweight);
+}
+
 static void chunk_backward(struct lorica_pass *pass, unsigned thread, struct lorica_loss *loss,
                            uint32_t first, uint32_t count, float *d) {
     const struct lorica_base *base = pass->base;
@@ -66,9 +103,13 @@ static void chunk_backward(struct lorica_pass *pass, unsigned thread, struct lor
                                      .by_rows = true,
                                      .scale = 1.0f};
     uint32_t begin, end;
+    if (pass->full)
+        head_gradient(pass, thread, loss, count);
     lorica_pass_product(pass, thread, loss->dnormed, hidden, count, base->arch.hidden, &head, 1,
                         LORICA_GEMM_SET);
     lorica_pass_barrier(pass, thread, LORICA_PART_HEAD);
+    if (pass->full)
+        norm_gradient(pass, thread, loss, first, count);
     lorica_pool_range(count, thread, lorica_pool_threads(pass->pool), &begin, &end);
     for (size_t i = begin; i < end; i++) {
         const size_t row = loss->rows[first + i].row * hidden;

@@ -18,6 +18,8 @@ struct lorica_loss {
     void *normed;   /**< [chunk][hidden], operands */
     float *dnormed; /**< [chunk][hidden] */
     float *logits;  /**< [chunk][vocab]; then their gradient, operands, at the head of each row */
+    void *turned;   /**< [vocab][ld]: that gradient turned, operands; of a full model only */
+    size_t ld;      /**< chunk, rounded up to 32 */
     double *losses; /**< [max_tokens]: one per row */
 };
 
@@ -28,7 +30,8 @@ bool lorica_loss_init(struct lorica_loss *loss, struct lorica_pass *pass);
 void lorica_loss_finish(struct lorica_loss *loss);
 
 /** losses[i] of every row; with d not NULL also d[row] += the gradient of the sum with respect to
- * the residual stream. Begins and ends behind a barrier. */
+ * the residual stream, and of a model trained whole those of the head and the last norm. Begins and
+ * ends behind a barrier. */
 void lorica_pass_loss(struct lorica_pass *pass, unsigned thread, struct lorica_loss *loss,
                       float *d);
 

@@ -128,6 +128,7 @@ size_t lorica_train_model_nbytes(const struct lorica_arch *arch, unsigned thread
            sizeof(float) *
                (LORICA_PASS_SLOTS * rank * widest + chunk * (arch->vocab + arch->hidden)) +
            chunk * arch->hidden * size +
+           (options->full ? size * (widest * m + chunk * arch->vocab) : 0) +
            lorica_pass_nbytes(arch, threads, operand_of(options), options->max_tokens,
                               options->max_rank, options->dropout);
 }
@@ -192,6 +193,9 @@ static bool make_work(struct lorica_train_model *model) {
                            !(work->sum = lorica_pass_floats(pass, m, widest))))
         return false;
     model->ids = calloc(m, sizeof(*model->ids));
+    if (pass->full &&
+        !(work->dy_t = lorica_pass_operands(pass, ((size_t)m + 31) / 32 * 32, widest)))
+        return false;
     return work->d && work->dy && work->dnormed && work->dwide && work->dq && work->dk &&
            work->dv && model->ids && make_slots(model);
 }
@@ -206,6 +210,7 @@ int lorica_train_model_create(const struct lorica_base *base, struct lorica_pool
     model->dropout = options->dropout;
     int rc = lorica_pass_init(&model->pass, base, pool, operand_of(options), options->max_tokens,
                               options->max_rank, options->dropout, err);
+    model->pass.full = options->full;
     if (rc == 0 && (!make_layers(model, options) || !make_work(model) ||
                     !lorica_loss_init(&model->loss, &model->pass)))
         rc = lorica_fail(err, LORICA_ENOMEM,
@@ -275,8 +280,10 @@ static void backward(struct step *step, unsigned thread) {
         if (l < model->whole)
             lorica_pass_layer_again(pass, thread, l, &model->acts[l]);
         lorica_pass_layer_backward(pass, thread, l, &model->acts[l], &model->work, step->grads,
-                                   l == step->lowest);
+                                   l == step->lowest && !pass->full);
     }
+    if (pass->full)
+        lorica_pass_embed_backward(pass, thread, model->ids, model->work.d);
 }
 
 static void run(void *arg, unsigned thread, unsigned threads) {
@@ -391,7 +398,7 @@ int lorica_train_model_step_rows(struct lorica_train_model *model,
     const int rc = add_rows(model, rows, count, err);
     if (rc != 0)
         return rc;
-    step.lowest = lowest_layer(adapter, pass->base->arch.layers);
+    step.lowest = pass->full ? 0 : lowest_layer(adapter, pass->base->arch.layers);
     lorica_pool_run(pass->pool, run, &step);
     for (uint32_t i = 0; i < model->loss.count; i++)
         *loss_sum += model->loss.losses[i];

@@ -12,6 +12,7 @@
 #include "runtime/adapter.h"
 #include "runtime/base.h"
 #include "runtime/pool.h"
+#include "runtime/train/full.h"
 
 /** Forward only: logits[batch][time][vocab] of ids[batch][time], each row a sequence from position
  * 0, causal. `adapter` in exact form or NULL. Memory is bounded: no activation outlives its layer.
@@ -36,9 +37,11 @@ struct lorica_train_model_options {
     uint32_t max_tokens; /**< real tokens of one step (padding behind the last label is not) */
     uint32_t max_rank;   /**< largest rank of an adapter */
     bool dropout;        /**< dropout may be on */
-    size_t keep_bytes;   /**< memory for activations kept between forward and backward; layers for
-                              which it does not suffice are computed again from what their norms
-                              read, which is always kept */
+    const struct lorica_full *full; /**< the model, whose base is given, is trained whole: steps add
+                                         to its gradients, and take no adapter. Borrowed, or NULL */
+    size_t keep_bytes; /**< memory for activations kept between forward and backward; layers for
+                            which it does not suffice are computed again from what their norms
+                            read, which is always kept */
 };
 
 /** Activation memory that keeps everything of small models and short batches: 768 MiB. */

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * Norm, rotary positions and activation, forward and backward, row by row. */
+#include <math.h>
+
 #include "runtime/train/pass.h"
 
 void lorica_pass_norm(struct lorica_pass *pass, unsigned thread, const float *x,
@@ -36,6 +38,29 @@ void lorica_pass_norm_backward(struct lorica_pass *pass, unsigned thread, const 
         pass->gemm.norm_backward(dx + i * n, line, weight, dy + i * n, n, pass->base->arch.rms_eps);
         if (to)
             pass->gemm.store(lorica_operands_at(pass, to, i * n), dx + i * n, n);
+    }
+}
+
+void lorica_norm_gradient_row(const float *x, const float *dy, uint32_t n, float eps,
+                              uint32_t begin, uint32_t end, float *dweight) {
+    double sum = 0;
+    for (uint32_t j = 0; j < n; j++)
+        sum += (double)x[j] * (double)x[j];
+    const float inverse = (float)(1 / sqrt(sum / n + (double)eps));
+    for (uint32_t j = begin; j < end; j++)
+        dweight[j] += dy[j] * x[j] * inverse;
+}
+
+void lorica_pass_norm_gradient(struct lorica_pass *pass, unsigned thread, const void *kept,
+                               const float *dy, float *dweight) {
+    const uint32_t n = pass->base->arch.hidden;
+    float *line = pass->lines[thread];
+    uint32_t begin, end;
+    lorica_pool_range(n, thread, lorica_pool_threads(pass->pool), &begin, &end);
+    for (size_t i = 0; i < pass->tokens; i++) {
+        pass->gemm.load(line, lorica_operands_at(pass, kept, i * n), n);
+        lorica_norm_gradient_row(line, dy + i * n, n, pass->base->arch.rms_eps, begin, end,
+                                 dweight);
     }
 }
 

@@ -23,6 +23,7 @@
 #include "runtime/base.h"
 #include "runtime/pool.h"
 #include "runtime/train/clock.h"
+#include "runtime/train/full.h"
 #include "runtime/train/model.h"
 
 /** One sequence of a pass. */
@@ -56,6 +57,7 @@ struct lorica_layer_acts {
 struct lorica_pass {
     const struct lorica_base *base;
     const struct lorica_adapter *adapter; /**< NULL: none */
+    const struct lorica_full *full;       /**< whose base this is, to be trained whole; or NULL */
     struct lorica_pool *pool;
     struct lorica_gemm_kernels gemm;
     uint32_t max_tokens, max_rank;
@@ -206,6 +208,13 @@ void lorica_pass_norm_kept(struct lorica_pass *pass, unsigned thread, const void
 /** dx += gradient of the norm of `kept`, times dy; then to = dx as operands (NULL: not). */
 void lorica_pass_norm_backward(struct lorica_pass *pass, unsigned thread, const void *kept,
                                const float *weight, const float *dy, float *dx, void *to);
+/** dweight[begin, end) += gradient of the weight of a norm of x[n], given that of its output. */
+void lorica_norm_gradient_row(const float *x, const float *dy, uint32_t n, float eps,
+                              uint32_t begin, uint32_t end, float *dweight);
+/** dweight += gradient of the norm's weight; each thread does some columns of all rows. `kept` is
+ * as above. */
+void lorica_pass_norm_gradient(struct lorica_pass *pass, unsigned thread, const void *kept,
+                               const float *dy, float *dweight);
 /** to = x [tokens][heads * head_dim], each head rotated by its position. */
 void lorica_pass_rotate(struct lorica_pass *pass, unsigned thread, float *x, uint32_t heads,
                         void *to);
@@ -235,6 +244,9 @@ void lorica_pass_attend_backward(struct lorica_pass *pass, unsigned thread,
 
 /** stream[tokens][hidden] = embeddings of ids[tokens]. */
 void lorica_pass_embed(struct lorica_pass *pass, unsigned thread, const int32_t *ids);
+/** Of a model trained whole: their gradients += d[tokens][hidden]. */
+void lorica_pass_embed_backward(struct lorica_pass *pass, unsigned thread, const int32_t *ids,
+                                const float *d);
 /** stream = layer(stream), leaving its activations in acts. */
 void lorica_pass_layer(struct lorica_pass *pass, unsigned thread, uint32_t layer,
                        const struct lorica_layer_acts *acts);
@@ -255,6 +267,7 @@ struct lorica_backward {
     void *t_t[LORICA_PASS_SLOTS];   /**< [max_rank][ld], operands: A x, turned */
     size_t ld;                      /**< tokens, rounded up to 32 */
     float *db_t[LORICA_PASS_SLOTS]; /**< [max_rank][widest output] */
+    void *dy_t;                     /**< [widest output][ld], operands; of a full model only */
 };
 
 /** Turns work->d (and dy), the gradient of the layer's output, into that of its input (left undone

@@ -65,6 +65,17 @@ int lorica_train_spec_check(const struct lorica_train_spec *spec, const struct l
     return 0;
 }
 
+uint64_t lorica_spec_parameters(const struct lorica_train_spec *spec,
+                                const struct lorica_arch *arch) {
+    uint64_t sum = 0;
+    for (int m = 0; m < LORICA_MODULE_COUNT; m++) {
+        uint32_t n, k;
+        lorica_arch_module_shape(arch, (enum lorica_module)m, &n, &k);
+        sum += spec->targets[m] ? (uint64_t)spec->rank * ((uint64_t)n + k) : 0;
+    }
+    return sum * arch->layers;
+}
+
 int lorica_train_config_encode(const struct lorica_train_spec *spec, const struct lorica_base *base,
                                struct lorica_buf *out) {
     char digest[LORICA_DIGEST_TEXT], name[sizeof(base->name)];

@@ -29,6 +29,10 @@ int lorica_train_targets_parse(const char *text, bool targets[LORICA_MODULE_COUN
 int lorica_train_spec_check(const struct lorica_train_spec *spec, const struct lorica_arch *arch,
                             struct lorica_error *err) LORICA_MUSTCHECK;
 
+/** Parameters of such an adapter. */
+uint64_t lorica_spec_parameters(const struct lorica_train_spec *spec,
+                                const struct lorica_arch *arch);
+
 /** Appends adapter_config.json. */
 int lorica_train_config_encode(const struct lorica_train_spec *spec, const struct lorica_base *base,
                                struct lorica_buf *out) LORICA_MUSTCHECK;

@@ -44,14 +44,19 @@ static int open_run(struct run *run, struct lorica_pool *pool, uint32_t max_toke
     const struct lorica_train_model_options options = {
         .compute = o->compute,
         .max_tokens = max_tokens,
-        .max_rank = run->adapter->max_rank,
+        .max_rank = run->adapter ? run->adapter->max_rank : 0,
+        .full = o->full,
         .dropout = o->dropout > 0,
         .keep_bytes = o->recompute ? 0 : LORICA_TRAIN_KEEP_BYTES};
     int rc = lorica_train_model_create(run->base, pool, &options, &run->model, err);
     if (rc)
         return rc;
     lorica_train_model_set_clock(run->model, o->clock);
-    rc = lorica_adapter_grads_init(&run->grads, run->base, run->adapter);
+    if (o->full)
+        run->grads =
+            (struct lorica_adapter_grads){.values = o->full->grads, .count = o->full->count};
+    else
+        rc = lorica_adapter_grads_init(&run->grads, run->base, run->adapter);
     if (!rc)
         rc = lorica_adamw_init(&run->adamw, &run->options->adamw, run->grads.count);
     return rc ? lorica_fail(err, rc, "no memory for gradients and moments") : 0;
@@ -61,7 +66,8 @@ static void close_run(struct run *run) {
     free(run->rows);
     free(run->best);
     lorica_adamw_finish(&run->adamw);
-    lorica_adapter_grads_finish(&run->grads);
+    if (!run->options->full)
+        lorica_adapter_grads_finish(&run->grads);
     lorica_train_model_destroy(run->model);
 }
 
@@ -75,7 +81,15 @@ typedef void (*stretch_fn)(struct run *run, const struct stretch *stretch, doubl
 
 static void each_stretch(struct run *run, stretch_fn fn, double arg) {
     const struct lorica_arch *arch = &run->base->arch;
-    for (uint32_t l = 0; l < arch->layers; l++) {
+    const struct lorica_full *full = run->options->full;
+    if (full) {
+        const struct stretch matrices = {full->values, 0, full->matrices},
+                             norms = {full->values + full->matrices, full->matrices,
+                                      full->count - full->matrices};
+        fn(run, &matrices, arg);
+        fn(run, &norms, arg);
+    }
+    for (uint32_t l = 0; l < arch->layers && !full; l++) {
         for (int m = 0; m < LORICA_MODULE_COUNT; m++) {
             const size_t i = (size_t)l * LORICA_MODULE_COUNT + (size_t)m;
             const struct lorica_adapter_pair *pair =
@@ -95,8 +109,10 @@ static void each_stretch(struct run *run, stretch_fn fn, double arg) {
 }
 
 static void apply(struct run *run, const struct stretch *s, double lr) {
-    lorica_adamw_apply(&run->adamw, lr, s->offset, s->values, run->grads.values + s->offset,
-                       s->count);
+    struct lorica_adamw adamw = run->adamw; /* the same moments */
+    if (run->options->full && s->offset == run->options->full->matrices)
+        adamw.options.weight_decay = 0;
+    lorica_adamw_apply(&adamw, lr, s->offset, s->values, run->grads.values + s->offset, s->count);
 }
 
 static void keep(struct run *run, const struct stretch *s, double arg) {

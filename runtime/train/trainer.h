@@ -33,6 +33,8 @@ struct lorica_trainer_options {
     bool recompute;             /**< activations are computed again rather than kept: a third of the
                                      memory for a fifth more work */
     struct lorica_clock *clock; /**< NULL; else adds up where time goes (clock.h), borrowed */
+    struct lorica_full *full;   /**< trained whole, with this model's base and no adapter: borrowed;
+                                   or   NULL. Norms are not decayed */
     const struct lorica_train_data *held_apart; /**< borrowed; NULL: nothing is held apart */
     uint64_t eval_every; /**< updates between two measurements on them; 0: an epoch's */
     uint32_t patience;   /**< measurements without a new lowest loss that end the run; 0: none do */

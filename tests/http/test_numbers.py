@@ -160,6 +160,31 @@ def test_replayed_training_is_that_of_pytorch(lorica, tmp_path, case, threads):
                                                          ).read_text()
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("case", ["tied", "untied"])
+def test_replayed_full_training_is_that_of_pytorch(lorica, tmp_path, case, threads):
+    source, out = GOLDEN / "full" / case, tmp_path / "out"
+    recipe = json.loads((source / "recipe.json").read_text())
+    options = [word for key, value in recipe["options"].items() for word in (f"--{key}", value)]
+    lorica("train", "--replay", source / "trace.safetensors", "--full", "--base",
+           GOLDEN / recipe["base"], "--out", out, "--threads", threads, *options)
+    expected = load_file(source / "expected.safetensors")
+    curves = load_file(out / "replay.safetensors")
+    for name in ("losses", "grad_norms"):
+        off = np.abs(curves[name] / expected.pop(name) - 1).max()
+        print(f"{case} {name}: {off:.1e}")
+        assert off <= TRAINING_ERROR, f"{name}: {off:.3g}"
+    after = load_file(out / "model.safetensors")
+    wanted = {name: value for name, value in expected.items() if not name.startswith("grad.")}
+    assert set(after) == set(wanted)
+    for name, value in wanted.items():
+        got = after[name] if after[name].ndim == 1 else after[name][::8]
+        off = distance(got, value)
+        assert off <= TRAINING_ERROR, f"{name}: {off:.3g} of its norm"
+    lorica("init")
+    assert "imported" in lorica("base", "import", out, "--name", "trained").stdout
+
+
 # SmolLM2-135M, imported as NF4 with double quantisation.
 
 SMOLLM, TEXT = GOLDEN / "smollm.safetensors", GOLDEN / "hospital.txt"

@@ -166,6 +166,36 @@ def test_packed_examples_need_fewer_updates(data_dir, examples, tmp_path):
     assert steps[()] == 14 and steps[("--pack",)] < 8
 
 
+def test_whole_model_is_trained_imported_and_compared_with_the_adapter(data_dir, examples, tmp_path):
+    data_dir("base", "import", TINY, "--name", "float", "--format", "f32")
+    words = ("train", "rooms", examples(), "--base", "float", "--eval", examples(), "--steps", 30)
+    alone = data_dir(*words, "--full", "--lr", 0.01, "--out", tmp_path / "alone").stdout
+    assert "without --full, would stand beside it" in alone
+    data_dir(*words, "--lr", 0.01)
+    done = data_dir(*words, "--full", "--lr", 0.01)
+    full, adapter = (line.split() for line in done.stdout.splitlines()
+                     if line.split()[0] in ("full", "adapter"))
+    manifest = json.loads((data_dir.data / "train/rooms/manifest.json").read_text())
+    assert int(full[1]) > 5 * int(adapter[1]) == 5 * manifest["trained_parameters"]
+    assert float(full[3]) > 2 * float(adapter[3])  # MB of the files
+    assert float(adapter[5]) == pytest.approx(manifest["eval_loss"], abs=6e-4)
+    assert float(full[5]) < 0.7 * manifest["eval_loss_base"]
+    assert (data_dir.data / "full/rooms/config.json").exists()
+    data_dir("base", "import", data_dir.data / "full/rooms", "--name", "grown", "--format", "f32")
+    ids = np.random.default_rng(5).integers(3, 500, (1, 9)).astype(np.int32)
+    save_file({"input_ids": ids}, tmp_path / "in.safetensors")
+    logits = []
+    for base in ("float", "grown"):
+        data_dir("eval", "logits", "--base", base, "--tokens", tmp_path / "in.safetensors", "--out",
+                 tmp_path / "out.safetensors")
+        logits.append(load_file(tmp_path / "out.safetensors")["logits"])
+    assert np.abs(logits[0] - logits[1]).max() > 0.01
+    again = data_dir(*words, "--full", code=FAILED)
+    assert "is there already: choose another --out" in again.stderr
+    for option in (("--rank", 4), ("--publish",), ("--compute", "fast")):
+        assert option[0] in data_dir(*words, "--full", *option, code=USAGE).stderr
+
+
 # Looking at the data.
 
 

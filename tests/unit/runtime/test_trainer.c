@@ -3,6 +3,8 @@
  * change no gradient, and which adapter is kept. */
 #include "model_fixture.h"
 
+#include "proto/safetensors.h"
+#include "runtime/train/full.h"
 #include "runtime/train/model.h"
 #include "runtime/train/plan.h"
 #include "runtime/train/random.h"
@@ -268,6 +270,116 @@ static void test_batch_accumulation_and_packing_make_the_same_update(void **stat
     lorica_adapter_unref(first);
 }
 
+/* -- a whole model against PyTorch (tests/golden/make_full.py) -- */
+
+static char *read_golden(const char *name, struct lorica_safetensors *ret) {
+    char path[4096];
+    (void)snprintf(path, sizeof(path), "%s/golden/full/%s.safetensors", TEST_DATA, name);
+    FILE *file = fopen(path, "rbe");
+    assert_non_null(file);
+    assert_int_equal(fseek(file, 0, SEEK_END), 0);
+    const size_t len = (size_t)ftell(file);
+    char *bytes = malloc(len);
+    assert_non_null(bytes);
+    rewind(file);
+    assert_int_equal(fread(bytes, 1, len, file), len);
+    (void)fclose(file);
+    assert_int_equal(lorica_safetensors_parse(bytes, len, len, ret, NULL), 0);
+    return bytes;
+}
+
+/* The expected gradient, every eighth row of a matrix, against ours over the number of labels. */
+static void check_gradient(const char *bytes, const struct lorica_safetensors *expected,
+                           const char *name, const float *grad, uint32_t n, uint32_t k,
+                           uint64_t labels) {
+    char full_name[100];
+    (void)snprintf(full_name, sizeof(full_name), "grad.%s.weight", name);
+    const struct lorica_tensor *t = lorica_safetensors_find(expected, full_name);
+    double difference = 0, size = 0;
+    assert_non_null(t);
+    assert_int_equal(t->nbytes, (size_t)((n + 7) / 8) * k * sizeof(float));
+    for (size_t i = 0; i < n; i += 8)
+        for (size_t j = 0; j < k; j++) {
+            float wanted;
+            memcpy(&wanted, bytes + t->offset + (i / 8 * k + j) * sizeof(float), sizeof(wanted));
+            const double d = (double)grad[i * k + j] / (double)labels - (double)wanted;
+            difference += d * d;
+            size += (double)wanted * (double)wanted;
+        }
+    if (!(size > 0 && sqrt(difference) <= 1e-4 * sqrt(size)))
+        fail_msg("%s: %g of %g", name, sqrt(difference), sqrt(size));
+}
+
+static void check_gradients(const struct lorica_full *full, const char *bytes,
+                            const struct lorica_safetensors *expected, uint64_t labels) {
+    const struct lorica_base *b = &full->base;
+    char name[100];
+    check_gradient(bytes, expected, "model.embed_tokens", lorica_full_grad(full, b->embed.data),
+                   b->arch.vocab, b->arch.hidden, labels);
+    if (!b->arch.tied_head)
+        check_gradient(bytes, expected, "lm_head", lorica_full_grad(full, b->head.data),
+                       b->arch.vocab, b->arch.hidden, labels);
+    check_gradient(bytes, expected, "model.norm", lorica_full_grad(full, b->final_norm), 1,
+                   b->arch.hidden, labels);
+    for (uint32_t l = 0; l < b->arch.layers; l++) {
+        (void)snprintf(name, sizeof(name), "model.layers.%u.input_layernorm", l);
+        check_gradient(bytes, expected, name, lorica_full_grad(full, b->layers[l].attn_norm), 1,
+                       b->arch.hidden, labels);
+        (void)snprintf(name, sizeof(name), "model.layers.%u.post_attention_layernorm", l);
+        check_gradient(bytes, expected, name, lorica_full_grad(full, b->layers[l].mlp_norm), 1,
+                       b->arch.hidden, labels);
+        for (int m = 0; m < LORICA_MODULE_COUNT; m++) {
+            const struct lorica_matrix *w = &b->layers[l].modules[m];
+            (void)snprintf(name, sizeof(name), "model.layers.%u.%s", l, lorica_module_paths[m]);
+            check_gradient(bytes, expected, name, lorica_full_grad(full, w->data), w->n, w->k,
+                           labels);
+        }
+    }
+}
+
+static void check_full(const char *model_name, const char *trace_name, const char *expected_name) {
+    struct lorica_safetensors trace = {0}, expected = {0};
+    char *trace_bytes = read_golden(trace_name, &trace),
+         *expected_bytes = read_golden(expected_name, &expected);
+    const struct lorica_tensor *ids = lorica_safetensors_find(&trace, "input_ids"),
+                               *labels = lorica_safetensors_find(&trace, "labels");
+    const uint32_t batch = (uint32_t)ids->shape[1], time = (uint32_t)ids->shape[2];
+    const size_t nbytes = sizeof(int32_t) * batch * time;
+    struct lorica_base *source = open_golden(model_name);
+    struct lorica_full *full = NULL;
+    struct lorica_train_model *model = NULL;
+    struct lorica_adapter_grads none = {0};
+    int32_t *own_ids = malloc(nbytes), *own_labels = malloc(nbytes);
+    double loss = 0;
+    uint64_t count = 0;
+    assert_true(own_ids && own_labels);
+    memcpy(own_ids, trace_bytes + ids->offset, nbytes);
+    memcpy(own_labels, trace_bytes + labels->offset, nbytes);
+    assert_int_equal(lorica_full_create(source, &full, NULL), 0);
+    const struct lorica_train_model_options options = {
+        .max_tokens = batch * time, .keep_bytes = LORICA_TRAIN_KEEP_BYTES, .full = full};
+    assert_int_equal(lorica_train_model_create(&full->base, pool, &options, &model, NULL), 0);
+    assert_int_equal(lorica_train_model_step(model, NULL, own_ids, own_labels, batch, time, 0, 0,
+                                             &loss, &count, &none, NULL),
+                     0);
+    check_gradients(full, expected_bytes, &expected, count);
+    lorica_train_model_destroy(model);
+    lorica_full_destroy(full);
+    lorica_base_close(source);
+    lorica_safetensors_finish(&trace);
+    lorica_safetensors_finish(&expected);
+    free(trace_bytes);
+    free(expected_bytes);
+    free(own_ids);
+    free(own_labels);
+}
+
+static void test_gradients_of_every_weight_are_those_of_pytorch(void **state) {
+    (void)state;
+    check_full("tiny", "tied/trace", "tied/expected");
+    check_full("tiny-odd", "untied/trace", "untied/expected");
+}
+
 /* -- what is kept -- */
 
 struct heard {
@@ -356,6 +468,7 @@ int main(void) {
         cmocka_unit_test(test_share_is_held_apart_by_the_seed),
         cmocka_unit_test(test_packed_examples_have_the_gradients_that_they_have_alone),
         cmocka_unit_test(test_batch_accumulation_and_packing_make_the_same_update),
+        cmocka_unit_test(test_gradients_of_every_weight_are_those_of_pytorch),
         cmocka_unit_test(test_adapter_with_the_lowest_loss_is_the_result),
         cmocka_unit_test(test_learning_rate_that_diverges_is_named),
     };
