@@ -248,6 +248,12 @@ static int serve_all(struct serve *serve) {
         announce(serve);
         lorica_server_run(serve->server);
         lorica_notify("STOPPING=1");
+        if (serve->server->store_failed)
+            rc = lorica_fail(&err, LORICA_EIO,
+                             "the registry in %s made no more changes after a write met a fault of "
+                             "the disk or damage; what was acknowledged is kept. Check the disk, "
+                             "run `lorica verify`, then start again, or restore a backup",
+                             serve->data_dir);
     }
     close_all(serve);
     return rc == 0 ? LORICA_EXIT_OK : lorica_cmd_fail(&err);

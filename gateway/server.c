@@ -70,6 +70,19 @@ void lorica_server_released(struct lorica_server *server) {
 
 static void on_signal(uv_signal_t *signal, int number) { lorica_server_drain(signal->data); }
 
+/* A registry that makes no more changes is nothing to go on with: what is being answered is
+ * finished, and somebody has to look. */
+static void after_changes(void *arg) {
+    struct lorica_server *server = arg;
+    if (server->store_failed || !lorica_registry_failed(server->parts.registry))
+        return;
+    server->store_failed = true;
+    lorica_log_line(server->parts.log, "error",
+                    "event=store_failed note=\"a write to the registry met a fault of the disk or "
+                    "damage: the server ends\"");
+    lorica_server_drain(server);
+}
+
 static int listen_on(struct lorica_server *server, struct lorica_error *err) {
     char host[HOST_MAX];
     int port = 0, rc;
@@ -144,9 +157,9 @@ int lorica_server_init(struct lorica_server *server, const struct lorica_server_
         rc = lorica_uv_fail(err, rc, "the event loop");
     } else {
         server->listener.data = server->drain_timer.data = server;
-        rc = lorica_writer_create(&server->loop, &server->writer, err);
+        rc = lorica_writer_create(&server->loop, after_changes, server, &server->writer, err);
         if (rc == 0)
-            rc = lorica_writer_create(&server->loop, &server->judge, err);
+            rc = lorica_writer_create(&server->loop, NULL, NULL, &server->judge, err);
         if (rc == 0)
             rc = lorica_refusals_create(server, &server->refusals, err);
         if (rc == 0)

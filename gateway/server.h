@@ -54,6 +54,7 @@ struct lorica_server {
     uv_signal_t sigterm, sigint;
     uv_timer_t drain_timer;
     enum lorica_server_phase phase;
+    bool store_failed;         /**< it ends for that */
     struct lorica_conn *conns; /**< list */
     size_t conn_count;
     bool accept_waits;          /**< a connection waits in the listener for a free place */

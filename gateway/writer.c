@@ -23,6 +23,8 @@ struct lorica_writer {
     pthread_cond_t wake;
     struct queue waiting, finished;
     unsigned count; /* jobs between submit and done */
+    void (*after)(void *arg);
+    void *arg;
     bool stop;
 };
 
@@ -79,7 +81,12 @@ static void complete(struct lorica_writer *writer) {
     }
 }
 
-static void on_wake(uv_async_t *async) { complete(async->data); }
+static void on_wake(uv_async_t *async) {
+    struct lorica_writer *writer = async->data;
+    complete(writer);
+    if (writer->after)
+        writer->after(writer->arg);
+}
 
 static void on_close(uv_handle_t *handle) {
     struct lorica_writer *writer = handle->data;
@@ -88,10 +95,13 @@ static void on_close(uv_handle_t *handle) {
     free(writer);
 }
 
-int lorica_writer_create(uv_loop_t *loop, struct lorica_writer **ret, struct lorica_error *err) {
+int lorica_writer_create(uv_loop_t *loop, void (*after)(void *arg), void *arg,
+                         struct lorica_writer **ret, struct lorica_error *err) {
     struct lorica_writer *writer = calloc(1, sizeof(*writer));
     if (!writer)
         return lorica_fail(err, LORICA_ENOMEM, "the writer: out of memory");
+    writer->after = after;
+    writer->arg = arg;
     queue_init(&writer->waiting);
     queue_init(&writer->finished);
     pthread_mutex_init(&writer->mutex, NULL);

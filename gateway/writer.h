@@ -19,9 +19,10 @@ struct lorica_writer_job {
     struct lorica_writer_job *next;              /**< private */
 };
 
-/** Starts the thread. */
-int lorica_writer_create(uv_loop_t *loop, struct lorica_writer **ret,
-                         struct lorica_error *err) LORICA_MUSTCHECK;
+/** Starts the thread. `after` (may be NULL) is called with `arg` on the loop's thread when jobs
+ * were completed. */
+int lorica_writer_create(uv_loop_t *loop, void (*after)(void *arg), void *arg,
+                         struct lorica_writer **ret, struct lorica_error *err) LORICA_MUSTCHECK;
 /** Finishes the jobs that wait, stops the thread and closes the handle; run the loop once more
  * after it, which completes those jobs and frees the writer. Loop thread. NULL is accepted. */
 void lorica_writer_destroy(struct lorica_writer *writer);

@@ -125,6 +125,10 @@ int lorica_registry_open(const char *dir, const struct lorica_registry_options *
     return 0;
 }
 
+bool lorica_registry_failed(const struct lorica_registry *registry) {
+    return lorica_store_failed(registry->store);
+}
+
 void lorica_registry_close(struct lorica_registry *registry) {
     if (!registry)
         return;

@@ -40,6 +40,9 @@ struct lorica_registry_options {
  * or a network file system, LORICA_EFORMAT for damage. */
 int lorica_registry_open(const char *dir, const struct lorica_registry_options *options,
                          struct lorica_registry **ret, struct lorica_error *err) LORICA_MUSTCHECK;
+/** True once a change met a fault of the disk or damage after which no more changes are made: the
+ * process is to say so and end, so that somebody looks. What was acknowledged is durable. */
+bool lorica_registry_failed(const struct lorica_registry *registry);
 /** Closes. NULL is accepted. No call may be under way in another thread. */
 void lorica_registry_close(struct lorica_registry *registry);
 

@@ -70,6 +70,10 @@ int lorica_store_begin(struct lorica_store *store, bool write, struct lorica_txn
 /** Makes a write transaction visible and durable. The transaction has ended either way; on failure
  * nothing of it remains. */
 int lorica_store_commit(struct lorica_txn *txn, struct lorica_error *err) LORICA_MUSTCHECK;
+/** True once a write met a fault after which nothing more is to be written: LMDB has stopped since
+ * it does not know what the disk holds, or there is damage where a change was to be made. What was
+ * durable stays so. Any thread. */
+bool lorica_store_failed(const struct lorica_store *store);
 /** Ends a transaction without effect. NULL is accepted. */
 void lorica_store_abort(struct lorica_txn *txn);
 

@@ -36,18 +36,20 @@ struct lorica_store {
     MDB_env *env;
     MDB_dbi tables[LORICA_TABLE_COUNT];
     bool read_only;
-    char *dir; /* owned; for sentences */
+    _Atomic bool failed; /* a write met a fault: see lorica_store_failed */
+    char *dir;           /* owned; for sentences */
 };
 
 /* A transaction is LMDB's own and the store it belongs to. */
 struct lorica_txn {
     MDB_txn *txn;
     struct lorica_store *store;
+    bool write;
 };
 
 struct lorica_cursor {
     MDB_cursor *cursor;
-    struct lorica_store *store;
+    struct lorica_txn *txn; /* borrowed: it outlives the cursor */
 };
 
 static const char *const table_names[LORICA_TABLE_COUNT] = {
@@ -126,6 +128,26 @@ static int store_fail(const struct lorica_store *store, int rc, struct lorica_er
                            mdb_strerror(rc));
     }
 }
+
+/* The same within a transaction: what ends all writing is remembered. */
+static int txn_fail(const struct lorica_txn *txn, int rc, struct lorica_error *err) {
+    switch (rc) {
+    case MDB_PANIC:
+        txn->store->failed = true;
+        break;
+    case MDB_CORRUPTED:
+    case MDB_PAGE_NOTFOUND:
+    case MDB_BAD_TXN:
+        if (txn->write)
+            txn->store->failed = true;
+        break;
+    default:
+        break;
+    }
+    return store_fail(txn->store, rc, err);
+}
+
+bool lorica_store_failed(const struct lorica_store *store) { return store->failed; }
 
 /* Largest map to try: half of a limited address space leaves room for the rest of the process. */
 static uint64_t map_limit(uint64_t wanted) {
@@ -344,23 +366,39 @@ int lorica_store_begin(struct lorica_store *store, bool write, struct lorica_txn
     struct lorica_txn *txn = malloc(sizeof(*txn));
     if (!txn)
         return lorica_fail(err, LORICA_ENOMEM, "%s: out of memory", store->dir);
-    txn->store = store;
+    *txn = (struct lorica_txn){.store = store, .write = write};
     int rc = mdb_txn_begin(store->env, NULL, write ? 0 : MDB_RDONLY, &txn->txn);
     if (!rc && !write && (rc = settle(store, txn->txn)))
         mdb_txn_abort(txn->txn);
     if (rc) {
+        rc = txn_fail(txn, rc, err);
         free(txn);
-        return store_fail(store, rc, err);
+        return rc;
     }
     *ret = txn;
     return 0;
 }
 
+/* Whether LMDB has stopped: it says so only to the next who wants to write. */
+static void notice_panic(struct lorica_store *store) {
+    MDB_txn *txn = NULL;
+    const int rc = mdb_txn_begin(store->env, NULL, 0, &txn);
+    if (rc == MDB_PANIC)
+        store->failed = true;
+    if (rc == 0)
+        mdb_txn_abort(txn);
+}
+
 int lorica_store_commit(struct lorica_txn *txn, struct lorica_error *err) {
+    const bool write = txn->write;
     struct lorica_store *store = txn->store;
     int rc = mdb_txn_commit(txn->txn);
+    if (rc)
+        rc = txn_fail(txn, rc, err);
     free(txn);
-    return rc ? store_fail(store, rc, err) : 0;
+    if (rc && write)
+        notice_panic(store);
+    return rc;
 }
 
 void lorica_store_abort(struct lorica_txn *txn) {
@@ -383,7 +421,7 @@ int lorica_store_get(struct lorica_txn *txn, enum lorica_table table, struct lor
     MDB_val k = to_val(key), v;
     int rc = mdb_get(txn->txn, txn->store->tables[table], &k, &v);
     if (rc)
-        return store_fail(txn->store, rc, err);
+        return txn_fail(txn, rc, err);
     *ret = to_slice(v);
     return 0;
 }
@@ -392,14 +430,14 @@ int lorica_store_put(struct lorica_txn *txn, enum lorica_table table, struct lor
                      struct lorica_slice value, struct lorica_error *err) {
     MDB_val k = to_val(key), v = to_val(value);
     int rc = mdb_put(txn->txn, txn->store->tables[table], &k, &v, 0);
-    return rc ? store_fail(txn->store, rc, err) : 0;
+    return rc ? txn_fail(txn, rc, err) : 0;
 }
 
 int lorica_store_delete(struct lorica_txn *txn, enum lorica_table table, struct lorica_slice key,
                         struct lorica_error *err) {
     MDB_val k = to_val(key);
     int rc = mdb_del(txn->txn, txn->store->tables[table], &k, NULL);
-    return rc ? store_fail(txn->store, rc, err) : 0;
+    return rc ? txn_fail(txn, rc, err) : 0;
 }
 
 int lorica_store_count(struct lorica_txn *txn, enum lorica_table table, uint64_t *ret,
@@ -407,7 +445,7 @@ int lorica_store_count(struct lorica_txn *txn, enum lorica_table table, uint64_t
     MDB_stat stat;
     int rc = mdb_stat(txn->txn, txn->store->tables[table], &stat);
     if (rc)
-        return store_fail(txn->store, rc, err);
+        return txn_fail(txn, rc, err);
     *ret = stat.ms_entries;
     return 0;
 }
@@ -421,7 +459,7 @@ int lorica_store_reusable(struct lorica_txn *txn, uint64_t *ret, struct lorica_e
     if (!rc)
         rc = mdb_cursor_open(txn->txn, FREE_TABLE, &cursor);
     if (rc)
-        return store_fail(txn->store, rc, err);
+        return txn_fail(txn, rc, err);
     while ((rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0) {
         size_t count; /* page numbers that follow */
         if (value.mv_size < sizeof(count))
@@ -431,7 +469,7 @@ int lorica_store_reusable(struct lorica_txn *txn, uint64_t *ret, struct lorica_e
     }
     mdb_cursor_close(cursor);
     if (rc != MDB_NOTFOUND)
-        return store_fail(txn->store, rc, err);
+        return txn_fail(txn, rc, err);
     *ret = pages * stat.ms_psize;
     return 0;
 }
@@ -441,11 +479,11 @@ int lorica_store_walk(struct lorica_txn *txn, enum lorica_table table, struct lo
     struct lorica_cursor *cursor = malloc(sizeof(*cursor));
     if (!cursor)
         return lorica_fail(err, LORICA_ENOMEM, "%s: out of memory", txn->store->dir);
-    cursor->store = txn->store;
+    cursor->txn = txn;
     int rc = mdb_cursor_open(txn->txn, txn->store->tables[table], &cursor->cursor);
     if (rc) {
         free(cursor);
-        return store_fail(txn->store, rc, err);
+        return txn_fail(txn, rc, err);
     }
     *ret = cursor;
     return 0;
@@ -464,7 +502,7 @@ static int cursor_get(struct lorica_cursor *cursor, MDB_val key, MDB_cursor_op o
     MDB_val value;
     int rc = mdb_cursor_get(cursor->cursor, &key, &value, op);
     if (rc)
-        return store_fail(cursor->store, rc, err);
+        return txn_fail(cursor->txn, rc, err);
     *ret_key = to_slice(key);
     *ret_value = to_slice(value);
     return 0;

@@ -381,6 +381,71 @@ static void test_open_any_call_fails_nothing_changed(void **state) {
     torture_all(*state, change_reopen, 1u << MALLOC | 1u << OPEN);
 }
 
+/* A store that makes no more changes says so at once, and one that says nothing makes them. */
+static void test_failed_store_says_so_when_it_has_stopped(void **state) {
+    struct fixture *f = *state;
+    unsigned stopped = 0, went_on = 0;
+    for (unsigned long n = 1;; n++) {
+        struct lorica_error why = {0};
+        countdown = n;
+        for_ever = false;
+        triggered = false;
+        fault_errno = EIO;
+        armed = WRITE;
+        const int rc = change_promote(f, n, &why);
+        armed = FAMILIES;
+        if (!triggered)
+            break;
+        const bool failed = lorica_registry_failed(f->registry);
+        const int then = change_promote(f, n + 1, &why);
+        assert_int_equal(then, failed ? LORICA_EIO : 0);
+        if (failed) {
+            assert_int_not_equal(rc, 0);
+            assert_non_null(strstr(why.text, "the store has stopped"));
+        }
+        stopped += failed;
+        went_on += !failed;
+        fixture_reopen(f);
+        assert_false(lorica_registry_failed(f->registry));
+        assert_clean(f->registry);
+    }
+    assert_true(stopped > 0 && went_on > 0);
+}
+
+/* Damage that a read meets is an error; met by a change it ends all changes. */
+static void test_damage_under_a_change_ends_all(void **state) {
+    struct fixture *f = *state;
+    static const char key[] = "cardiology\0stable";
+    char path[120];
+    static uint8_t page[4096];
+    struct lorica_channel channel;
+    unsigned harmed = 0;
+    promote(f, "cardiology", 1);
+    lorica_registry_close(f->registry);
+    snprintf(path, sizeof(path), "%s/data.mdb", f->dir);
+    FILE *file = fopen(path, "r+b");
+    assert_non_null(file);
+    for (long at = 8192; fseek(file, at, SEEK_SET) == 0 && fread(page, 1, 4096, file) == 4096;
+         at += 4096) {
+        if (!memmem(page, sizeof(page), key, sizeof(key) - 1))
+            continue;
+        page[10] = page[11] = 0; /* its kind: neither a leaf nor a branch */
+        assert_int_equal(fseek(file, at, SEEK_SET), 0);
+        assert_int_equal(fwrite(page, 1, 4096, file), 4096);
+        harmed++;
+    }
+    assert_int_equal(fclose(file), 0);
+    assert_true(harmed > 0);
+    fixture_open(f);
+    struct lorica_error why = {0};
+    assert_int_equal(lorica_registry_channel(f->registry, "cardiology", "stable", &channel, &why),
+                     LORICA_EFORMAT);
+    assert_false(lorica_registry_failed(f->registry));
+    assert_int_equal(change_promote(f, 1, &why), LORICA_EFORMAT);
+    assert_non_null(strstr(why.text, "the store is damaged"));
+    assert_true(lorica_registry_failed(f->registry));
+}
+
 #define with_two(test) cmocka_unit_test_setup_teardown(test, setup_two, fixture_teardown)
 
 int main(void) {
@@ -397,6 +462,8 @@ int main(void) {
         with_two(test_retention_any_call_fails_all_or_nothing),
         with_two(test_sweep_any_call_fails_all_or_nothing),
         with_two(test_open_any_call_fails_nothing_changed),
+        with_two(test_failed_store_says_so_when_it_has_stopped),
+        with_two(test_damage_under_a_change_ends_all),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
