@@ -29,6 +29,11 @@ typedef void (*lorica_row_fn)(struct lorica_table *table, const struct lorica_js
 int lorica_client_print_list(struct lorica_client *client, const char *path, const char *cursor,
                              bool json, const char *const *headings, lorica_row_fn row);
 
+struct lorica_checks;
+/** Reads a file of checks, a line each (cmd_check.c). On success finish *ret. */
+int lorica_checks_read_file(const char *path, struct lorica_checks *ret,
+                            struct lorica_error *err) LORICA_MUSTCHECK;
+
 /* Words of a command; each prints what is wrong with one and returns false (cmd_adapter.c). */
 
 struct lorica_cmd;

@@ -40,6 +40,7 @@ extern const struct lorica_cmd lorica_cmd_signer[], lorica_cmd_verify_signed[];
 extern const size_t lorica_cmd_signer_count, lorica_cmd_verify_signed_count;
 extern const struct lorica_cmd lorica_cmd_receipt;
 extern const struct lorica_cmd lorica_cmd_split;
+extern const struct lorica_cmd lorica_cmd_check;
 extern const struct lorica_cmd lorica_cmd_diff;
 extern const struct lorica_cmd lorica_cmd_serve, lorica_cmd_train, lorica_cmd_chat,
     lorica_cmd_bench;

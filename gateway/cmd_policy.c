@@ -6,6 +6,7 @@
 
 #include "gateway/client_cmd.h"
 #include "gateway/cmd.h"
+#include "proto/checks.h"
 #include "registry/policy.h"
 
 enum { POLICY, APPROVE };
@@ -13,17 +14,18 @@ enum { POLICY, APPROVE };
 #define COMMAND(which) (&lorica_cmd_policy[which])
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 #define PATH_BYTES 512 /* a name and a channel fit */
-#define BODY_MAX 65536
+#define BODY_MAX (65536 + LORICA_CHECKS_BYTES)
 
 /* The options of `adapter policy` as given; NULL: not given. */
 struct demands {
     const char *approvals, *min_role, *max_rank, *max_mb, *eval_set, *margin;
-    bool must_sign, need_not_sign, clear;
+    const char *checks; /* file */
+    bool must_sign, need_not_sign, no_checks, clear;
 };
 
 static bool any_given(const struct demands *d) {
     return d->clear || d->approvals || d->min_role || d->max_rank || d->max_mb || d->eval_set ||
-           d->margin || d->must_sign || d->need_not_sign;
+           d->margin || d->must_sign || d->need_not_sign || d->checks || d->no_checks;
 }
 
 /* The policy that the server has. */
@@ -38,6 +40,7 @@ static void read_present(const struct lorica_json *object, struct lorica_policy 
         .max_nbytes = (uint64_t)lorica_member_number(policy, "max_bytes"),
         .max_worse = lorica_json_number(lorica_json_get(policy, "max_worse"), 0),
         .trusted_signature = lorica_json_is_true(lorica_json_get(policy, "signed")),
+        .checks = (uint32_t)lorica_member_number(policy, "checks"),
     };
     if (lorica_eval_set_valid(set))
         memcpy(ret->eval_set, set, strlen(set) + 1);
@@ -105,15 +108,17 @@ static void print_policy(const struct lorica_json *object) {
                      p.max_worse);
     if (p.trusted_signature)
         (void)printf("  signed by a trusted key (lorica signer list)\n");
+    if (p.checks)
+        (void)printf("  %u prompts are answered well (--json shows them)\n", p.checks);
     if (p.approvals < 2 && p.min_role == LORICA_ROLE_INFER && !p.max_rank && !p.max_nbytes &&
-        !p.eval_set[0] && !p.trusted_signature)
+        !p.eval_set[0] && !p.trusted_signature && !p.checks)
         (void)printf("  nothing is demanded\n");
 }
 
 /* Sends a policy; *ret gets the server's object. */
 static int put_policy(struct lorica_client *client, const char *path,
-                      const struct lorica_policy *policy, const char *message, int64_t epoch,
-                      struct lorica_json **ret, struct lorica_error *err) {
+                      const struct lorica_policy *policy, const char *checks, const char *message,
+                      int64_t epoch, struct lorica_json **ret, struct lorica_error *err) {
     struct lorica_buf body;
     char if_match[32];
     (void)snprintf(if_match, sizeof(if_match), "%lld", (long long)epoch);
@@ -127,6 +132,8 @@ static int put_policy(struct lorica_client *client, const char *path,
     lorica_jsonw_string(&w, "eval_set", policy->eval_set[0] ? policy->eval_set : NULL);
     lorica_jsonw_number(&w, "max_worse", policy->max_worse);
     lorica_jsonw_bool(&w, "signed", policy->trusted_signature);
+    if (checks)
+        lorica_jsonw_raw(&w, "checks", checks, strlen(checks));
     if (message)
         lorica_jsonw_string(&w, "message", message);
     lorica_jsonw_end_object(&w);
@@ -145,6 +152,27 @@ static int put_policy(struct lorica_client *client, const char *path,
     return rc;
 }
 
+/* The checks that the policy is to have, as JSON, or "" for none: those of the file, or those it
+ * has.
+ */
+static int choose_checks(const struct demands *d, const struct lorica_json *present,
+                         struct lorica_buf *out, struct lorica_error *err) {
+    struct lorica_checks checks = {.count = 0};
+    const struct lorica_json *list = lorica_json_get(present, "checks");
+    int rc = 0;
+    if (d->checks) {
+        rc = lorica_checks_read_file(d->checks, &checks, err);
+        if (rc == 0)
+            (void)lorica_buf_append(out, checks.text.data, checks.text.len);
+        lorica_checks_finish(&checks);
+    } else if (!d->clear && !d->no_checks && lorica_json_type(list) == LORICA_JSON_ARRAY) {
+        (void)lorica_json_write(out, list);
+    }
+    if (rc == 0 && lorica_buf_status(out) != 0)
+        rc = lorica_fail(err, lorica_buf_status(out), "the checks are too long");
+    return rc;
+}
+
 /* Shows the policy, or changes it; an enum lorica_exit. */
 static int policy_with(struct lorica_client *client, const char *path, const struct demands *d,
                        const char *message, bool json) {
@@ -159,10 +187,15 @@ static int policy_with(struct lorica_client *client, const char *path, const str
     if (any_given(d)) {
         const int64_t epoch = lorica_member_number(present, "epoch");
         const bool valid = apply(d, &policy);
+        struct lorica_buf checks;
+        lorica_buf_init(&checks, LORICA_CHECKS_BYTES);
+        rc = choose_checks(d, present, &checks, &err);
         lorica_json_destroy(present);
+        if (rc == 0 && valid)
+            rc = put_policy(client, path, &policy, checks.data, message, epoch, &object, &err);
+        lorica_buf_finish(&checks);
         if (!valid)
             return LORICA_EXIT_USAGE;
-        rc = put_policy(client, path, &policy, message, epoch, &object, &err);
         if (rc != 0)
             return lorica_cmd_fail(&err);
     } else {
@@ -190,6 +223,8 @@ static int policy(int argc, char **argv) {
                                             {.name = "margin", .value = &d.margin},
                                             {.name = "signed", .flag = &d.must_sign},
                                             {.name = "unsigned", .flag = &d.need_not_sign},
+                                            {.name = "checks", .value = &d.checks},
+                                            {.name = "no-checks", .flag = &d.no_checks},
                                             {.name = "clear", .flag = &d.clear},
                                             {.name = "message", .value = &message},
                                             {.name = "json", .flag = &json},
@@ -203,6 +238,8 @@ static int policy(int argc, char **argv) {
         return LORICA_EXIT_USAGE;
     if (d.must_sign && d.need_not_sign)
         return lorica_cmd_usage(COMMAND(POLICY), "--signed and --unsigned exclude each other");
+    if (d.checks && d.no_checks)
+        return lorica_cmd_usage(COMMAND(POLICY), "--checks and --no-checks exclude each other");
     if (message && !any_given(&d))
         return lorica_cmd_usage(COMMAND(POLICY), "--message goes with a change");
     if (!lorica_client_open(&where, &client))
@@ -296,7 +333,8 @@ const struct lorica_cmd lorica_cmd_policy[] = {
     [POLICY] =
         {.name = "adapter policy",
          .synopsis = "NAME [--channel C] [--approvals N] [--min-role R] [--max-rank R] "
-                     "[--max-mb M] [--eval SET [--margin X]] [--signed|--unsigned] [--clear] "
+                     "[--max-mb M] [--eval SET [--margin X]] [--signed|--unsigned] "
+                     "[--checks FILE|--no-checks] [--clear] "
                      "[--message TEXT] "
                      "[--json] " LORICA_CLIENT_SYNOPSIS,
          .summary = "show or set what a channel demands of a promote",
@@ -316,6 +354,9 @@ const struct lorica_cmd lorica_cmd_policy[] = {
              "--signed\tthe version must be signed by a key that is trusted when the channel moves "
              "(lorica signer)\n"
              "--unsigned\tit need not be\n"
+             "--checks FILE\tthe version must answer these prompts well, which the server asks it "
+             "before the channel moves: a line of JSON each (adapter check)\n"
+             "--no-checks\tno prompts are asked any more\n"
              "--clear\tfirst take every demand away\n"
              "--message TEXT\twhy, for the history\n"
              "--json\tprint the server's object as JSON\n" LORICA_CLIENT_HELP

@@ -21,6 +21,7 @@ static const struct {
     {lorica_cmd_policy, &lorica_cmd_policy_count},
     {lorica_cmd_signer, &lorica_cmd_signer_count},
     {&lorica_cmd_split, &one},
+    {&lorica_cmd_check, &one},
     {&lorica_cmd_diff, &one},
     {&lorica_cmd_receipt, &one},
     {&lorica_cmd_train, &one},

@@ -73,6 +73,7 @@ static void abandon(struct lorica_conn *conn, const char *reason) {
         return;
     conn->request = NULL;
     request->conn = NULL;
+    atomic_store(&request->gone, true);
     if (request->response.status == 0)
         conn->server->metrics.cancelled++;
     lorica_request_log(request, request->response.status ? request->response.status : 499, reason);

@@ -5,6 +5,7 @@
 #include <strings.h>
 
 #include "gateway/auth.h"
+#include "gateway/checks.h"
 #include "gateway/refusals.h"
 #include "gateway/server.h"
 #include "gateway/upload.h"
@@ -66,6 +67,8 @@ static void run_job(struct lorica_writer_job *job) {
     struct lorica_request *request = request_of(job);
     const struct lorica_route *route = request->match.route;
     request->run_rc = route->write ? route->write(request) : route->run(request);
+    if (request->run_rc != 0)
+        lorica_checks_explain(request);
 }
 
 static void run_job_done(struct lorica_writer_job *job) {
@@ -91,9 +94,26 @@ static void run_on_writer(struct lorica_request *request) {
     submit(request, request->server->writer, run_job, run_job_done);
 }
 
-/* `run` returned. What nobody waits for any more is not changed. */
+static void run_checks(struct lorica_writer_job *job) {
+    struct lorica_request *request = request_of(job);
+    request->run_rc = lorica_checks_run(request);
+}
+
+/* What nobody waits for any more is not changed. */
+static void run_checks_done(struct lorica_writer_job *job) {
+    struct lorica_request *request = request_of(job);
+    if (request->run_rc == 0 && request->conn)
+        run_on_writer(request);
+    else
+        on_ran(request);
+}
+
+/* `run` returned. */
 static void on_judged(struct lorica_request *request) {
-    if (request->run_rc == 0 && request->match.route->write && request->conn)
+    const bool wanted = request->run_rc == 0 && request->match.route->write && request->conn;
+    if (wanted && request->checks)
+        submit(request, request->server->checker, run_checks, run_checks_done);
+    else if (wanted)
         run_on_writer(request);
     else
         on_ran(request);

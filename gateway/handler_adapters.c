@@ -6,6 +6,7 @@
 
 #include "gateway/api.h"
 #include "gateway/auth.h"
+#include "gateway/checks.h"
 #include "gateway/handlers.h"
 #include "gateway/listing.h"
 #include "gateway/server.h"
@@ -324,9 +325,30 @@ int lorica_handler_text(struct lorica_request *request, const struct lorica_json
     return 0;
 }
 
+int lorica_handler_check_version(struct lorica_request *request, const char *channel) {
+    struct lorica_json *root = NULL;
+    struct lorica_error ignored;
+    int64_t version = 0;
+    const bool read = request->body.data && lorica_json_parse(request->body.data, request->body.len,
+                                                              &root, &ignored) == 0;
+    const bool named = read && lorica_json_integer(lorica_json_get(root, "version"), 1,
+                                                   (int64_t)1 << 53, &version) == 0;
+    lorica_json_destroy(root);
+    return named ? lorica_checks_prepare_version(request, request->match.params[0], channel,
+                                                 (uint64_t)version)
+                 : 0;
+}
+
+int lorica_handle_promote_check(struct lorica_request *request) {
+    const int rc = lorica_handler_known_channel(request);
+    return rc == 0 ? lorica_handler_check_version(request, request->match.params[1]) : rc;
+}
+
 static int promote(struct lorica_request *request, const struct lorica_json *root) {
     static const char *const members[] = {"version", "message", NULL};
-    struct lorica_actor actor = {.key_name = request->key.name, .role = request->key.role};
+    struct lorica_actor actor = {.key_name = request->key.name,
+                                 .role = request->key.role,
+                                 .checked = lorica_checks_found(request)};
     struct lorica_channel channel;
     struct lorica_error err = {0};
     int64_t version = 0;

@@ -48,6 +48,12 @@ static int load_adapter(struct lorica_request *request, const struct lorica_vers
     return 0;
 }
 
+int lorica_handler_adapter(struct lorica_request *request, const struct lorica_version *version,
+                           struct lorica_adapter **ret) {
+    *ret = lorica_adapter_cache_get(request->server->parts.adapters, &version->digest);
+    return *ret ? 0 : load_adapter(request, version, ret);
+}
+
 /* Which adapter answers is decided here, once; reference and pin hold to the end of the answer. */
 static int choose_adapter(struct lorica_request *request, struct lorica_generation *g) {
     struct lorica_pins *pins = &request->server->pins;
@@ -58,9 +64,7 @@ static int choose_adapter(struct lorica_request *request, struct lorica_generati
     lorica_pins_unlock(pins);
     if (rc != 0 || g->model.is_base)
         return rc;
-    g->adapter =
-        lorica_adapter_cache_get(request->server->parts.adapters, &g->model.version.digest);
-    return g->adapter ? 0 : load_adapter(request, &g->model.version, &g->adapter);
+    return lorica_handler_adapter(request, &g->model.version, &g->adapter);
 }
 
 /* The prompt as text is made for a receipt only. */

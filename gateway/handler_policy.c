@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT
  * What a channel demands of a promote, and who approved of one. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "gateway/api.h"
 #include "gateway/handlers.h"
 #include "gateway/server.h"
+#include "proto/checks.h"
 #include "registry/policy.h"
 
 static struct lorica_registry *registry_of(struct lorica_request *request) {
@@ -16,7 +18,9 @@ static int fail_err(struct lorica_request *request, int rc, const struct lorica_
     return lorica_request_fail(request, rc, NULL, NULL, "%s", err->text);
 }
 
-static int say_policy(struct lorica_request *request, const struct lorica_policy *policy) {
+/* Answers with a policy and the list of its checks (NULL: none). */
+static int say_policy(struct lorica_request *request, const struct lorica_policy *policy,
+                      const char *checks, size_t len) {
     char etag[32];
     (void)snprintf(etag, sizeof(etag), "\"%llu\"", (unsigned long long)policy->epoch);
     lorica_request_header(request, "etag", etag);
@@ -29,19 +33,27 @@ static int say_policy(struct lorica_request *request, const struct lorica_policy
     lorica_jsonw_integer(&w, "changed", policy->changed_ms / 1000);
     lorica_jsonw_string(&w, "changed_by", policy->changed_by);
     lorica_policy_write(&w, "policy", policy);
+    if (checks)
+        lorica_jsonw_raw(&w, "checks", checks, len);
+    else
+        lorica_jsonw_null(&w, "checks");
     lorica_jsonw_end_object(&w);
     return 0;
 }
 
 int lorica_handle_policy(struct lorica_request *request) {
     struct lorica_policy policy;
+    char *checks = NULL;
+    size_t len = 0;
     struct lorica_error err = {0};
     int rc = lorica_handler_known_channel(request);
     if (rc != 0)
         return rc;
-    rc = lorica_registry_policy(registry_of(request), request->match.params[0],
-                                request->match.params[1], &policy, &err);
-    return rc == 0 ? say_policy(request, &policy) : fail_err(request, rc, &err);
+    rc = lorica_registry_checks(registry_of(request), request->match.params[0],
+                                request->match.params[1], &policy, &checks, &len, &err);
+    rc = rc == 0 ? say_policy(request, &policy, checks, len) : fail_err(request, rc, &err);
+    free(checks);
+    return rc;
 }
 
 /* An optional whole number from 0 on. */
@@ -93,9 +105,9 @@ static int read_words(struct lorica_request *request, const struct lorica_json *
 
 static int read_policy(struct lorica_request *request, const struct lorica_json *root,
                        struct lorica_policy *policy) {
-    static const char *const members[] = {"approvals", "min_role", "max_rank",
-                                          "max_bytes", "eval_set", "max_worse",
-                                          "signed",    "message",  NULL};
+    static const char *const members[] = {"approvals", "min_role",  "max_rank", "max_bytes",
+                                          "eval_set",  "max_worse", "signed",   "checks",
+                                          "message",   NULL};
     int64_t approvals = 0, rank = 0, nbytes = 0;
     int rc = lorica_request_only(request, root, members);
     if (rc == 0)
@@ -112,7 +124,24 @@ static int read_policy(struct lorica_request *request, const struct lorica_json 
     return rc;
 }
 
+/* An optional list of checks. */
+static int read_checks(struct lorica_request *request, const struct lorica_json *root,
+                       struct lorica_checks *checks, struct lorica_policy *policy) {
+    const struct lorica_json *list = lorica_json_get(root, "checks");
+    struct lorica_error err = {0};
+    if (lorica_json_type(list) == LORICA_JSON_NULL)
+        return 0;
+    const int rc = lorica_checks_read(list, checks, &err);
+    if (rc != 0)
+        return lorica_request_fail(request, rc, "checks", NULL, "%s", err.text);
+    policy->checks = (uint32_t)checks->count;
+    policy->checks_text = checks->text.data;
+    policy->checks_len = checks->text.len;
+    return 0;
+}
+
 int lorica_handle_policy_set(struct lorica_request *request) {
+    struct lorica_checks checks = {.count = 0};
     struct lorica_actor actor = {.key_name = request->key.name, .role = request->key.role};
     struct lorica_policy policy = {0}, now;
     struct lorica_json *root = NULL;
@@ -124,6 +153,8 @@ int lorica_handle_policy_set(struct lorica_request *request) {
     if (rc == 0)
         rc = read_policy(request, root, &policy);
     if (rc == 0)
+        rc = read_checks(request, root, &checks, &policy);
+    if (rc == 0)
         rc = lorica_handler_text(request, root, "message", &actor.message);
     if (rc == 0)
         rc = lorica_handler_epoch(request, &epoch);
@@ -131,8 +162,10 @@ int lorica_handle_policy_set(struct lorica_request *request) {
         rc = lorica_registry_policy_set(registry_of(request), request->match.params[0],
                                         request->match.params[1], &policy, epoch, &actor, &now,
                                         &err);
-        rc = rc == 0 ? say_policy(request, &now) : fail_err(request, rc, &err);
+        rc = rc == 0 ? say_policy(request, &now, checks.text.data, checks.text.len)
+                     : fail_err(request, rc, &err);
     }
+    lorica_checks_finish(&checks);
     lorica_json_destroy(root);
     return rc;
 }

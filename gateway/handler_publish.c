@@ -11,10 +11,14 @@
 #include "gateway/api.h"
 #include "gateway/auth.h"
 #include "gateway/files.h"
+#include "gateway/checks.h"
 #include "gateway/handlers.h"
+#include "gateway/model_dir.h"
 #include "gateway/server.h"
 #include "gateway/upload.h"
 #include "proto/peft.h"
+#include "registry/digest.h"
+#include "registry/sign.h"
 
 /* Between the two halves. */
 struct publish {
@@ -194,6 +198,22 @@ static int judge_manifest(struct lorica_request *request) {
                                         "the manifest must be a JSON object");
 }
 
+/* The channel's checks, for what this upload will be when it is a version. */
+static int prepare_checks(struct lorica_request *request, struct publish *publish) {
+    struct lorica_digest canonical, weights, content;
+    struct lorica_error err = {0};
+    int rc = lorica_file_digest(lorica_upload_weights(request->upload), &weights, &err);
+    if (rc == 0)
+        rc = lorica_sha256(publish->canonical.data, publish->canonical.len, &canonical);
+    if (rc == 0)
+        rc = lorica_version_digest(&canonical, &weights, &content);
+    if (rc != 0)
+        return lorica_request_fail(request, rc, NULL, NULL, "the upload cannot be digested");
+    publish->adapter->digest = content; /* the engine tells adapters apart by it */
+    return lorica_checks_prepare(request, request->match.params[0], publish->channel, &content,
+                                 publish->adapter);
+}
+
 int lorica_handle_publish_check(struct lorica_request *request) {
     struct publish *publish = calloc(1, sizeof(*publish));
     if (!publish)
@@ -210,13 +230,17 @@ int lorica_handle_publish_check(struct lorica_request *request) {
         rc = judge_manifest(request);
     if (rc == 0)
         rc = judge_config(request, publish);
+    if (rc == 0 && publish->channel)
+        rc = prepare_checks(request, publish);
     return rc;
 }
 
 int lorica_handle_publish_write(struct lorica_request *request) {
     const struct publish *publish = request->state;
-    const struct lorica_actor actor = {
-        .key_name = request->key.name, .message = publish->message, .role = request->key.role};
+    const struct lorica_actor actor = {.key_name = request->key.name,
+                                       .message = publish->message,
+                                       .role = request->key.role,
+                                       .checked = lorica_checks_found(request)};
     struct lorica_publish order = {
         .name = request->match.params[0],
         .canonical = publish->canonical.data,

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "gateway/api.h"
+#include "gateway/checks.h"
 #include "gateway/handlers.h"
 #include "gateway/server.h"
 #include "registry/split.h"
@@ -124,8 +125,16 @@ static int read_terms(struct lorica_request *request, const struct lorica_json *
     return read_abort(request, root, ret);
 }
 
+/* A canary answers for stable: it must pass stable's checks. */
+int lorica_handle_split_check(struct lorica_request *request) {
+    const int rc = lorica_handler_known_adapter(request);
+    return rc == 0 ? lorica_handler_check_version(request, LORICA_CHANNEL_STABLE) : rc;
+}
+
 int lorica_handle_split_set(struct lorica_request *request) {
-    struct lorica_actor actor = {.key_name = request->key.name, .role = request->key.role};
+    struct lorica_actor actor = {.key_name = request->key.name,
+                                 .role = request->key.role,
+                                 .checked = lorica_checks_found(request)};
     struct lorica_split_terms terms = {0};
     struct lorica_split split;
     struct lorica_json *root = NULL;

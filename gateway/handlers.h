@@ -4,6 +4,7 @@
 #define LORICA_GATEWAY_HANDLERS_H
 
 #include "gateway/request.h"
+#include "runtime/adapter.h"
 
 int lorica_handle_livez(struct lorica_request *request);
 int lorica_handle_readyz(struct lorica_request *request);
@@ -29,6 +30,7 @@ int lorica_handle_channel(struct lorica_request *request);
 /* Publishing: judged on a worker, then written by the writer. */
 int lorica_handle_publish_check(struct lorica_request *request);
 int lorica_handle_publish_write(struct lorica_request *request);
+int lorica_handle_promote_check(struct lorica_request *request);
 int lorica_handle_promote(struct lorica_request *request);
 int lorica_handle_rollback(struct lorica_request *request);
 
@@ -40,6 +42,7 @@ int lorica_handle_approve(struct lorica_request *request);
 
 /* The share of stable's traffic that goes to a canary. */
 int lorica_handle_split(struct lorica_request *request);
+int lorica_handle_split_check(struct lorica_request *request);
 int lorica_handle_split_set(struct lorica_request *request);
 int lorica_handle_split_end(struct lorica_request *request);
 
@@ -80,6 +83,13 @@ int lorica_handler_known_channel(struct lorica_request *request) LORICA_MUSTCHEC
 int lorica_handler_version_number(struct lorica_request *request, uint64_t *ret) LORICA_MUSTCHECK;
 /** The epoch in If-Match: one strong entity tag. */
 int lorica_handler_epoch(struct lorica_request *request, uint64_t *ret) LORICA_MUSTCHECK;
+/** Prepares the checks of a channel for the version that the body names (checks.h). */
+int lorica_handler_check_version(struct lorica_request *request,
+                                 const char *channel) LORICA_MUSTCHECK;
+/** A version's adapter in fast form, from the cache or else loaded; a reference (handler_chat.c).
+ */
+int lorica_handler_adapter(struct lorica_request *request, const struct lorica_version *version,
+                           struct lorica_adapter **ret) LORICA_MUSTCHECK;
 /** An optional text member of a body, at most LORICA_MESSAGE_MAX bytes; *ret, borrowed from the
  * JSON, stays as it is where there is none. */
 int lorica_handler_text(struct lorica_request *request, const struct lorica_json *root,

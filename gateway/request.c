@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "gateway/checks.h"
 #include "gateway/server.h"
 #include "gateway/upload.h"
 #include "proto/http_fields.h"
@@ -119,6 +120,7 @@ void lorica_request_unref(struct lorica_request *request) {
     struct lorica_server *server = request->server;
     if (request->finish)
         request->finish(request);
+    lorica_checks_free(request);
     lorica_upload_destroy(request->upload);
     free(request->query);
     free(request->content_type);
@@ -198,7 +200,10 @@ int lorica_request_error_json(struct lorica_request *request, struct lorica_buf 
     struct lorica_jsonw w = {.out = out};
     lorica_jsonw_object(&w, NULL);
     lorica_jsonw_object(&w, "error");
-    lorica_jsonw_string(&w, "message", request->error.text);
+    char message[sizeof(request->error.text) + sizeof(request->error_aside) + 4];
+    (void)snprintf(message, sizeof(message), "%s%s%s", request->error.text,
+                   request->error_aside[0] ? ": " : "", request->error_aside);
+    lorica_jsonw_string(&w, "message", message);
     lorica_jsonw_string(&w, "type", error_type(status));
     lorica_jsonw_string(&w, "param", request->error_param[0] ? request->error_param : NULL);
     lorica_jsonw_string(&w, "code", request->error_code);

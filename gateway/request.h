@@ -8,6 +8,7 @@
 #ifndef LORICA_GATEWAY_REQUEST_H
 #define LORICA_GATEWAY_REQUEST_H
 
+#include <stdatomic.h>
 #include <uv.h>
 
 #include "gateway/metrics.h"
@@ -19,6 +20,7 @@
 struct lorica_conn;
 struct lorica_server;
 struct lorica_upload;
+struct lorica_check_run;
 
 #define LORICA_REQUEST_ID_MAX 128
 #define LORICA_BEARER_MAX 256
@@ -77,6 +79,10 @@ struct lorica_request {
     int error_status;                   /**< W: instead of the code's own; 0: that */
     char error_param[96];               /**< W: the key at fault, or "" */
     const char *error_code;             /**< W: static */
+    char error_aside[400];              /**< W: more of it, for the client alone: neither logged nor
+                                           recorded */
+    struct lorica_check_run *checks;    /**< W: set by `run`: to be run before `write` (checks.h) */
+    atomic_bool gone;                   /**< the client went away */
     char adapter[LORICA_NAME_MAX + 32]; /**< W: what answers: "cardiology@3", "base", or "" */
 
     void *state;                                     /**< W: the handler's own */

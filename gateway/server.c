@@ -161,6 +161,8 @@ int lorica_server_init(struct lorica_server *server, const struct lorica_server_
         if (rc == 0)
             rc = lorica_writer_create(&server->loop, NULL, NULL, &server->judge, err);
         if (rc == 0)
+            rc = lorica_writer_create(&server->loop, &server->checker, err);
+        if (rc == 0)
             rc = lorica_refusals_create(server, &server->refusals, err);
         if (rc == 0)
             rc = lorica_hub_create(&server->loop, &server->hub, err);
@@ -187,11 +189,12 @@ static void on_left(uv_handle_t *handle, void *arg) { close_handle(handle); }
 void lorica_server_finish(struct lorica_server *server) {
     lorica_refusals_flush(server->refusals);
     lorica_writer_destroy(server->judge); /* what it lets pass goes to the writer */
+    lorica_writer_destroy(server->checker);
     lorica_mlflow_mirror_destroy(server->mlflow);
     server->mlflow = NULL;
     lorica_writer_destroy(server->writer);
     lorica_hub_destroy(server->hub);
-    server->writer = server->judge = NULL;
+    server->writer = server->judge = server->checker = NULL;
     server->hub = NULL;
     uv_walk(&server->loop, on_left, NULL);
     (void)uv_run(&server->loop, UV_RUN_DEFAULT);

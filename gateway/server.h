@@ -63,6 +63,7 @@ struct lorica_server {
     _Atomic unsigned snapshots; /**< of backups, that are being read */
     struct lorica_writer *writer;
     struct lorica_writer *judge;
+    struct lorica_writer *checker; /**< the same for checks (checks.h), which take longer */
     struct lorica_sweeper sweeper;
     struct lorica_refusals *refusals;
     struct lorica_hub *hub; /**< engine events on their way to the loop */

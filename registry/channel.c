@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "registry/internal.h"
@@ -46,6 +47,15 @@ static int last_move(struct lorica_txn *txn, const char *name, const char *chann
     return 0;
 }
 
+/* {"checks":{"passed":N,"of":M,"list":DIGEST}} */
+static void write_detail(char out[LORICA_DETAIL_MAX + 1], const struct lorica_checked *checked) {
+    char digest[LORICA_DIGEST_TEXT];
+    (void)snprintf(out, LORICA_DETAIL_MAX + 1,
+                   "{\"checks\":{\"passed\":%" PRIu32 ",\"of\":%" PRIu32 ",\"list\":\"%s\"}}",
+                   checked->count - checked->failed, checked->count,
+                   lorica_digest_format(&checked->checks, digest));
+}
+
 /* Records a move and writes where the channel stands after it. */
 static int channel_move(struct lorica_txn *txn, enum lorica_audit_kind kind,
                         const struct lorica_version *version, const char *channel,
@@ -62,6 +72,8 @@ static int channel_move(struct lorica_txn *txn, enum lorica_audit_kind kind,
                                  .digest = version->digest};
     memcpy(audit.name, version->name, sizeof(audit.name));
     memcpy(audit.channel, channel, strlen(channel) + 1);
+    if (actor->checked && kind == LORICA_AUDIT_PROMOTE)
+        write_detail(audit.detail, actor->checked);
     int rc = lorica_audit_append(txn, actor, &audit, err);
     if (rc)
         return rc;

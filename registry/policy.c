@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "proto/checks.h"
 #include "registry/digest.h"
 #include "registry/internal.h"
 
@@ -29,6 +30,11 @@ void lorica_policy_write(struct lorica_jsonw *w, const char *key,
     lorica_jsonw_string(w, "eval_set", policy->eval_set[0] ? policy->eval_set : NULL);
     lorica_jsonw_number(w, "max_worse", policy->max_worse);
     lorica_jsonw_bool(w, "signed", policy->trusted_signature);
+    char digest[LORICA_DIGEST_TEXT];
+    lorica_jsonw_integer(w, "checks", policy->checks);
+    lorica_jsonw_string(w, "checks_digest",
+                        policy->checks ? lorica_digest_format(&policy->checks_digest, digest)
+                                       : NULL);
     lorica_jsonw_end_object(w);
 }
 
@@ -85,6 +91,10 @@ static int check_policy(const struct lorica_policy *policy, struct lorica_error 
         (policy->max_worse > 0 && !policy->eval_set[0]))
         return lorica_fail(err, LORICA_EINVAL,
                            "the margin is a number from 0 on, and needs an evaluation set");
+    if (policy->checks > LORICA_CHECKS_MAX || !policy->checks != !policy->checks_text ||
+        policy->checks_len > LORICA_CHECKS_BYTES)
+        return lorica_fail(err, LORICA_EINVAL, "there are at most %d checks, in %zu bytes",
+                           LORICA_CHECKS_MAX, LORICA_CHECKS_BYTES);
     return 0;
 }
 
@@ -128,8 +138,16 @@ static int policy_put(struct lorica_txn *txn, const char *name, const char *chan
     if (lorica_record_encode_policy(record, &value))
         return lorica_fail(err, LORICA_EBUG, "the policy cannot be encoded");
     lorica_record_key_channel(name, channel, &key);
-    return lorica_store_put(txn, LORICA_TABLE_POLICY, lorica_slice_key(&key),
-                            lorica_slice_record(&value), err);
+    rc = lorica_store_put(txn, LORICA_TABLE_POLICY, lorica_slice_key(&key),
+                          lorica_slice_record(&value), err);
+    if (rc)
+        return rc;
+    const struct lorica_policy *p = &record->policy;
+    if (p->checks)
+        return lorica_store_put(txn, LORICA_TABLE_CHECKS, lorica_slice_key(&key),
+                                (struct lorica_slice){p->checks_text, p->checks_len}, err);
+    rc = lorica_store_delete(txn, LORICA_TABLE_CHECKS, lorica_slice_key(&key), err);
+    return rc == LORICA_ENOTFOUND ? 0 : rc;
 }
 
 static int set_inside(struct lorica_txn *txn, const char *name, const char *channel,
@@ -159,6 +177,11 @@ int lorica_registry_policy_set(struct lorica_registry *registry, const char *nam
     int rc = lorica_channel_check_names(name, channel, err);
     if (!rc)
         rc = check_policy(policy, err);
+    if (!rc && policy->checks &&
+        lorica_sha256(policy->checks_text, policy->checks_len, &record.policy.checks_digest))
+        rc = lorica_fail(err, LORICA_ENOMEM, "the checks cannot be digested");
+    if (!rc && !policy->checks)
+        record.policy.checks_digest = (struct lorica_digest){{0}};
     if (!rc)
         rc = lorica_actor_check(actor, err);
     if (!rc)
@@ -170,9 +193,12 @@ int lorica_registry_policy_set(struct lorica_registry *registry, const char *nam
         return rc;
     }
     rc = lorica_store_commit(txn, err);
-    if (!rc)
-        *ret = record.policy;
-    return rc;
+    if (rc)
+        return rc;
+    *ret = record.policy;
+    ret->checks_text = NULL;
+    ret->checks_len = 0;
+    return 0;
 }
 
 static int read_policy(struct lorica_txn *txn, const char *name, const char *channel,
@@ -203,6 +229,51 @@ int lorica_registry_policy(struct lorica_registry *registry, const char *name, c
     lorica_store_abort(txn);
     if (!rc)
         *ret = record.policy;
+    return rc;
+}
+
+static int read_checks(struct lorica_txn *txn, const char *name, const char *channel,
+                       const struct lorica_policy *policy, char **ret, size_t *ret_len,
+                       struct lorica_error *err) {
+    struct lorica_record_key key;
+    struct lorica_slice value;
+    struct lorica_digest digest;
+    *ret = NULL;
+    *ret_len = 0;
+    if (!policy->checks)
+        return 0;
+    lorica_record_key_channel(name, channel, &key);
+    const int rc = lorica_store_get(txn, LORICA_TABLE_CHECKS, lorica_slice_key(&key), &value, err);
+    if (rc && rc != LORICA_ENOTFOUND)
+        return rc;
+    if (rc || lorica_sha256(value.data, value.len, &digest) ||
+        !lorica_digest_equal(&digest, &policy->checks_digest))
+        return lorica_damaged(err, LORICA_EFORMAT, "the checks of channel %s of %s", channel, name);
+    char *copy = malloc(value.len + 1);
+    if (!copy)
+        return lorica_fail(err, LORICA_ENOMEM, "out of memory");
+    memcpy(copy, value.data, value.len);
+    copy[value.len] = '\0';
+    *ret = copy;
+    *ret_len = value.len;
+    return 0;
+}
+
+int lorica_registry_checks(struct lorica_registry *registry, const char *name, const char *channel,
+                           struct lorica_policy *ret_policy, char **ret, size_t *ret_len,
+                           struct lorica_error *err) {
+    struct lorica_policy_record record;
+    struct lorica_txn *txn = NULL;
+    int rc = lorica_channel_check_names(name, channel, err);
+    if (!rc)
+        rc = lorica_store_begin(registry->store, false, &txn, err);
+    if (!rc)
+        rc = read_policy(txn, name, channel, &record, err);
+    if (!rc)
+        rc = read_checks(txn, name, channel, &record.policy, ret, ret_len, err);
+    lorica_store_abort(txn);
+    if (!rc)
+        *ret_policy = record.policy;
     return rc;
 }
 
@@ -498,6 +569,23 @@ static int judge_signature(struct judge *j) {
     return 0;
 }
 
+/* The checks were run before the transaction: they count if they were these, of this version. */
+static int judge_checks(struct judge *j) {
+    const struct lorica_checked *found = j->actor->checked;
+    if (!j->policy->checks)
+        return 0;
+    if (!found || found->policy_epoch != j->policy->epoch ||
+        !lorica_digest_equal(&found->checks, &j->policy->checks_digest) ||
+        !lorica_digest_equal(&found->content, &j->version->digest))
+        return lorica_fail(j->err, LORICA_EPRECOND,
+                           "the policy of channel %s of %s changed while its checks were run, or "
+                           "they were not; repeat",
+                           j->channel, j->version->name);
+    if (found->failed)
+        gate_failed(j, "checks: %" PRIu32 " of %" PRIu32 " failed", found->failed, found->count);
+    return 0;
+}
+
 struct tally {
     const struct judge *judge;
     uint32_t count;
@@ -556,6 +644,8 @@ int lorica_policy_judge(struct lorica_txn *txn, const struct lorica_version *ver
     rc = judge_signature(&j);
     if (!rc)
         rc = judge_eval(&j);
+    if (!rc)
+        rc = judge_checks(&j);
     if (!rc)
         rc = judge_approvals(&j);
     if (!rc && j.len)

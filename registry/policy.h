@@ -4,7 +4,9 @@
  * A POLICY belongs to one channel of one adapter; a channel without one demands nothing. Each of
  * its demands is a GATE, judged inside the transaction of the promote (or of the publish that names
  * the channel). Rollbacks pass no gate. The figures on evaluation sets are facts that the publisher
- * states in the manifest: {"evals":{"SET":loss,...}}, or {"eval_set":"SET","eval_loss":loss}.
+ * states in the manifest: {"evals":{"SET":loss,...}}, or {"eval_set":"SET","eval_loss":loss}. A
+ * list of CHECKS (proto/checks.h) is kept here and run by the gateway, before the transaction; what
+ * they found counts for exactly the content, list and policy that they were run for.
  *
  * An APPROVAL says that a key wants a channel to point to a version. It counts while the channel
  * stands where it stood when it was given and the key is in force: any move voids all of the
@@ -29,6 +31,12 @@ struct lorica_policy {
     char eval_set[LORICA_EVAL_SET_MAX + 1];
     double max_worse;       /**< >= 0 */
     bool trusted_signature; /**< a key that is trusted now has signed the version (sign.h) */
+    uint32_t checks;        /**< prompts that the version must answer well; 0: none */
+    struct lorica_digest checks_digest; /**< SHA-256 of their list; zero for none */
+    /** The list (struct lorica_checks.text) to set, borrowed, up to LORICA_CHECKS_BYTES; NULL with
+     * `checks` 0, and in what is read: lorica_registry_checks reads it. */
+    const char *checks_text;
+    size_t checks_len;
 
     uint64_t epoch; /**< counts its changes; 0: it was never set */
     int64_t changed_ms;
@@ -39,7 +47,7 @@ struct lorica_policy {
 bool lorica_eval_set_valid(const char *set);
 
 /** Writes the demands as an object: {"approvals","min_role","max_rank","max_bytes","eval_set",
- * "max_worse","signed"}; eval_set is null for none. */
+ * "max_worse","signed","checks","checks_digest"}; eval_set and checks_digest are null for none. */
 void lorica_policy_write(struct lorica_jsonw *w, const char *key,
                          const struct lorica_policy *policy);
 
@@ -47,6 +55,12 @@ void lorica_policy_write(struct lorica_jsonw *w, const char *key,
  * LORICA_ENOTFOUND for an unknown adapter. */
 int lorica_registry_policy(struct lorica_registry *registry, const char *name, const char *channel,
                            struct lorica_policy *ret, struct lorica_error *err) LORICA_MUSTCHECK;
+
+/** The list of checks of a channel's policy, in one view with *ret_policy: caller frees *ret with
+ * free(); NULL where there is none. */
+int lorica_registry_checks(struct lorica_registry *registry, const char *name, const char *channel,
+                           struct lorica_policy *ret_policy, char **ret, size_t *ret_len,
+                           struct lorica_error *err) LORICA_MUSTCHECK;
 
 /** Replaces a channel's policy by the demands of `policy` if its epoch still is `expected_epoch`,
  * else LORICA_EPRECOND. Demands of nothing take it away; its epoch goes on. *ret: as it is now. */

@@ -6,10 +6,11 @@
 
 #include "proto/utf8.h"
 
-#define FORMAT 1        /* of every record that has had only one */
-#define FORMAT_DETAIL 2 /* of an audit record with a detail */
-#define FORMAT_OTHER 2  /* of a version that was trained on another base */
-#define FORMAT_SIGNED 2 /* of a policy that demands a signature */
+#define FORMAT 1         /* of every record that has had only one */
+#define FORMAT_DETAIL 2  /* of an audit record with a detail */
+#define FORMAT_OTHER 2   /* of a version that was trained on another base */
+#define FORMAT_SIGNED 2  /* of a policy that demands a signature */
+#define FORMAT_CHECKED 3 /* of a policy with checks */
 
 enum { VERSION_BASE_STATED = 1 };
 
@@ -404,7 +405,9 @@ static double get_double(struct reader *r) {
 int lorica_record_encode_policy(const struct lorica_policy_record *policy,
                                 struct lorica_record *ret) {
     const struct lorica_policy *p = &policy->policy;
-    struct writer w = begin_write_as(ret, p->trusted_signature ? FORMAT_SIGNED : FORMAT);
+    struct writer w = begin_write_as(ret, p->checks              ? FORMAT_CHECKED
+                                          : p->trusted_signature ? FORMAT_SIGNED
+                                                                 : FORMAT);
     put_uint(&w, p->epoch, 8);
     put_uint(&w, policy->seq, 8);
     put_uint(&w, p->approvals, 4);
@@ -413,14 +416,18 @@ int lorica_record_encode_policy(const struct lorica_policy_record *policy,
     put_uint(&w, p->max_nbytes, 8);
     put_text(&w, p->eval_set, LORICA_EVAL_SET_MAX);
     put_double(&w, p->max_worse);
-    if (p->trusted_signature)
-        put_uint(&w, 1, 1);
+    if (p->trusted_signature || p->checks)
+        put_uint(&w, p->trusted_signature, 1);
+    if (p->checks) {
+        put_uint(&w, p->checks, 4);
+        put_digest(&w, &p->checks_digest);
+    }
     return end_write(&w);
 }
 
 int lorica_record_decode_policy(const void *bytes, size_t len, struct lorica_policy_record *ret) {
     uint64_t format;
-    struct reader r = begin_read_upto(bytes, len, FORMAT_SIGNED, &format);
+    struct reader r = begin_read_upto(bytes, len, FORMAT_CHECKED, &format);
     struct lorica_policy *p = &ret->policy;
     memset(ret, 0, sizeof(*ret));
     p->epoch = get_uint(&r, 8);
@@ -437,9 +444,16 @@ int lorica_record_decode_policy(const void *bytes, size_t len, struct lorica_pol
     p->max_worse = get_double(&r);
     if (!r.failure && !isfinite(p->max_worse))
         read_fault(&r, LORICA_EFORMAT);
-    if (format == FORMAT_SIGNED && get_uint(&r, 1) != 1)
+    const uint64_t is_signed = format >= FORMAT_SIGNED ? get_uint(&r, 1) : 0;
+    p->trusted_signature = is_signed == 1;
+    if (is_signed > 1 || (format == FORMAT_SIGNED && is_signed == 0))
         read_fault(&r, LORICA_EFORMAT);
-    p->trusted_signature = format == FORMAT_SIGNED;
+    if (format == FORMAT_CHECKED) {
+        p->checks = (uint32_t)get_uint(&r, 4);
+        get_digest(&r, &p->checks_digest);
+        if (p->checks == 0)
+            read_fault(&r, LORICA_EFORMAT);
+    }
     return end_read(&r);
 }
 

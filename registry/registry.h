@@ -57,11 +57,20 @@ const char *lorica_role_name(enum lorica_role role);
 /** -1 for an unknown word. */
 int lorica_role_parse(const char *word);
 
+/** What the checks of a channel's policy (policy.h) found of a version, and of which checks. */
+struct lorica_checked {
+    struct lorica_digest content; /**< of the version that was asked */
+    struct lorica_digest checks;  /**< of the list */
+    uint64_t policy_epoch;        /**< of the policy that holds the list */
+    uint32_t count, failed;
+};
+
 /** Who makes a change, and why: into the audit record. */
 struct lorica_actor {
     const char *key_name;  /**< name of the API key, "cli", or "auto": the server itself */
     const char *message;   /**< NULL or up to LORICA_MESSAGE_MAX bytes of UTF-8 */
     enum lorica_role role; /**< of the key: a channel's policy may ask for one */
+    const struct lorica_checked *checked; /**< NULL: no checks were run */
 };
 
 /** One version as stored. Strings are inline so that it can be copied out of a transaction. */

@@ -33,7 +33,8 @@
     XX(POLICY, "policy")       /* name, channel: what it demands of a promote */                   \
     XX(APPROVAL, "approval")   /* name, channel, number, key name: who approves of it */           \
     XX(SIGNER, "signer")       /* signer's name: a public key that is or was trusted */            \
-    XX(SIGNATURE, "signature") /* name, number, key id: a signature of a version */
+    XX(SIGNATURE, "signature") /* name, number, key id: a signature of a version */                \
+    XX(CHECKS, "checks")       /* name, channel: the checks of its policy, as JSON */
 
 enum lorica_table {
 #define XX(name, text) LORICA_TABLE_##name,
@@ -43,8 +44,9 @@ enum lorica_table {
 };
 
 /** Number of the layout that this program writes. 1 had the tables up to STAGED, 2 those up to
- * APPROVAL; 3 has all. An older one is brought up to date when the store is opened for writing. */
-#define LORICA_STORE_SCHEMA 3
+ * APPROVAL, 3 those up to SIGNATURE; 4 has all. An older one is brought up to date when the store
+ * is opened for writing. */
+#define LORICA_STORE_SCHEMA 4
 
 struct lorica_store;
 struct lorica_txn;

@@ -275,7 +275,7 @@ static int write_schema(struct lorica_store *store, MDB_txn *txn, struct lorica_
 
 /* How many tables a store of each layout has; 0 is one that is being made. */
 static const int tables_of_schema[] = {0, LORICA_TABLE_STAGED + 1, LORICA_TABLE_APPROVAL + 1,
-                                       LORICA_TABLE_COUNT};
+                                       LORICA_TABLE_SIGNATURE + 1, LORICA_TABLE_COUNT};
 _Static_assert(sizeof(tables_of_schema) / sizeof(tables_of_schema[0]) == LORICA_STORE_SCHEMA + 1,
                "every layout says how many tables it has");
 

@@ -459,6 +459,7 @@ static int check_policy(struct walk *w, struct lorica_slice key, struct lorica_s
     char name[LORICA_NAME_MAX + 1], channel[LORICA_CHANNEL_MAX + 1];
     struct lorica_policy_record record;
     struct lorica_digest fingerprint;
+    struct lorica_slice list;
     struct lorica_error inner = {0};
     struct lorica_audit audit;
     if (!lorica_record_key_split(key.data, key.len, name, channel, NULL, NULL)) {
@@ -479,6 +480,33 @@ static int check_policy(struct walk *w, struct lorica_slice key, struct lorica_s
         !lorica_digest_equal(&audit.digest, &fingerprint))
         finding(w, "the policy of channel %s of %s is not as audit record %" PRIu64 " set it",
                 channel, name, record.seq);
+    if (record.policy.checks == 0)
+        return 0;
+    rc = lorica_store_get(w->txn, LORICA_TABLE_CHECKS, key, &list, &inner);
+    if (rc && rc != LORICA_ENOTFOUND)
+        return note(w, rc, &inner);
+    if (rc || lorica_sha256(list.data, list.len, &fingerprint) ||
+        !lorica_digest_equal(&fingerprint, &record.policy.checks_digest))
+        finding(w, "the checks of channel %s of %s are not as audit record %" PRIu64 " set them",
+                channel, name, record.seq);
+    return 0;
+}
+
+/* A list of checks belongs to a policy, which says its digest. */
+static int check_checks(struct walk *w, struct lorica_slice key, struct lorica_slice value,
+                        void *state) {
+    char name[LORICA_NAME_MAX + 1], channel[LORICA_CHANNEL_MAX + 1];
+    struct lorica_policy_record record;
+    struct lorica_slice policy;
+    struct lorica_error inner = {0};
+    const bool named = lorica_record_key_split(key.data, key.len, name, channel, NULL, NULL);
+    const int rc = lorica_store_get(w->txn, LORICA_TABLE_POLICY, key, &policy, &inner);
+    if (rc && rc != LORICA_ENOTFOUND)
+        return note(w, rc, &inner);
+    if (rc || !named || lorica_record_decode_policy(policy.data, policy.len, &record) ||
+        record.policy.checks == 0)
+        finding(w, "there are checks of channel %s of %s that no policy has", named ? channel : "?",
+                named ? name : "?");
     return 0;
 }
 
@@ -618,6 +646,8 @@ static int walk_records(struct walk *w) {
         rc = expect_count(w, LORICA_TABLE_SPLIT, w->first_splits, "splits");
     if (!rc)
         rc = walk_table(w, LORICA_TABLE_POLICY, check_policy, NULL);
+    if (!rc)
+        rc = walk_table(w, LORICA_TABLE_CHECKS, check_checks, NULL);
     if (!rc)
         rc = expect_count(w, LORICA_TABLE_POLICY, w->first_policies, "policies");
     if (!rc)

@@ -55,7 +55,7 @@ def test_a_policy_is_read_set_and_replaced_under_its_epoch(api, dirs):
     api.publish_new("set", dirs(1))
     none = api.get(channel("set") + "/policy")
     nothing = {"approvals": 0, "min_role": "infer", "max_rank": 0, "max_bytes": 0, "eval_set": None,
-               "max_worse": 0.0, "signed": False}
+               "max_worse": 0.0, "signed": False, "checks": 0, "checks_digest": None}
     assert none.headers["etag"] == '"0"' and none.json["policy"] == nothing
     made = set_policy(api, "set", 0, approvals=2, max_rank=16, message="four eyes")
     assert made.status == 200 and made.headers["etag"] == '"1"'
@@ -175,7 +175,8 @@ def test_the_command_line_sets_shows_and_approves(own_server, adapter):
     assert "2 keys must want it" in said and "rank at most 4" in said
     kept = lorica.json("adapter", "policy", "cli", "--eval", "ward", "--margin", 0.25)["policy"]
     assert kept == {"approvals": 2, "min_role": "infer", "max_rank": 4, "max_bytes": 0,
-                    "eval_set": "ward", "max_worse": 0.25, "signed": False}
+                    "eval_set": "ward", "max_worse": 0.25, "signed": False, "checks": 0,
+                    "checks_digest": None}
     failed = lorica("adapter", "promote", "cli@1", code=1).stderr
     assert "eval: its manifest states no loss on ward; approvals: 1 of 2" in failed
     lorica("adapter", "policy", "cli", "--eval", "")

@@ -113,12 +113,13 @@ static void test_policy_set_is_recorded_before_and_after(void **state) {
     struct lorica_audit audit = last_audit(f);
     assert_int_equal(audit.kind, LORICA_AUDIT_POLICY);
     assert_string_equal(audit.actor, "chief");
-    assert_string_equal(
-        audit.detail,
-        "{\"before\":{\"approvals\":2,\"min_role\":\"infer\",\"max_rank\":16,"
-        "\"max_bytes\":0,\"eval_set\":null,\"max_worse\":0.0,\"signed\":false},"
-        "\"after\":{\"approvals\":0,\"min_role\":\"admin\",\"max_rank\":0,"
-        "\"max_bytes\":0,\"eval_set\":\"ward-7\",\"max_worse\":0.0,\"signed\":false}}");
+    assert_string_equal(audit.detail,
+                        "{\"before\":{\"approvals\":2,\"min_role\":\"infer\",\"max_rank\":16,"
+                        "\"max_bytes\":0,\"eval_set\":null,\"max_worse\":0.0,\"signed\":false,"
+                        "\"checks\":0,\"checks_digest\":null},"
+                        "\"after\":{\"approvals\":0,\"min_role\":\"admin\",\"max_rank\":0,"
+                        "\"max_bytes\":0,\"eval_set\":\"ward-7\",\"max_worse\":0.0,\"signed\":"
+                        "false,\"checks\":0,\"checks_digest\":null}}");
     fixture_reopen(f);
     ok(lorica_registry_policy(f->registry, "cardiology", "stable", &found, &err));
     assert_string_equal(found.eval_set, "ward-7");
@@ -154,6 +155,71 @@ static void test_policy_stale_epoch_or_nonsense_changes_nothing(void **state) {
 #undef SET
     assert_int_equal(chain_length(f), before);
     fails(LORICA_EGATE, "1 of 2", move_as(f, &anna, 2, &err));
+}
+
+/* What the gateway would say of the checks of stable for a version. */
+static struct lorica_checked found_of(struct fixture *f, uint64_t version, uint32_t failed) {
+    struct lorica_policy policy;
+    struct lorica_version v;
+    ok(lorica_registry_policy(f->registry, "cardiology", "stable", &policy, &err));
+    ok(lorica_registry_version(f->registry, "cardiology", version, &v, &err));
+    return (struct lorica_checked){v.digest, policy.checks_digest, policy.epoch, policy.checks,
+                                   failed};
+}
+
+static const char two_checks[] = "[{\"prompt\":\"a\",\"must_say\":\"x\"},"
+                                 "{\"prompt\":\"b\",\"must_say\":\"y\"}]";
+
+static void test_gate_checks_count_for_exactly_what_they_were_run_for(void **state) {
+    struct fixture *f = *state;
+    struct lorica_policy policy = {
+        .checks = 2, .checks_text = two_checks, .checks_len = strlen(two_checks)};
+    set_policy(f, &policy);
+    struct lorica_actor who = anna;
+    fails(LORICA_EPRECOND, "repeat", move_as(f, &who, 2, &err));
+    struct lorica_checked found = found_of(f, 3, 0);
+    who.checked = &found;
+    fails(LORICA_EPRECOND, "repeat", move_as(f, &who, 2, &err)); /* another content */
+    found = found_of(f, 2, 0);
+    found.policy_epoch++;
+    fails(LORICA_EPRECOND, "repeat", move_as(f, &who, 2, &err)); /* another policy */
+    found = found_of(f, 2, 0);
+    found.checks.bytes[0] ^= 1;
+    fails(LORICA_EPRECOND, "repeat", move_as(f, &who, 2, &err)); /* another list */
+    found = found_of(f, 2, 1);
+    fails(LORICA_EGATE, "checks: 1 of 2 failed", move_as(f, &who, 2, &err));
+    found = found_of(f, 2, 0);
+    ok(move_as(f, &who, 2, &err));
+    const struct lorica_audit audit = last_audit(f);
+    assert_non_null(strstr(audit.detail, "{\"checks\":{\"passed\":2,\"of\":2,\"list\":\"sha256:"));
+    struct lorica_channel channel;
+    ok(lorica_registry_rollback(f->registry, "cardiology", "stable", &anna, &channel, &err));
+}
+
+static void test_checks_are_kept_replaced_and_taken_away(void **state) {
+    struct fixture *f = *state;
+    struct lorica_policy policy = {.checks = 2,
+                                   .checks_text = two_checks,
+                                   .checks_len = strlen(two_checks)},
+                         now;
+    char *text = NULL;
+    size_t len = 0;
+    set_policy(f, &policy);
+    ok(lorica_registry_checks(f->registry, "cardiology", "stable", &now, &text, &len, &err));
+    assert_int_equal(now.checks, 2);
+    assert_int_equal(len, strlen(two_checks));
+    assert_string_equal(text, two_checks);
+    free(text);
+    set_policy(f, &(struct lorica_policy){.approvals = 2});
+    ok(lorica_registry_checks(f->registry, "cardiology", "stable", &now, &text, &len, &err));
+    assert_null(text);
+    assert_int_equal(now.checks, 0);
+    fails(LORICA_EGATE, "1 of 2", move_as(f, &chief, 1, &err));
+    policy.checks = 3;
+    policy.checks_text = NULL;
+    fails(LORICA_EINVAL, "checks",
+          lorica_registry_policy_set(f->registry, "cardiology", "stable", &policy, 2, &chief, &now,
+                                     &err));
 }
 
 static void test_gate_role_below_refused(void **state) {
@@ -369,6 +435,29 @@ static void test_verify_approval_forged_or_gone_named(void **state) {
     assert_found(f, "the approval of audit record 5 is gone");
 }
 
+static void test_verify_checks_changed_or_gone_or_of_no_policy_named(void **state) {
+    struct fixture *f = *state;
+    const struct lorica_policy policy = {
+        .checks = 2, .checks_text = two_checks, .checks_len = strlen(two_checks)};
+    struct lorica_record other = {.bytes = "[]", .len = 2};
+    struct lorica_record_key key;
+    char *text = NULL;
+    size_t len = 0;
+    struct lorica_policy now;
+    set_policy(f, &policy);
+    assert_clean(f->registry);
+    lorica_record_key_channel("cardiology", "stable", &key);
+    put(f, LORICA_TABLE_CHECKS, &key, &other);
+    assert_found(f, "the checks of channel stable of cardiology are not as audit record 5 set");
+    fails(LORICA_EFORMAT, "checks",
+          lorica_registry_checks(f->registry, "cardiology", "stable", &now, &text, &len, &err));
+    put(f, LORICA_TABLE_CHECKS, &key, NULL);
+    assert_found(f, "the checks of channel stable of cardiology are not as audit record 5 set");
+    lorica_record_key_channel("cardiology", "other", &key);
+    put(f, LORICA_TABLE_CHECKS, &key, &other);
+    assert_found(f, "there are checks of channel other of cardiology that no policy has");
+}
+
 #define with_three(test) cmocka_unit_test_setup_teardown(test, setup_three, teardown_clean)
 #define damaging(test) cmocka_unit_test_setup_teardown(test, setup_three, fixture_teardown)
 
@@ -378,6 +467,8 @@ int main(void) {
         with_three(test_policy_set_is_recorded_before_and_after),
         with_three(test_policy_stale_epoch_or_nonsense_changes_nothing),
         with_three(test_gate_role_below_refused),
+        with_three(test_gate_checks_count_for_exactly_what_they_were_run_for),
+        with_three(test_checks_are_kept_replaced_and_taken_away),
         with_three(test_gate_rank_and_size_at_the_limit_pass_one_over_not),
         with_three(test_gate_eval_compares_with_the_present_version),
         with_three(test_gates_that_fail_are_all_named),
@@ -389,6 +480,7 @@ int main(void) {
         with_three(test_approval_of_a_revoked_key_does_not_count),
         damaging(test_verify_policy_changed_behind_the_chain_named),
         damaging(test_verify_approval_forged_or_gone_named),
+        damaging(test_verify_checks_changed_or_gone_or_of_no_policy_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

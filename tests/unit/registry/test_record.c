@@ -175,6 +175,10 @@ static void test_decode_cut_or_longer_refused(void **state) {
     policy.policy.trusted_signature = true;
     assert_int_equal(lorica_record_encode_policy(&policy, &record), 0);
     check_bounds(&record, decode_policy);
+    policy.policy.checks = 2;
+    policy.policy.checks_digest.bytes[5] = 7;
+    assert_int_equal(lorica_record_encode_policy(&policy, &record), 0);
+    check_bounds(&record, decode_policy);
     const struct lorica_signer_record signer = {.public_pem = "PEM\n", .seq = 1, .removed_seq = 2};
     assert_int_equal(lorica_record_encode_signer(&signer, &record), 0);
     check_bounds(&record, decode_signer);
@@ -233,6 +237,16 @@ static void test_round_trip_gives_the_same(void **state) {
     record.bytes[before] = 0; /* one form for each policy */
     assert_int_equal(lorica_record_decode_policy(record.bytes, record.len, &policy_back),
                      LORICA_EFORMAT);
+
+    for (int is_signed = 0; is_signed < 2; is_signed++) { /* with checks, either */
+        policy.policy.trusted_signature = is_signed;
+        policy.policy.checks = 64;
+        policy.policy.checks_digest.bytes[31] = 9;
+        assert_int_equal(lorica_record_encode_policy(&policy, &record), 0);
+        assert_int_equal(record.bytes[0], 3);
+        assert_int_equal(lorica_record_decode_policy(record.bytes, record.len, &policy_back), 0);
+        assert_memory_equal(&policy, &policy_back, sizeof(policy));
+    }
 
     static const uint8_t signature_bytes[] = "\x01\x01\x01\0\0\0\0\0\0\0\x07\0\0\0\x02{}";
     struct lorica_signature_record signature;
