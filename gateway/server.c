@@ -161,7 +161,7 @@ int lorica_server_init(struct lorica_server *server, const struct lorica_server_
         if (rc == 0)
             rc = lorica_writer_create(&server->loop, NULL, NULL, &server->judge, err);
         if (rc == 0)
-            rc = lorica_writer_create(&server->loop, &server->checker, err);
+            rc = lorica_writer_create(&server->loop, NULL, NULL, &server->checker, err);
         if (rc == 0)
             rc = lorica_refusals_create(server, &server->refusals, err);
         if (rc == 0)
