@@ -211,6 +211,10 @@ static int train_full(struct lorica_train_session *s, const struct examples *e,
         return rc;
     print_result(&result, "the model");
     (void)printf("written to %s; lorica base import makes a base of it\n", dir);
+    if (!lorica_train_full_has_tokenizer(dir))
+        (void)printf(
+            "without a tokenizer: the base came from a GGUF file; import it from a Hugging "
+            "Face directory to keep one\n");
     lorica_train_full_compare(job, dir, s->base, &result);
     return 0;
 }

@@ -78,6 +78,8 @@ int lorica_train_check_room(const char *dir, uint64_t needed,
 /** Fails before the work where the model could not be written to `dir`. */
 int lorica_train_full_ready(const struct lorica_base *base, const char *dir,
                             struct lorica_error *err) LORICA_MUSTCHECK;
+/** Whether the model in `dir` has its tokenizer with it. */
+bool lorica_train_full_has_tokenizer(const char *dir);
 /** Feeds the trace and writes the model to job->out; curves: losses, then gradient norms. */
 int lorica_train_full_replay(struct lorica_train_session *s, const struct lorica_train_job *job,
                              const struct lorica_replay *trace, float *curves,

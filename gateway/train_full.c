@@ -104,6 +104,13 @@ void lorica_train_full_compare(const struct lorica_train_job *job, const char *d
     free(data);
 }
 
+bool lorica_train_full_has_tokenizer(const char *dir) {
+    char *path = lorica_path_join(dir, "tokenizer.json");
+    const bool there = path && lorica_path_exists(path);
+    free(path);
+    return there;
+}
+
 int lorica_train_full_ready(const struct lorica_base *base, const char *dir,
                             struct lorica_error *err) {
     const uint64_t needed = lorica_arch_parameters(&base->arch) * sizeof(float);

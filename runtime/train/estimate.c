@@ -49,6 +49,8 @@ void lorica_train_estimate(const struct lorica_arch *arch, enum lorica_train_way
     model.max_tokens = options->batch * options->length;
     model.max_rank = full ? 0 : options->spec.rank;
     model.full = full ? &whole : NULL;
+    if (way == LORICA_WAY_FULL_F32)
+        model.compute = LORICA_TRAIN_EXACT;
     struct lorica_train_estimate e = {.parameters = all, .trained = trained};
     if (full)
         e.weights = all * size;

@@ -304,6 +304,7 @@ def test_estimate_of_llama_7b_is_what_is_known_of_it(lorica, tmp_path):
         assert parameters == full32["trained"] == 6738415616
         assert full16["weights_bytes"] == full16["file_bytes"] == 2 * parameters  # 14 GB
         assert full32["total_bytes"] > 16 * parameters and full16["total_bytes"] > 60e9
+        assert full32["activations_bytes"] > full16["activations_bytes"]
         assert lora["trained"] == qlora["trained"] == 159907840  # as PEFT counts them
         assert qlora["optimizer_bytes"] == 8 * 159907840
         linear = parameters - 2 * 32000 * 4096 - 65 * 4096
