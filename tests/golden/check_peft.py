@@ -6,7 +6,8 @@
     python3 tests/golden/check_peft.py [LORICA]     (else build/gateway/lorica)
 
 Adapters that `lorica train` made (whose adapter_config.json is lorica's own), that `--replay` left,
-and that a registry gave back (`adapter publish`, `adapter export`) are loaded with
+and that a server gave back after they were published to it (`adapter publish`, `adapter export`:
+one of lorica's, and all that PEFT itself had saved) are loaded with
 PeftModel.from_pretrained on the tiny models in float32. Their logits must be those of
 `lorica eval logits --adapter`, within 1e-4 of the largest, and no tensor may be missing or left
 over. PyTorch is needed, so this is no part of deploy/test; run it when what is written changes.
@@ -58,7 +59,7 @@ def adapters(lorica, directory):
 
 
 def exported(lorica, directory):
-    """The first of them through a registry: published, served, exported."""
+    """Adapters through a server: published, and exported from it. The files are those published."""
     lorica("init")
     lorica("base", "import", reference.here / "tiny-nf4", "--name", "tiny")
     server = subprocess.Popen(
@@ -67,13 +68,18 @@ def exported(lorica, directory):
     try:
         line = server.stdout.readline()
         at = ("--server", next(word for word in line.split() if word.startswith("https://")))
-        out = directory / "exported"
-        lorica("adapter", "publish", "voice", directory / "tiny-nf4-all-linear", *at)
-        lorica("adapter", "export", "voice@1", out, *at)
+        peft_made = sorted((reference.here / "logits/adapters/tiny").iterdir())
+        for source in (directory / "tiny-nf4-all-linear", *peft_made):
+            name, out = source.name, directory / f"exported-{source.name}"
+            lorica("adapter", "publish", name, source, *at)
+            lorica("adapter", "export", f"{name}@1", out, *at)
+            for file in ("adapter_config.json", "adapter_model.safetensors"):
+                assert (out / file).read_bytes() == (source / file).read_bytes(), out / file
+            base = "tiny" if source in peft_made else "tiny-nf4"
+            yield f"exported, {name}", base, out
     finally:
         server.terminate()
         server.wait()
-    return "adapter export", "tiny-nf4", out
 
 
 def logits_of_lorica(lorica, base, adapter, ids, directory):
@@ -104,7 +110,7 @@ def check(lorica, name, base, adapter, directory):
     got = logits_of_lorica(lorica, base, adapter, ids, directory)
     largest = wanted.abs().max()
     off, moved = (got - wanted).abs().max() / largest, (wanted - plain).abs().max() / largest
-    print(f"{name:18} on {base:13} {off:.1e} of the largest logit, which it moved by {moved:.2f}")
+    print(f"{name:29} on {base:13} {off:.1e} of the largest logit, which it moved by {moved:.2f}")
     return off <= LIMIT and moved > 100 * LIMIT
 
 
@@ -114,7 +120,7 @@ def main():
         directory = pathlib.Path(directory)
         lorica = Lorica(pathlib.Path(binary).resolve(), directory / "data")
         made = list(adapters(lorica, directory))
-        made.append(exported(lorica, directory))
+        made += exported(lorica, directory)
         fine = [check(lorica, *one, directory) for one in made]
     print(f"{sum(fine)} of {len(fine)} adapters are read and computed alike")
     return 0 if all(fine) else 1
