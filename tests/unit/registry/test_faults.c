@@ -180,7 +180,12 @@ static int change_split(struct fixture *f, uint64_t step, struct lorica_error *e
 }
 
 static int change_policy(struct fixture *f, uint64_t step, struct lorica_error *err) {
-    const struct lorica_policy policy = {.approvals = (uint32_t)(step % 2)};
+    static const char list[] = "[{\"prompt\":\"a\",\"must_say\":\"b\"}]";
+    const bool checks = step % 3 == 0; /* they come and go */
+    const struct lorica_policy policy = {.approvals = (uint32_t)(step % 2),
+                                         .checks = checks,
+                                         .checks_text = checks ? list : NULL,
+                                         .checks_len = checks ? strlen(list) : 0};
     struct lorica_policy ret;
     int rc = lorica_registry_policy(f->registry, "cardiology", "stable", &ret, err);
     return rc ? rc
