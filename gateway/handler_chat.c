@@ -43,15 +43,19 @@ static int load_adapter(struct lorica_request *request, const struct lorica_vers
                                    "%s@%llu could not be loaded: %s", version->name,
                                    (unsigned long long)version->version, err.text);
     adapter->digest = version->digest;
-    lorica_adapter_cache_put(parts->adapters, adapter);
     *ret = adapter;
     return 0;
 }
 
 int lorica_handler_adapter(struct lorica_request *request, const struct lorica_version *version,
                            struct lorica_adapter **ret) {
-    *ret = lorica_adapter_cache_get(request->server->parts.adapters, &version->digest);
-    return *ret ? 0 : load_adapter(request, version, ret);
+    struct lorica_adapter_cache *cache = request->server->parts.adapters;
+    *ret = lorica_adapter_cache_claim(cache, &version->digest);
+    if (*ret)
+        return 0;
+    const int rc = load_adapter(request, version, ret);
+    lorica_adapter_cache_settle(cache, &version->digest, *ret);
+    return rc;
 }
 
 /* Which adapter answers is decided here, once; reference and pin hold to the end of the answer. */

@@ -78,6 +78,14 @@ void lorica_adapter_cache_destroy(struct lorica_adapter_cache *cache);
 /** A new reference, or NULL when the digest is not held. */
 struct lorica_adapter *lorica_adapter_cache_get(struct lorica_adapter_cache *cache,
                                                 const struct lorica_digest *digest);
+/** Likewise; but where the digest is not held, the caller is the one to load it: whoever claims it
+ * meanwhile waits until the caller settles. */
+struct lorica_adapter *lorica_adapter_cache_claim(struct lorica_adapter_cache *cache,
+                                                  const struct lorica_digest *digest);
+/** Ends a claim that gave NULL: puts what was loaded in, or, with NULL, lets the next one try. */
+void lorica_adapter_cache_settle(struct lorica_adapter_cache *cache,
+                                 const struct lorica_digest *digest,
+                                 struct lorica_adapter *adapter);
 /** Puts one in (the cache takes its own reference) unless its digest is already there. */
 void lorica_adapter_cache_put(struct lorica_adapter_cache *cache, struct lorica_adapter *adapter);
 /** Likewise for one that nobody has asked for yet: it comes in only where it pushes none out, and

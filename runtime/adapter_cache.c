@@ -11,8 +11,16 @@ struct entry {
     struct entry *next; /* used less recently */
 };
 
+/* A digest that somebody is loading. */
+struct claim {
+    struct lorica_digest digest;
+    struct claim *next;
+};
+
 struct lorica_adapter_cache {
     pthread_mutex_t mutex;
+    pthread_cond_t settled;
+    struct claim *claims;
     struct entry *first; /* used last */
     size_t max_bytes, bytes, count;
 };
@@ -25,6 +33,7 @@ int lorica_adapter_cache_create(size_t max_bytes, struct lorica_adapter_cache **
         free(cache);
         return LORICA_ENOMEM;
     }
+    (void)pthread_cond_init(&cache->settled, NULL);
     cache->max_bytes = max_bytes;
     *ret = cache;
     return 0;
@@ -39,6 +48,7 @@ void lorica_adapter_cache_destroy(struct lorica_adapter_cache *cache) {
         (void)lorica_adapter_unref(entry->adapter);
         free(entry);
     }
+    (void)pthread_cond_destroy(&cache->settled);
     (void)pthread_mutex_destroy(&cache->mutex);
     free(cache);
 }
@@ -117,6 +127,46 @@ void lorica_adapter_cache_offer(struct lorica_adapter_cache *cache,
     if (adapter->nbytes <= cache->max_bytes - cache->bytes && !touch(cache, &adapter->digest))
         enter(cache, end_of(cache), adapter);
     (void)pthread_mutex_unlock(&cache->mutex);
+}
+
+/* Where the claim of a digest is linked, or where the list ends. Under the mutex. */
+static struct claim **find_claim(struct lorica_adapter_cache *cache,
+                                 const struct lorica_digest *digest) {
+    struct claim **at = &cache->claims;
+    while (*at && !lorica_digest_equal(&(*at)->digest, digest))
+        at = &(*at)->next;
+    return at;
+}
+
+struct lorica_adapter *lorica_adapter_cache_claim(struct lorica_adapter_cache *cache,
+                                                  const struct lorica_digest *digest) {
+    const struct entry *entry;
+    (void)pthread_mutex_lock(&cache->mutex);
+    while (!(entry = touch(cache, digest)) && *find_claim(cache, digest))
+        (void)pthread_cond_wait(&cache->settled, &cache->mutex);
+    struct lorica_adapter *adapter = entry ? lorica_adapter_ref(entry->adapter) : NULL;
+    /* Without memory for a claim others may load it too. */
+    struct claim *claim = entry ? NULL : malloc(sizeof(*claim));
+    if (claim) {
+        *claim = (struct claim){.digest = *digest, .next = cache->claims};
+        cache->claims = claim;
+    }
+    (void)pthread_mutex_unlock(&cache->mutex);
+    return adapter;
+}
+
+void lorica_adapter_cache_settle(struct lorica_adapter_cache *cache,
+                                 const struct lorica_digest *digest,
+                                 struct lorica_adapter *adapter) {
+    if (adapter)
+        lorica_adapter_cache_put(cache, adapter);
+    (void)pthread_mutex_lock(&cache->mutex);
+    struct claim **at = find_claim(cache, digest), *claim = *at;
+    if (claim)
+        *at = claim->next;
+    (void)pthread_cond_broadcast(&cache->settled);
+    (void)pthread_mutex_unlock(&cache->mutex);
+    free(claim);
 }
 
 void lorica_adapter_cache_stats(struct lorica_adapter_cache *cache, size_t *ret_count,

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * The cache of adapters: bounded, least recently used out first, safe between threads. */
 #include <pthread.h>
+#include <stdatomic.h>
+#include <unistd.h>
 
 #include "model_fixture.h"
 
@@ -171,6 +173,39 @@ static void test_cache_used_by_threads_mixes_nothing_up(void **state) {
     }
 }
 
+static atomic_uint loads;
+
+/* Asks for one digest; who is to load it takes a while, and the first of all fails. */
+static void *claim_one(void *arg) {
+    const struct crowd *crowd = arg;
+    const struct lorica_digest digest = digest_of(3);
+    struct lorica_adapter *adapter = lorica_adapter_cache_claim(crowd->cache, &digest);
+    if (adapter) {
+        (void)lorica_adapter_unref(adapter);
+        return NULL;
+    }
+    const bool fails = atomic_fetch_add(&loads, 1) == 0;
+    (void)usleep(2000);
+    lorica_adapter_cache_settle(crowd->cache, &digest, fails ? NULL : crowd->adapters[3]);
+    return NULL;
+}
+
+static void test_cache_claimed_by_threads_is_loaded_once(void **state) {
+    struct crowd crowd = {.number = 0};
+    pthread_t threads[8];
+    crowd.adapters[3] = numbered(3);
+    assert_int_equal(lorica_adapter_cache_create(crowd.adapters[3]->nbytes, &crowd.cache), 0);
+    for (int i = 0; i < 8; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, claim_one, &crowd), 0);
+    for (int i = 0; i < 8; i++)
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+    assert_int_equal(atomic_load(&loads), 2); /* the failed one, and the one after it */
+    assert_true(holds(crowd.cache, 3));
+    lorica_adapter_cache_destroy(crowd.cache);
+    assert_int_equal(crowd.adapters[3]->refs, 1);
+    (void)lorica_adapter_unref(crowd.adapters[3]);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cache_gives_what_was_put_in),
@@ -179,6 +214,7 @@ int main(void) {
         cmocka_unit_test(test_cache_dropped_adapter_lives_through_its_references),
         cmocka_unit_test(test_cache_smaller_than_an_adapter_keeps_none),
         cmocka_unit_test(test_cache_used_by_threads_mixes_nothing_up),
+        cmocka_unit_test(test_cache_claimed_by_threads_is_loaded_once),
     };
     return cmocka_run_group_tests(tests, open_base, close_base);
 }
