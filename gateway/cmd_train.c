@@ -17,7 +17,7 @@ struct train {
     struct lorica_train_job job;
     const char *rank, *alpha, *targets, *lr, *schedule, *warmup, *epochs, *steps, *batch;
     const char *accumulate, *max_length, *max_grad_norm, *weight_decay, *beta1, *beta2, *eps;
-    const char *dropout, *seed, *threads, *loss, *compute;
+    const char *dropout, *seed, *threads, *loss, *compute, *checkpoint_steps, *optimizer;
     const char *eval_split, *eval_every, *patience, *mlflow_sync;
     bool check;
     char *columns; /* owned: --columns, cut at its comma */
@@ -42,6 +42,19 @@ static bool parse_schedule(const char *word, enum lorica_schedule *ret) {
     (void)lorica_cmd_usage(&lorica_cmd_train, "--schedule %s: constant, linear or cosine expected",
                            word);
     return false;
+}
+
+static bool parse_keeping(struct train *t) {
+    const char *optimizer = t->optimizer ? t->optimizer : "adamw";
+    t->job.options.adamw.eight_bit = strcmp(optimizer, "adamw-8bit") == 0;
+    t->job.checkpoint_steps = 100;
+    if (!t->job.options.adamw.eight_bit && strcmp(optimizer, "adamw") != 0) {
+        (void)lorica_cmd_usage(&lorica_cmd_train, "--optimizer %s: adamw or adamw-8bit expected",
+                               optimizer);
+        return false;
+    }
+    return !t->checkpoint_steps ||
+           whole("checkpoint-steps", t->checkpoint_steps, 0, 100000000, &t->job.checkpoint_steps);
 }
 
 /* A replay is compared with others: it is exact unless something else is asked for. */
@@ -170,9 +183,9 @@ static bool parse_spec(struct train *t) {
 static const struct {
     const char *name, *takes;
 } ways[] = {
-    {"replay",
-     " replay full init out base lr max-grad-norm weight-decay beta1 beta2 eps threads compute "
-     "checkpoint-activations data server ca "},
+    {"replay", " replay full init out base lr max-grad-norm weight-decay beta1 beta2 eps optimizer "
+               "threads compute "
+               "checkpoint-activations data server ca "},
     {"check", " check json base rank targets max-length loss columns skip-bad threads data server "
               "ca "},
     {"estimate", " estimate json batch max-length rank targets dropout compute "
@@ -244,6 +257,9 @@ static int take_words(struct train *t, int argc, char **argv) {
         {.name = "seed", .value = &t->seed},
         {.name = "threads", .value = &t->threads},
         {.name = "compute", .value = &t->compute},
+        {.name = "optimizer", .value = &t->optimizer},
+        {.name = "checkpoint-steps", .value = &t->checkpoint_steps},
+        {.name = "resume", .flag = &t->job.resume},
         {.name = "checkpoint-activations", .flag = &t->job.options.recompute},
         {.name = "check", .flag = &t->check},
         {.name = "estimate", .value = &t->job.estimate},
@@ -310,7 +326,7 @@ static int run_training(struct train *t, int words, char **argv) {
 static int run_words(struct train *t, int words, char **argv) {
     struct lorica_train_job *job = &t->job;
     if (!parse_loop(t) || !parse_eval(t) || !parse_adamw(t) || !parse_spec(t) || !parse_data(t) ||
-        !parse_compute(t) || !parse_mlflow(job->mlflow))
+        !parse_compute(t) || !parse_keeping(t) || !parse_mlflow(job->mlflow))
         return LORICA_EXIT_USAGE;
     if (t->mlflow_sync)
         return words > 0 ? lorica_cmd_usage(&lorica_cmd_train,
@@ -387,6 +403,9 @@ const struct lorica_cmd lorica_cmd_train = {
         "(1)\n"
         "--max-length N\ttokens of an example; what is longer loses its end (512)\n"
         "--max-grad-norm X\tclip gradients to this norm (0.3); 0: do not\n"
+        "--optimizer O\tadamw (the default), with moments in float32, or adamw-8bit, with moments "
+        "of "
+        "8 bits in blocks of 256; either lies in a file that the system may page out\n"
         "--weight-decay X\tAdamW's weight decay (0)\n"
         "--beta1 X\tAdamW's first decay rate (0.9)\n"
         "--beta2 X\tAdamW's second decay rate (0.999)\n"
@@ -401,6 +420,10 @@ const struct lorica_cmd lorica_cmd_train = {
         "model would need in memory for --batch examples of --max-length tokens. WHAT is the "
         "config.json of any model of Llama's shape, a directory with one, or a base\n"
         "--json\tprint what --check or --estimate find as JSON\n"
+        "--checkpoint-steps N\tupdates between checkpoints (100), which go to OUT; 0: only when "
+        "stopped by SIGINT or SIGTERM\n"
+        "--resume\tgo on from the checkpoint in OUT, with the same data and options, as if the run "
+        "had not stopped; without one, begin\n"
         "--compute M\tfast: products of bfloat16 with sums in float32 where the processor has "
         "them, "
         "and activations kept as bfloat16 (the default); exact: float32 throughout (a replay's)\n"

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -93,11 +94,24 @@ static int write_all(int fd, const char *bytes, size_t len) {
         bytes += n;
         len -= (size_t)n;
     }
+    return 0;
+}
+
+static int write_parts(int fd, const struct iovec *parts, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        if (write_all(fd, parts[i].iov_base, parts[i].iov_len) != 0)
+            return -1;
     return fsync(fd);
 }
 
 int lorica_file_replace(const char *path, const void *bytes, size_t len, mode_t mode,
                         struct lorica_error *err) {
+    const struct iovec part = {(void *)(uintptr_t)bytes, len};
+    return lorica_file_replace_parts(path, &part, 1, mode, err);
+}
+
+int lorica_file_replace_parts(const char *path, const struct iovec *parts, size_t count,
+                              mode_t mode, struct lorica_error *err) {
     char *temporary = NULL;
     int rc = 0;
     if (asprintf(&temporary, "%s.XXXXXX", path) < 0)
@@ -108,7 +122,7 @@ int lorica_file_replace(const char *path, const void *bytes, size_t len, mode_t 
         free(temporary);
         return rc;
     }
-    if (write_all(fd, bytes, len) != 0 || fchmod(fd, mode) != 0)
+    if (write_parts(fd, parts, count) != 0 || fchmod(fd, mode) != 0)
         rc = lorica_fail_errno(err, path, "cannot be written");
     (void)close(fd);
     if (rc == 0 && rename(temporary, path) != 0)

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 
 #include "proto/err.h"
 
@@ -19,6 +20,10 @@ int lorica_dirs_make(const char *path, mode_t mode, struct lorica_error *err) LO
 /** Writes a file beside its place, syncs it, and renames it there; what stood there is replaced. */
 int lorica_file_replace(const char *path, const void *bytes, size_t len, mode_t mode,
                         struct lorica_error *err) LORICA_MUSTCHECK;
+
+/** The same of several pieces, one behind the other. */
+int lorica_file_replace_parts(const char *path, const struct iovec *parts, size_t count,
+                              mode_t mode, struct lorica_error *err) LORICA_MUSTCHECK;
 
 /** Reads a file of at most `max` bytes. Caller frees *ret, which is NUL-terminated.
  * LORICA_ENOTFOUND when there is none, LORICA_EPERM when it may not be read, LORICA_ELIMIT when it

@@ -224,9 +224,14 @@ static int train_into(struct lorica_train_session *s, const struct examples *e,
                       struct lorica_train_log *log, struct lorica_error *err) {
     struct lorica_trainer_result result = {0};
     struct lorica_trainer_options options = job->options;
+    struct lorica_train_keeper keeper = {0};
+    options.checkpointing = &keeper.checkpointing;
+    options.moments_dir = dir;
     options.held_apart = e->held_apart.count > 0 ? &e->held_apart : NULL;
     options.pack = job->pack ? e->max_length : 0;
     int rc = lorica_train_adapter_new(&job->spec, s->base, &s->adapter, err);
+    if (!rc)
+        rc = lorica_train_keeper_init(&keeper, dir, &options, job, s, &e->data, err);
     if (!rc)
         rc = lorica_train_check_room(dir, lorica_train_weights_nbytes(&s->base->arch, s->adapter),
                                      err);
@@ -243,6 +248,9 @@ static int train_into(struct lorica_train_session *s, const struct examples *e,
         rc = write_manifest(dir, job, &result, lorica_spec_parameters(&job->spec, &s->base->arch),
                             err);
     lorica_buf_finish(&config);
+    if (!rc)
+        lorica_train_keeper_clear(&keeper);
+    lorica_train_keeper_finish(&keeper);
     if (rc)
         return rc;
     print_result(&result, "the adapter");

@@ -33,6 +33,8 @@ struct lorica_train_job {
     const char *replay, *init;                 /**< the trace and the adapter that it begins with */
     struct lorica_trainer_options options;
     struct lorica_train_spec spec;
+    uint64_t checkpoint_steps; /**< updates between checkpoints; 0: only when stopped */
+    bool resume;
     uint32_t max_length; /**< tokens of an example */
     unsigned threads;    /**< 0: one per core */
 };
@@ -97,5 +99,30 @@ int lorica_train_write(const char *dir, const char *name, const struct lorica_bu
 int lorica_train_write_adapter(const char *dir, const struct lorica_train_session *s,
                                const struct lorica_buf *config,
                                struct lorica_error *err) LORICA_MUSTCHECK;
+
+/* Checkpoints of a run (train_checkpoint.c), in DIR/checkpoint.safetensors. */
+
+/** Facts that a checkpoint is bound to. */
+#define LORICA_TRAIN_FACTS_MAX 32
+
+struct lorica_train_keeper {
+    struct lorica_checkpointing checkpointing; /**< for the trainer's options */
+    struct lorica_checkpoint_fact facts[LORICA_TRAIN_FACTS_MAX];
+    char *path;
+    bool resume;
+};
+
+/** Prepares to keep checkpoints of a run, which ends behind one when SIGINT or SIGTERM comes (the
+ * second kills). LORICA_ECONFLICT when one is there that the job does not want to resume. A
+ * finished keeper is zeroed; so may it be when this fails. */
+int lorica_train_keeper_init(struct lorica_train_keeper *keeper, const char *dir,
+                             const struct lorica_trainer_options *options,
+                             const struct lorica_train_job *job,
+                             const struct lorica_train_session *s,
+                             const struct lorica_train_data *data,
+                             struct lorica_error *err) LORICA_MUSTCHECK;
+void lorica_train_keeper_finish(struct lorica_train_keeper *keeper);
+/** Removes the checkpoint of a run that is done. */
+void lorica_train_keeper_clear(const struct lorica_train_keeper *keeper);
 
 #endif

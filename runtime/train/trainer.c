@@ -25,6 +25,7 @@ void lorica_trainer_default_options(struct lorica_trainer_options *options) {
 /* Everything one run needs. */
 struct run {
     const struct lorica_base *base;
+    struct lorica_pool *pool;
     const struct lorica_trainer_options *options;
     struct lorica_adapter *adapter;
     struct lorica_train_model *model;
@@ -38,8 +39,45 @@ struct run {
     double first_loss, smooth_loss; /* of updates */
 };
 
-static int open_run(struct run *run, struct lorica_pool *pool, uint32_t max_tokens,
-                    struct lorica_error *err) {
+/* Lists what is trained, in the order of the gradients. */
+static size_t list_arrays(const struct run *run, struct lorica_adamw_array *arrays) {
+    const struct lorica_adapter *adapter = run->adapter;
+    const struct lorica_full *full = run->options->full;
+    size_t count = 0;
+    if (full) {
+        const size_t norms = full->count - full->matrices;
+        arrays[0] = (struct lorica_adamw_array){full->values, full->grads, full->matrices, false};
+        arrays[1] = (struct lorica_adamw_array){full->values + full->matrices,
+                                                full->grads + full->matrices, norms, true};
+        return 2;
+    }
+    for (size_t i = 0; i < (size_t)adapter->layer_count * LORICA_MODULE_COUNT; i++) {
+        const struct lorica_adapter_pair *pair = &adapter->layers[i];
+        uint32_t n, k;
+        if (pair->rank == 0)
+            continue;
+        lorica_arch_module_shape(&run->base->arch, (enum lorica_module)(i % LORICA_MODULE_COUNT),
+                                 &n, &k);
+        arrays[count++] =
+            (struct lorica_adamw_array){pair->a, run->grads.da[i], (size_t)pair->rank * k, false};
+        arrays[count++] =
+            (struct lorica_adamw_array){pair->b, run->grads.db[i], (size_t)pair->rank * n, false};
+    }
+    return count;
+}
+
+static int make_optimizer(struct run *run, struct lorica_error *err) {
+    const size_t most = (size_t)run->base->arch.layers * LORICA_MODULE_COUNT * 2;
+    struct lorica_adamw_array *arrays = malloc((most + 1) * sizeof(*arrays));
+    if (!arrays)
+        return lorica_fail(err, LORICA_ENOMEM, "no memory for the optimizer");
+    const int rc = lorica_adamw_init(&run->adamw, &run->options->adamw, arrays,
+                                     list_arrays(run, arrays), run->options->moments_dir, err);
+    free(arrays);
+    return rc;
+}
+
+static int open_run(struct run *run, uint32_t max_tokens, struct lorica_error *err) {
     const struct lorica_trainer_options *o = run->options;
     const struct lorica_train_model_options options = {
         .compute = o->compute,
@@ -48,7 +86,7 @@ static int open_run(struct run *run, struct lorica_pool *pool, uint32_t max_toke
         .full = o->full,
         .dropout = o->dropout > 0,
         .keep_bytes = o->recompute ? 0 : LORICA_TRAIN_KEEP_BYTES};
-    int rc = lorica_train_model_create(run->base, pool, &options, &run->model, err);
+    int rc = lorica_train_model_create(run->base, run->pool, &options, &run->model, err);
     if (rc)
         return rc;
     lorica_train_model_set_clock(run->model, o->clock);
@@ -57,9 +95,7 @@ static int open_run(struct run *run, struct lorica_pool *pool, uint32_t max_toke
             (struct lorica_adapter_grads){.values = o->full->grads, .count = o->full->count};
     else
         rc = lorica_adapter_grads_init(&run->grads, run->base, run->adapter);
-    if (!rc)
-        rc = lorica_adamw_init(&run->adamw, &run->options->adamw, run->grads.count);
-    return rc ? lorica_fail(err, rc, "no memory for gradients and moments") : 0;
+    return rc ? lorica_fail(err, rc, "no memory for gradients") : make_optimizer(run, err);
 }
 
 static void close_run(struct run *run) {
@@ -71,58 +107,15 @@ static void close_run(struct run *run) {
     lorica_train_model_destroy(run->model);
 }
 
-/* A stretch of the adapter's values; moments and gradients lie in one block in the same order. */
-struct stretch {
-    float *values;
-    size_t offset, count;
-};
-
-typedef void (*stretch_fn)(struct run *run, const struct stretch *stretch, double arg);
-
-static void each_stretch(struct run *run, stretch_fn fn, double arg) {
-    const struct lorica_arch *arch = &run->base->arch;
-    const struct lorica_full *full = run->options->full;
-    if (full) {
-        const struct stretch matrices = {full->values, 0, full->matrices},
-                             norms = {full->values + full->matrices, full->matrices,
-                                      full->count - full->matrices};
-        fn(run, &matrices, arg);
-        fn(run, &norms, arg);
+/* Keeps a copy of the adapter as it is, or makes it that copy again. */
+static void copy_best(struct run *run, bool back) {
+    float *best = run->best;
+    for (size_t i = 0; i < run->adamw.array_count; i++) {
+        const struct lorica_adamw_array *array = &run->adamw.arrays[i];
+        memcpy(back ? array->params : best, back ? best : array->params,
+               array->count * sizeof(float));
+        best += array->count;
     }
-    for (uint32_t l = 0; l < arch->layers && !full; l++) {
-        for (int m = 0; m < LORICA_MODULE_COUNT; m++) {
-            const size_t i = (size_t)l * LORICA_MODULE_COUNT + (size_t)m;
-            const struct lorica_adapter_pair *pair =
-                lorica_adapter_pair(run->adapter, l, (enum lorica_module)m);
-            uint32_t n, k;
-            if (pair->rank == 0)
-                continue;
-            lorica_arch_module_shape(arch, (enum lorica_module)m, &n, &k);
-            const struct stretch a = {pair->a, (size_t)(run->grads.da[i] - run->grads.values),
-                                      (size_t)pair->rank * k},
-                                 b = {pair->b, (size_t)(run->grads.db[i] - run->grads.values),
-                                      (size_t)pair->rank * n};
-            fn(run, &a, arg);
-            fn(run, &b, arg);
-        }
-    }
-}
-
-static void apply(struct run *run, const struct stretch *s, double lr) {
-    struct lorica_adamw adamw = run->adamw; /* the same moments */
-    if (run->options->full && s->offset == run->options->full->matrices)
-        adamw.options.weight_decay = 0;
-    lorica_adamw_apply(&adamw, lr, s->offset, s->values, run->grads.values + s->offset, s->count);
-}
-
-static void keep(struct run *run, const struct stretch *s, double arg) {
-    (void)arg;
-    memcpy(run->best + s->offset, s->values, s->count * sizeof(*s->values));
-}
-
-static void restore(struct run *run, const struct stretch *s, double arg) {
-    (void)arg;
-    memcpy(s->values, run->best + s->offset, s->count * sizeof(*s->values));
 }
 
 /* Whether the loss, smoothed over some updates, went far above where it began: it does not come
@@ -140,7 +133,7 @@ static int update(struct run *run, double lr, uint64_t step, double *ret_loss, d
     lorica_clock_start(run->options->clock);
     const double loss = run->loss_sum / (double)run->labels;
     const double mean = 1.0 / (double)run->labels;
-    const double norm = lorica_grad_norm(run->grads.values, run->grads.count) * mean;
+    const double norm = lorica_adamw_grad_norm(&run->adamw, run->pool) * mean;
     if (!isfinite(loss) || !isfinite(norm))
         return lorica_fail(
             err, LORICA_EINVAL,
@@ -153,11 +146,8 @@ static int update(struct run *run, double lr, uint64_t step, double *ret_loss, d
             "the loss rose from %.3g to %.3g by update %llu: the learning rate %g is too "
             "high; use a lower --lr",
             run->first_loss, loss, (unsigned long long)(step + 1), run->options->lr);
-    const float factor = (float)(mean * lorica_clip_factor(norm, run->options->max_grad_norm));
-    for (size_t i = 0; i < run->grads.count; i++)
-        run->grads.values[i] *= factor;
-    lorica_adamw_begin(&run->adamw);
-    each_stretch(run, apply, lr);
+    lorica_adamw_update(&run->adamw, run->pool, lr,
+                        mean * lorica_clip_factor(norm, run->options->max_grad_norm));
     memset(run->grads.values, 0, run->grads.count * sizeof(*run->grads.values));
     run->loss_sum = 0;
     run->labels = 0;
@@ -273,7 +263,7 @@ static int evaluate(struct run *run, struct cursor *c, struct lorica_trainer_pro
         ret->eval_loss = p->eval_loss;
         ret->best_step = p->step;
         c->evals_since_best = 0;
-        each_stretch(run, keep, 0);
+        copy_best(run, false);
     } else {
         c->evals_since_best++;
         ret->stopped = o->patience > 0 && c->evals_since_best >= o->patience && p->step < c->steps;
@@ -281,33 +271,150 @@ static int evaluate(struct run *run, struct cursor *c, struct lorica_trainer_pro
     return 0;
 }
 
+/* -- checkpoints -- */
+
+static struct lorica_checkpoint_state gather(const struct run *run, const struct cursor *c,
+                                             const struct lorica_trainer_progress *p,
+                                             const struct lorica_trainer_result *ret) {
+    return (struct lorica_checkpoint_state){.step = p->step,
+                                            .pass = c->pass,
+                                            .random = c->random,
+                                            .tokens = c->tokens,
+                                            .epoch_labels = c->epoch_labels,
+                                            .best_step = ret->best_step,
+                                            .evals_since_best = c->evals_since_best,
+                                            .epoch_loss = c->epoch_loss,
+                                            .seconds = p->seconds,
+                                            .first_loss = run->first_loss,
+                                            .smooth_loss = run->smooth_loss,
+                                            .eval_loss_before = ret->eval_loss_before,
+                                            .eval_loss = ret->eval_loss};
+}
+
+static void scatter(const struct lorica_checkpoint_state *s, struct run *run, struct cursor *c,
+                    struct lorica_trainer_progress *p, struct lorica_trainer_result *ret) {
+    p->step = run->adamw.step = s->step;
+    p->seconds = s->seconds;
+    c->pass = s->pass;
+    c->random = s->random;
+    c->tokens = s->tokens;
+    c->epoch_labels = s->epoch_labels;
+    c->epoch_loss = s->epoch_loss;
+    c->evals_since_best = s->evals_since_best;
+    run->first_loss = s->first_loss;
+    run->smooth_loss = s->smooth_loss;
+    ret->best_step = s->best_step;
+    ret->eval_loss_before = s->eval_loss_before;
+    ret->eval_loss = s->eval_loss;
+}
+
+/* Saves, or loads where *ret_found is given. */
+static int checkpoint(const struct run *run, const struct cursor *c,
+                      struct lorica_checkpoint_state *state, bool *ret_found,
+                      struct lorica_error *err) {
+    const struct lorica_checkpointing *how = run->options->checkpointing;
+    const struct lorica_adamw *adamw = &run->adamw;
+    struct iovec *weights = malloc((adamw->array_count + 1) * sizeof(*weights));
+    if (!weights)
+        return lorica_fail(err, LORICA_ENOMEM, "no memory for a checkpoint");
+    for (size_t i = 0; i < adamw->array_count; i++)
+        weights[i] =
+            (struct iovec){adamw->arrays[i].params, adamw->arrays[i].count * sizeof(float)};
+    const struct lorica_checkpoint all = {.facts = how->facts,
+                                          .fact_count = how->fact_count,
+                                          .state = state,
+                                          .weights = weights,
+                                          .weights_count = adamw->array_count,
+                                          .best = run->best,
+                                          .best_count = run->best ? run->grads.count : 0,
+                                          .moments = adamw->state,
+                                          .moments_nbytes = adamw->nbytes,
+                                          .order = c->plan.order,
+                                          .order_count = c->data->count,
+                                          .ends = c->plan.ends,
+                                          .ends_count = c->plan.passes,
+                                          .max_rows = run->max_rows};
+    const int rc =
+        ret_found ? how->load(how->arg, &all, ret_found, err) : how->save(how->arg, &all, err);
+    free(weights);
+    return rc;
+}
+
+/* Goes on where a checkpoint says, when there is one. */
+static int resume(struct run *run, struct cursor *c, struct lorica_trainer_progress *p,
+                  struct lorica_trainer_result *ret, struct lorica_error *err) {
+    struct lorica_checkpoint_state state = {0};
+    bool found = false;
+    if (!run->options->checkpointing)
+        return 0;
+    const int rc = checkpoint(run, c, &state, &found, err);
+    if (!rc && found)
+        scatter(&state, run, c, p, ret);
+    return rc;
+}
+
+/* After an update: a checkpoint when one is due. */
+static int keep(const struct run *run, const struct cursor *c,
+                const struct lorica_trainer_progress *p, const struct lorica_trainer_result *ret,
+                struct lorica_error *err) {
+    const struct lorica_checkpointing *how = run->options->checkpointing;
+    const bool stopped = how && how->stopped && how->stopped(how->arg);
+    const bool due = how && how->every > 0 && p->step % how->every == 0;
+    if (p->step == p->steps || ret->stopped || (!stopped && !due))
+        return 0;
+    struct lorica_checkpoint_state state = gather(run, c, p, ret);
+    const int rc = checkpoint(run, c, &state, NULL, err);
+    if (rc || !stopped)
+        return rc;
+    return lorica_fail(err, LORICA_ECANCELED,
+                       "stopped after update %llu of %llu, behind a checkpoint: --resume goes on",
+                       (unsigned long long)p->step, (unsigned long long)p->steps);
+}
+
+/* -- the loop itself -- */
+
+/* The passes of one update, and the update. */
+static int one_update(struct run *run, struct cursor *c, struct lorica_trainer_progress *p,
+                      struct lorica_error *err) {
+    const struct lorica_trainer_options *o = run->options;
+    const uint64_t warmup = (uint64_t)ceil(o->warmup * (double)c->steps);
+    int rc = 0;
+    for (uint32_t i = 0; i < o->accumulate && !rc; i++)
+        rc = one_pass(run, c, err);
+    p->lr = o->lr * lorica_schedule_factor(o->schedule, p->step, c->steps, warmup);
+    if (!rc)
+        rc = update(run, p->lr, p->step, &p->loss, &p->grad_norm, err);
+    if (rc)
+        return rc;
+    p->step++;
+    p->tokens = c->tokens;
+    p->eval_loss = (double)NAN;
+    return 0;
+}
+
 static int loop(struct run *run, struct cursor *c, lorica_trainer_progress_fn progress,
                 void *progress_arg, struct lorica_trainer_result *ret, struct lorica_error *err) {
     const struct lorica_trainer_options *o = run->options;
-    const uint64_t warmup = (uint64_t)ceil(o->warmup * (double)c->steps);
-    const double began = lorica_clock_now();
     struct lorica_trainer_progress p = {.steps = c->steps, .eval_loss = (double)NAN};
-    int rc = evaluate(run, c, &p, ret, err);
-    if (!rc && progress && o->held_apart)
-        progress(progress_arg, &p);
-    while (p.step < c->steps && !rc && !ret->stopped) {
-        for (uint32_t i = 0; i < o->accumulate && !rc; i++)
-            rc = one_pass(run, c, err);
-        p.lr = o->lr * lorica_schedule_factor(o->schedule, p.step, c->steps, warmup);
-        if (!rc)
-            rc = update(run, p.lr, p.step, &p.loss, &p.grad_norm, err);
-        if (rc)
-            break;
-        p.step++;
-        p.eval_loss = (double)NAN;
+    int rc = resume(run, c, &p, ret, err);
+    const double began = lorica_clock_now() - p.seconds;
+    if (!rc && p.step == 0) {
         rc = evaluate(run, c, &p, ret, err);
-        p.tokens = c->tokens;
+        if (!rc && progress && o->held_apart)
+            progress(progress_arg, &p);
+    }
+    while (p.step < c->steps && !rc && !ret->stopped) {
+        rc = one_update(run, c, &p, err);
+        if (!rc)
+            rc = evaluate(run, c, &p, ret, err);
         p.seconds = lorica_clock_now() - began;
         if (!rc && progress)
             progress(progress_arg, &p);
+        if (!rc)
+            rc = keep(run, c, &p, ret, err);
     }
     if (!rc && ret->best_step > 0 && ret->best_step < p.step)
-        each_stretch(run, restore, 0);
+        copy_best(run, true);
     ret->steps = p.step;
     ret->tokens = c->tokens;
     ret->seconds = lorica_clock_now() - began;
@@ -335,12 +442,12 @@ int lorica_trainer_run(const struct lorica_base *base, struct lorica_pool *pool,
                        const struct lorica_trainer_options *options, struct lorica_adapter *adapter,
                        lorica_trainer_progress_fn progress, void *progress_arg,
                        struct lorica_trainer_result *ret, struct lorica_error *err) {
-    struct run run = {.base = base, .options = options, .adapter = adapter};
+    struct run run = {.base = base, .pool = pool, .options = options, .adapter = adapter};
     struct cursor cursor = {.data = data, .random = options->seed};
     *ret = (struct lorica_trainer_result){0};
     int rc = open_cursor(&run, &cursor, err);
     if (!rc)
-        rc = open_run(&run, pool, cursor.max_tokens, err);
+        rc = open_run(&run, cursor.max_tokens, err);
     if (!rc && options->held_apart && !(run.best = calloc(run.grads.count + 1, sizeof(float))))
         rc = lorica_fail(err, LORICA_ENOMEM, "no memory to keep the best adapter");
     if (!rc)
@@ -355,9 +462,9 @@ int lorica_trainer_replay(const struct lorica_base *base, struct lorica_pool *po
                           const struct lorica_trainer_options *options,
                           struct lorica_adapter *adapter, float *losses, float *grad_norms,
                           struct lorica_error *err) {
-    struct run run = {.base = base, .options = options, .adapter = adapter};
+    struct run run = {.base = base, .pool = pool, .options = options, .adapter = adapter};
     const size_t size = (size_t)replay->batch * replay->time;
-    int rc = open_run(&run, pool, replay->batch * replay->time, err);
+    int rc = open_run(&run, replay->batch * replay->time, err);
     for (uint32_t step = 0; step < replay->steps && !rc; step++) {
         double loss = 0, norm = 0;
         rc = lorica_train_model_step(run.model, adapter, replay->ids + step * size,

@@ -11,6 +11,7 @@
 #include "runtime/adapter.h"
 #include "runtime/base.h"
 #include "runtime/pool.h"
+#include "runtime/train/checkpoint.h"
 #include "runtime/train/clock.h"
 #include "runtime/train/data.h"
 #include "runtime/train/model.h"
@@ -38,6 +39,8 @@ struct lorica_trainer_options {
     const struct lorica_train_data *held_apart; /**< borrowed; NULL: nothing is held apart */
     uint64_t eval_every; /**< updates between two measurements on them; 0: an epoch's */
     uint32_t patience;   /**< measurements without a new lowest loss that end the run; 0: none do */
+    const char *moments_dir; /**< where the optimizer's paged state lies; NULL: in memory */
+    const struct lorica_checkpointing *checkpointing; /**< NULL: none; borrowed */
 };
 
 /** QLoRA's recipe, scaled to small data: see `lorica train --help`. */
@@ -67,7 +70,8 @@ struct lorica_trainer_result {
 };
 
 /** Trains `adapter` (exact form) in place. Results depend on data, options, seed and the number of
- * threads only. With examples held apart their loss is measured before, at every `eval_every`th
+ * threads only, however often the run was stopped and taken up again (LORICA_ECANCELED, behind a
+ * checkpoint). With examples held apart their loss is measured before, at every `eval_every`th
  * update and after the last one, and the adapter ends as it was when that loss was lowest. An
  * update's gradient is the sum over its labels divided by their number, over all its passes.
  * LORICA_EINVAL when the loss or the gradients stop being finite, or the loss rises far above where

@@ -40,6 +40,19 @@ def part(name, body, extra=b""):
             b"\r\n\r\n" + body + b"\r\n")
 
 
+def train_checkpoint(step=7, at=1, order=(3, 2, 1, 0), ends=(3, 4), weights=8, lr="0.5",
+                     digest="sha256:" + "0" * 64, fmt="lorica checkpoint 1"):
+    header = {"__metadata__": {"format": fmt, "sha256": digest, "--lr": lr}}
+    begin = 0
+    for name, count, size, dtype in (("weights", weights, 4, "F32"), ("best", 8, 4, "F32"),
+                                     ("moments", 64, 1, "U8"), ("order", 4, 8, "I64"),
+                                     ("ends", 2, 8, "I64"), ("state", 13, 8, "I64")):
+        header[name] = tensor([count], begin, begin + count * size, dtype)
+        begin += count * size
+    return (safetensors(header) + bytes(4 * weights + 32 + 64) + struct.pack("<6Q", *order, *ends) +
+            struct.pack("<7Q6d", step, at, 9, 999, 12, 6, 1, 1.5, 2.25, 3.5, 3.25, 4.5, 4.25))
+
+
 BASE = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]}
 CHAT = {"model": "cardiology@3", "messages": [{"role": "user", "content": "hi"}]}
 HUGE = 2 ** 64 - 1
@@ -493,6 +506,12 @@ SEEDS = {
         "long": checkpoint(300, 4), "step": checkpoint(300, 3), "trail": checkpoint(3, trail={}),
         "many": checkpoint(200), "object": checkpoint(1, object="list"), "seq": checkpoint(-1),
         "digest": checkpoint(1, hash="sha256:5a"), "time": checkpoint(1, time=1e300),
+    },
+    "train_checkpoint": {
+        "whole": train_checkpoint(), "no-step": train_checkpoint(step=0), "beyond": train_checkpoint(at=5),
+        "order": train_checkpoint(order=(4, 0, 1, 2)), "ends": train_checkpoint(ends=(0, 4)), "weights": train_checkpoint(weights=7),
+        "fact": train_checkpoint(lr="0.25"), "digest": train_checkpoint(digest="sha256:12"),
+        "format": train_checkpoint(fmt="pt"), "cut": train_checkpoint()[:-8], "empty": safetensors({}),
     },
     "snapshot": {
         "empty": snapshot(), "count": snapshot(count=7), "newer": snapshot(layout=9),
