@@ -207,7 +207,7 @@ int lorica_backup_blob_open(const char *path, const struct lorica_digest *digest
     if (stat(path, &st) != 0 && errno == ENOENT)
         return lorica_fail(err, LORICA_EFORMAT,
                            "%s: this content of the backup is gone; take another backup", path);
-    int rc = lorica_blob_file_open(path, ret, err);
+    int rc = lorica_blob_file_open(path, NULL, ret, err);
     if (rc)
         return rc;
     if (ret->nbytes == nbytes && lorica_digest_equal(&ret->digest, digest))

@@ -36,6 +36,13 @@ static int read_full(const struct lorica_blob_file *file, void *out, size_t len,
     return 0;
 }
 
+static int check_length(const struct lorica_blob_file *file, struct lorica_error *err) {
+    if (file->nbytes <= LORICA_WEIGHTS_BYTES_MAX)
+        return 0;
+    return lorica_fail(err, LORICA_ELIMIT, "%s: weights of more than %" PRIu64 " bytes", file->path,
+                       LORICA_WEIGHTS_BYTES_MAX);
+}
+
 static int hash_file(struct lorica_blob_file *file, struct lorica_error *err) {
     uint8_t *buffer = malloc(LORICA_CHUNK_BYTES);
     void *stream = buffer ? lorica_sha256_hasher.create() : NULL;
@@ -48,9 +55,8 @@ static int hash_file(struct lorica_blob_file *file, struct lorica_error *err) {
     do {
         rc = read_full(file, buffer, LORICA_CHUNK_BYTES, &len, err);
         file->nbytes += rc ? 0 : len;
-        if (!rc && file->nbytes > LORICA_WEIGHTS_BYTES_MAX)
-            rc = lorica_fail(err, LORICA_ELIMIT, "%s: weights of more than %" PRIu64 " bytes",
-                             file->path, LORICA_WEIGHTS_BYTES_MAX);
+        if (!rc)
+            rc = check_length(file, err);
         if (!rc && lorica_sha256_hasher.update(stream, buffer, len))
             rc = lorica_fail(err, LORICA_EBUG, "%s: cannot be hashed", file->path);
     } while (!rc && len == LORICA_CHUNK_BYTES);
@@ -60,8 +66,8 @@ static int hash_file(struct lorica_blob_file *file, struct lorica_error *err) {
     return rc;
 }
 
-int lorica_blob_file_open(const char *path, struct lorica_blob_file *ret,
-                          struct lorica_error *err) {
+int lorica_blob_file_open(const char *path, const struct lorica_digest *known,
+                          struct lorica_blob_file *ret, struct lorica_error *err) {
     struct lorica_blob_file file = {.path = path};
     struct stat st;
     file.fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
@@ -70,8 +76,13 @@ int lorica_blob_file_open(const char *path, struct lorica_blob_file *ret,
     int rc = 0;
     if (fstat(file.fd, &st) != 0 || !S_ISREG(st.st_mode))
         rc = lorica_fail(err, LORICA_EINVAL, "%s: weights must be a plain file", path);
-    if (!rc)
+    if (!rc && known) {
+        file.digest = *known;
+        file.nbytes = (uint64_t)st.st_size;
+        rc = check_length(&file, err);
+    } else if (!rc) {
         rc = hash_file(&file, err);
+    }
     if (rc)
         close(file.fd);
     else

@@ -237,9 +237,10 @@ struct lorica_blob_file {
     uint64_t nbytes;
 };
 
-/** Opens a file and hashes it. LORICA_ELIMIT when it is over LORICA_WEIGHTS_BYTES_MAX. */
-int lorica_blob_file_open(const char *path, struct lorica_blob_file *ret,
-                          struct lorica_error *err) LORICA_MUSTCHECK;
+/** Opens a file; hashes it, unless `known` says its digest (which holds only if it does once the
+ * file is stored). LORICA_ELIMIT when it is over LORICA_WEIGHTS_BYTES_MAX. */
+int lorica_blob_file_open(const char *path, const struct lorica_digest *known,
+                          struct lorica_blob_file *ret, struct lorica_error *err) LORICA_MUSTCHECK;
 void lorica_blob_file_close(struct lorica_blob_file *file);
 
 /** Size of complete content; LORICA_ENOTFOUND without a sentence. */

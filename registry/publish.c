@@ -206,7 +206,7 @@ int lorica_registry_publish(struct lorica_registry *registry, const struct loric
     bool existing = false;
     int rc = check_publish(publish, actor, err);
     if (!rc)
-        rc = lorica_blob_file_open(publish->weights_path, &weights, err);
+        rc = lorica_blob_file_open(publish->weights_path, publish->weights_digest, &weights, err);
     if (rc)
         return rc;
     if (lorica_sha256(publish->canonical, publish->canonical_len, &canonical) ||

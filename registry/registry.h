@@ -110,6 +110,10 @@ struct lorica_publish {
     const char *canonical; /**< lorica_peft_canonical of it */
     size_t canonical_len;
     const char *weights_path; /**< file with the safetensors bytes; read, not moved */
+    /** Its SHA-256 where the caller has hashed it, which saves a reading: a file that proves to
+     * have another while it is stored is refused; content that is there already is not read again.
+     * NULL: it is found. */
+    const struct lorica_digest *weights_digest;
     struct lorica_digest base_digest;
     bool base_stated;
     bool other_base;

@@ -579,8 +579,34 @@ static void test_audit_tells_every_change(void **state) {
 
 #define with_registry(test) cmocka_unit_test_setup_teardown(test, fixture_setup, fixture_teardown)
 
+static void test_known_digest_saves_a_reading_and_must_hold(void **state) {
+    struct fixture *f = *state;
+    const size_t sizes[] = {5000, 20000000}; /* in one transaction, and staged */
+    for (size_t i = 0; i < 2; i++) {
+        struct lorica_publish publish = publish_of("known", f->weights);
+        struct lorica_version found, version;
+        bool existing;
+        write_seeded(f->weights, 10 + i, sizes[i]);
+        ok(lorica_registry_publish(f->registry, &publish, &actor, &found, &existing, &err));
+        const struct lorica_digest digest = found.weights_digest;
+        publish.name = "other";
+        publish.weights_digest = &digest;
+        ok(lorica_registry_publish(f->registry, &publish, &actor, &version, &existing, &err));
+        assert_true(!existing && lorica_digest_equal(&version.digest, &found.digest));
+        const struct lorica_digest wrong = {{(uint8_t)(1 + i)}};
+        publish.name = "wrong";
+        publish.weights_digest = &wrong;
+        fails(LORICA_ECONFLICT, "changed while it was read",
+              lorica_registry_publish(f->registry, &publish, &actor, &version, &existing, &err));
+        fails(LORICA_ENOTFOUND, "wrong",
+              lorica_registry_version(f->registry, "wrong", 1, &version, &err));
+        assert_clean(f->registry);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        with_registry(test_known_digest_saves_a_reading_and_must_hold),
         with_registry(test_open_new_makes_private_files),
         with_registry(test_open_twice_refused_naming_the_process),
         with_registry(test_open_absent_parent_or_read_only_refused),
