@@ -207,5 +207,8 @@ void lorica_attn_kernels_init(struct lorica_attn_kernels *kernels) {
     if (lorica_cpu_level() <= LORICA_CPU_AVXVNNI)
         return;
     lorica_attn_kernels_avx512(kernels);
+#elif defined(__aarch64__)
+    if (lorica_cpu_level() == LORICA_CPU_NEON)
+        lorica_attn_kernels_neon(kernels);
 #endif
 }

@@ -124,5 +124,8 @@ void lorica_linear_kernels_init(struct lorica_linear_kernels *kernels) {
     if (lorica_cpu_level() <= LORICA_CPU_AVXVNNI)
         return;
     lorica_linear_kernels_avx512(kernels);
+#elif defined(__aarch64__)
+    if (lorica_cpu_level() == LORICA_CPU_NEON)
+        lorica_linear_kernels_neon(kernels);
 #endif
 }

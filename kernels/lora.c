@@ -41,5 +41,8 @@ void lorica_lora_kernels_init(struct lorica_lora_kernels *kernels) {
     if (lorica_cpu_level() <= LORICA_CPU_AVXVNNI)
         return;
     lorica_lora_kernels_avx512(kernels);
+#elif defined(__aarch64__)
+    if (lorica_cpu_level() == LORICA_CPU_NEON)
+        lorica_lora_kernels_neon(kernels);
 #endif
 }

@@ -21,7 +21,7 @@ static const struct precision {
 } precisions[LORICA_CPU_COUNT] = {
     [LORICA_CPU_C] = {INFINITY, INFINITY, 32}, [LORICA_CPU_AVX2] = {8191, 4095, 64},
     [LORICA_CPU_AVXVNNI] = {8191, 4095, 64},   [LORICA_CPU_AVX512] = {127, 112, 32},
-    [LORICA_CPU_NEON] = {127, 112, 32},
+    [LORICA_CPU_NEON] = {127 * 252, 112, 32},
 };
 
 /* A matrix in the form that the products take, and its exact values row by row. */

@@ -193,15 +193,21 @@ def arm64_kernels(source, build):
         sys.exit(SKIPPED)
     sources = [*(source / "kernels").glob("*.c"), *(source / "tests/kernels").glob("*.c"),
                source / "proto/err.c"]
+    neon = sorted((source / "kernels/arm").glob("*.c"))
     with tempfile.TemporaryDirectory() as directory:
         program = f"{directory}/checkkern"
-        subprocess.run([ARM64, "-std=gnu11", "-D_GNU_SOURCE", "-O2", "-ffp-contract=off", "-static",
-                        f"-I{source}", "-o", program, *map(str, sources), "-lm", "-lpthread"],
-                       check=True, cwd=build)
+        flags = ["-std=gnu11", "-D_GNU_SOURCE", "-O2", "-ffp-contract=off", f"-I{source}"]
+        subprocess.run([ARM64, *flags, "-march=armv8.2-a+dotprod", "-c", *map(str, neon)],
+                       check=True, cwd=directory)
+        sources += pathlib.Path(directory).glob("*.o")
+        subprocess.run([ARM64, *flags, "-static", "-o", program, *map(str, sources), "-lm",
+                        "-lpthread"], check=True, cwd=build)
         done = subprocess.run(["qemu-aarch64", program], capture_output=True, encoding="utf-8",
                               check=False)
-        if done.returncode not in (0, SKIPPED):
+        if done.returncode != 0:
             yield f"checkkern on arm64 ended with {done.returncode}:\n{done.stdout[-2000:]}"
+        elif "skipped:" in done.stdout or "neon" not in done.stdout:
+            yield f"checkkern on arm64 left NEON out:\n{done.stdout[-2000:]}"
 
 
 def layout(source, _build):

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT
+ * What the NEON kernels share: exp, as exp_avx2.h has it, and bfloat16. */
+#ifndef LORICA_KERNELS_ARM_MATH_NEON_H
+#define LORICA_KERNELS_ARM_MATH_NEON_H
+
+#if defined(__aarch64__)
+#include <arm_neon.h>
+
+/* Relative error below 2e-7 for results that are normal numbers; 0 below -87.3, infinity above
+ * 88.7, NaN stays NaN. */
+static inline float32x4_t exp_neon(float32x4_t x) {
+    const float32x4_t low = vdupq_n_f32(-87.3365447f), high = vdupq_n_f32(88.7228394f);
+    const float32x4_t v = vminq_f32(vmaxq_f32(x, low), high);
+    const float32x4_t n = vrndnq_f32(vmulq_n_f32(v, 1.44269504f));
+    float32x4_t r = vfmsq_f32(v, n, vdupq_n_f32(0.693359375f));
+    r = vfmsq_f32(r, n, vdupq_n_f32(-2.12194440e-4f));
+    float32x4_t p = vdupq_n_f32(1.9875691500e-4f);
+    p = vfmaq_f32(vdupq_n_f32(1.3981999507e-3f), p, r);
+    p = vfmaq_f32(vdupq_n_f32(8.3334519073e-3f), p, r);
+    p = vfmaq_f32(vdupq_n_f32(4.1665795894e-2f), p, r);
+    p = vfmaq_f32(vdupq_n_f32(1.6666665459e-1f), p, r);
+    p = vfmaq_f32(vdupq_n_f32(5.0000001201e-1f), p, r);
+    p = vfmaq_f32(vaddq_f32(r, vdupq_n_f32(1)), vmulq_f32(r, r), p);
+    /* 2^n in two factors: n can be 128. */
+    const int32x4_t i = vcvtq_s32_f32(n), half = vshrq_n_s32(i, 1), bias = vdupq_n_s32(127);
+    const float32x4_t s1 = vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(half, bias), 23));
+    const float32x4_t s2 =
+        vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vsubq_s32(i, half), bias), 23));
+    float32x4_t y = vmulq_f32(vmulq_f32(p, s1), s2);
+    y = vbslq_f32(vcltq_f32(x, low), vdupq_n_f32(0), y);
+    y = vbslq_f32(vcgtq_f32(x, high), vdupq_n_f32(__builtin_inff()), y);
+    return vbslq_f32(vceqq_f32(x, x), y, x);
+}
+
+/* Four bfloat16 values as floats; one. */
+static inline float32x4_t bf16_neon(const uint16_t *h) {
+    return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(h), 16));
+}
+
+static inline float bf16_scalar(uint16_t h) {
+    const uint32_t bits = (uint32_t)h << 16;
+    float f;
+    __builtin_memcpy(&f, &bits, sizeof(f));
+    return f;
+}
+
+/* Four floats as bfloat16, rounded to nearest even; NaN stays NaN. */
+static inline uint16x4_t to_bf16_4(float32x4_t x) {
+    const uint32x4_t bits = vreinterpretq_u32_f32(x);
+    const uint32x4_t odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
+    const uint32x4_t rounded =
+        vshrq_n_u32(vaddq_u32(vaddq_u32(bits, vdupq_n_u32(0x7fff)), odd), 16);
+    const uint32x4_t nan = vorrq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(0x40));
+    return vmovn_u32(vbslq_u32(vceqq_f32(x, x), rounded, nan));
+}
+#endif
+
+#endif

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: MIT */
+#include <arm_neon.h>
+#include <math.h>
+#include <string.h>
+
+#include "kernels/arm/math_neon.h"
+#include "kernels/kernels.h"
+
+/* The last n values (fewer than four), padded with `fill`. */
+static inline float32x4_t load_tail(const float *x, uint32_t n, float fill) {
+    float lanes[4];
+    for (uint32_t i = 0; i < 4; i++)
+        lanes[i] = i < n ? x[i] : fill;
+    return vld1q_f32(lanes);
+}
+
+static inline void store_tail(float *y, float32x4_t v, uint32_t n) {
+    float lanes[4];
+    vst1q_f32(lanes, v);
+    memcpy(y, lanes, n * sizeof(*y));
+}
+
+static void rmsnorm_neon(float *y, const float *x, const float *weight, uint32_t n, float eps) {
+    float32x4_t s0 = vdupq_n_f32(0), s1 = s0;
+    uint32_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        const float32x4_t a = vld1q_f32(x + i), b = vld1q_f32(x + i + 4);
+        s0 = vfmaq_f32(s0, a, a);
+        s1 = vfmaq_f32(s1, b, b);
+    }
+    float squares = vaddvq_f32(vaddq_f32(s0, s1));
+    for (; i < n; i++)
+        squares += x[i] * x[i];
+    const float scale = 1 / sqrtf(squares / (float)n + eps);
+    for (i = 0; i + 4 <= n; i += 4)
+        vst1q_f32(y + i, vmulq_f32(vmulq_n_f32(vld1q_f32(x + i), scale), vld1q_f32(weight + i)));
+    for (; i < n; i++)
+        y[i] = x[i] * scale * weight[i];
+}
+
+static void rope_neon(float *x, uint32_t heads, uint32_t head_dim, const float *cs,
+                      const float *sn) {
+    const uint32_t half = head_dim / 2;
+    for (uint32_t h = 0; h < heads; h++, x += head_dim) {
+        uint32_t i = 0;
+        for (; i + 4 <= half; i += 4) {
+            const float32x4_t a = vld1q_f32(x + i), b = vld1q_f32(x + half + i);
+            const float32x4_t c = vld1q_f32(cs + i), s = vld1q_f32(sn + i);
+            vst1q_f32(x + i, vsubq_f32(vmulq_f32(a, c), vmulq_f32(b, s)));
+            vst1q_f32(x + half + i, vaddq_f32(vmulq_f32(b, c), vmulq_f32(a, s)));
+        }
+        for (; i < half; i++) {
+            const float a = x[i], b = x[i + half];
+            x[i] = a * cs[i] - b * sn[i];
+            x[i + half] = b * cs[i] + a * sn[i];
+        }
+    }
+}
+
+static inline float32x4_t silu_mul4(float32x4_t gate, float32x4_t up) {
+    const float32x4_t below = vaddq_f32(vdupq_n_f32(1), exp_neon(vnegq_f32(gate)));
+    return vmulq_f32(vdivq_f32(gate, below), up);
+}
+
+static void silu_mul_neon(float *y, const float *gate, const float *up, uint32_t n) {
+    uint32_t i = 0;
+    for (; i + 4 <= n; i += 4)
+        vst1q_f32(y + i, silu_mul4(vld1q_f32(gate + i), vld1q_f32(up + i)));
+    if (i < n)
+        store_tail(y + i, silu_mul4(load_tail(gate + i, n - i, 0), load_tail(up + i, n - i, 0)),
+                   n - i);
+}
+
+static void add_neon(float *y, const float *x, uint32_t n) {
+    uint32_t i = 0;
+    for (; i + 4 <= n; i += 4)
+        vst1q_f32(y + i, vaddq_f32(vld1q_f32(y + i), vld1q_f32(x + i)));
+    for (; i < n; i++)
+        y[i] += x[i];
+}
+
+static void to_bf16_neon(uint16_t *dst, const float *x, uint32_t n) {
+    uint32_t i = 0;
+    for (; i + 4 <= n; i += 4)
+        vst1_u16(dst + i, to_bf16_4(vld1q_f32(x + i)));
+    if (i < n) {
+        uint16_t lanes[4];
+        vst1_u16(lanes, to_bf16_4(load_tail(x + i, n - i, 0)));
+        memcpy(dst + i, lanes, (n - i) * sizeof(*dst));
+    }
+}
+
+/* vmaxq gives NaN when one of its operands is. */
+static void logsumexp_neon(const float *x, uint32_t n, float *ret_max, float *ret_sum) {
+    float32x4_t top = vdupq_n_f32(-INFINITY), sum = vdupq_n_f32(0);
+    for (uint32_t i = 0; i < n; i += 4)
+        top = vmaxq_f32(top, n - i >= 4 ? vld1q_f32(x + i) : load_tail(x + i, n - i, -INFINITY));
+    *ret_max = vmaxvq_f32(top);
+    top = vdupq_n_f32(*ret_max);
+    for (uint32_t i = 0; i < n; i += 4) {
+        const float32x4_t v = n - i >= 4 ? vld1q_f32(x + i) : load_tail(x + i, n - i, -INFINITY);
+        sum = vaddq_f32(sum, exp_neon(vsubq_f32(v, top)));
+    }
+    *ret_sum = vaddvq_f32(sum);
+}
+
+void lorica_vec_kernels_neon(struct lorica_vec_kernels *kernels) {
+    *kernels = (struct lorica_vec_kernels){
+        .rmsnorm = rmsnorm_neon,
+        .rope = rope_neon,
+        .silu_mul = silu_mul_neon,
+        .add = add_neon,
+        .to_bf16 = to_bf16_neon,
+        .logsumexp = logsumexp_neon,
+    };
+}
