@@ -1,16 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Training, against PEFT on the same batches."""
 import json
-import os
 import pathlib
 import shutil
-import subprocess
 import sys
 import time
 
 import numpy as np
 
-import adapters
 from common import environment, peak_mb, run
 
 
@@ -53,24 +50,16 @@ def measure(args, arch):
     shutil.rmtree(hf_dir, ignore_errors=True)
     env = environment(args)
     run(args.lorica, "base", "export", args.base, hf_dir, env=env)
-    initial = adapters.make(args.work, arch, 0)
     peers = {}
     for kind in ("quantised", "float32"):
         out = run(sys.executable, pathlib.Path(__file__).parent, "--peft", kind, "--work", args.work)
         peers[kind] = json.loads(out.splitlines()[-1])
-    began = time.monotonic()
-    process = subprocess.Popen([str(args.lorica), "train", "--replay", str(trace), "--init",
-                                str(initial), "--base", args.base, "--out",
-                                str(args.work / "replayed"), "--threads", "2"],
-                               env=env, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise RuntimeError("lorica train --replay failed")
-    ours = ids.size / (time.monotonic() - began)
+    ours = json.loads(run(args.lorica, "bench", "train", "--base", args.base, "--threads", 2,
+                          "--repeat", steps - 1, "--json", env=env))
     rows = []
     for kind, label in (("quantised", "PEFT + bitsandbytes NF4"), ("float32", "PEFT float32")):
-        rows.append((f"training, 4 x 256 tokens, rank 16 all linear, tokens/s", ours,
-                     peers[kind]["tokens_per_second"], label))
-    rows.append(("training, peak memory, MB", usage.ru_maxrss / 1024, peers["quantised"]["peak_mb"],
+        rows.append((f"training, 4 x 256 tokens, rank 16 all linear, tokens/s",
+                     ours["tokens_per_second"], peers[kind]["tokens_per_second"], label))
+    rows.append(("training, peak memory, MB", ours["peak_mb"], peers["quantised"]["peak_mb"],
                  "PEFT + bitsandbytes NF4"))
     return rows
