@@ -10,6 +10,7 @@
 
 #include "gateway/cmd.h"
 #include "gateway/files.h"
+#include "gateway/model_dir.h"
 #include "gateway/train_track.h"
 #include "proto/json.h"
 #include "registry/policy.h"
@@ -21,12 +22,14 @@ struct examples {
     struct lorica_tokenizer *tokenizer;
     struct lorica_chat_template *chat;
     struct lorica_train_data data, held_apart;
-    uint32_t max_length; /* tokens of an example */
+    uint32_t max_length;       /* tokens of an example */
+    struct lorica_buf digests; /* of the files of examples as they were read: a JSON array */
 };
 
 static void free_examples(struct examples *e) {
     lorica_train_data_finish(&e->data);
     lorica_train_data_finish(&e->held_apart);
+    lorica_buf_finish(&e->digests);
     lorica_chat_destroy(e->chat);
     lorica_tokenizer_destroy(e->tokenizer);
 }
@@ -50,6 +53,24 @@ static void print_examples(const struct lorica_train_data *data, const char *pat
                      data->cut, length, data->skipped);
 }
 
+static int digest_files(struct examples *e, const struct lorica_train_job *job,
+                        struct lorica_error *err) {
+    struct lorica_jsonw w = {.out = &e->digests};
+    lorica_buf_init(&e->digests, LORICA_TRAIN_TEXT_MAX);
+    lorica_jsonw_array(&w, NULL);
+    for (size_t i = 0; i < job->data_count; i++) {
+        struct lorica_digest digest;
+        char text[LORICA_DIGEST_TEXT];
+        const int rc = lorica_file_digest(job->data_paths[i], &digest, err);
+        if (rc)
+            return rc;
+        lorica_jsonw_string(&w, NULL, lorica_digest_format(&digest, text));
+    }
+    lorica_jsonw_end_array(&w);
+    const int rc = lorica_buf_status(&e->digests);
+    return rc ? lorica_fail(err, rc, "there are too many files of examples") : 0;
+}
+
 static int load_examples(struct examples *e, const struct lorica_base *b,
                          const struct lorica_train_job *job, struct lorica_error *err) {
     const uint32_t length =
@@ -65,6 +86,8 @@ static int load_examples(struct examples *e, const struct lorica_base *b,
                                                       .on_bad = job->skip_bad ? print_bad : NULL};
     if (!rc)
         rc = lorica_train_data_load(job->data_paths, job->data_count, &options, &e->data, err);
+    if (!rc)
+        rc = digest_files(e, job, err);
     if (!rc && job->eval_path)
         rc = lorica_train_data_load(&job->eval_path, 1, &options, &e->held_apart, err);
     if (rc)
@@ -138,14 +161,15 @@ static bool set_name(const char *path, char ret[LORICA_EVAL_SET_MAX + 1]) {
 
 /* Facts for the registry: how the adapter came to be. */
 static int write_manifest(const char *dir, const struct lorica_train_job *job,
-                          const struct lorica_trainer_result *r, uint64_t trained,
-                          struct lorica_error *err) {
+                          const struct examples *e, const struct lorica_trainer_result *r,
+                          uint64_t trained, struct lorica_error *err) {
     struct lorica_buf out;
     char set[LORICA_EVAL_SET_MAX + 1];
     lorica_buf_init(&out, LORICA_TRAIN_TEXT_MAX);
     struct lorica_jsonw w = {.out = &out};
     lorica_jsonw_object(&w, NULL);
     lorica_jsonw_string(&w, "trainer", "lorica " LORICA_VERSION);
+    lorica_jsonw_raw(&w, "dataset_digests", e->digests.data, e->digests.len);
     lorica_jsonw_integer(&w, "rank", job->spec.rank);
     lorica_jsonw_number(&w, "alpha", job->spec.alpha);
     lorica_jsonw_number(&w, "lr", job->options.lr);
@@ -245,8 +269,8 @@ static int train_into(struct lorica_train_session *s, const struct examples *e,
     if (!rc)
         rc = lorica_train_write_adapter(dir, s, &config, err);
     if (!rc)
-        rc = write_manifest(dir, job, &result, lorica_spec_parameters(&job->spec, &s->base->arch),
-                            err);
+        rc = write_manifest(dir, job, e, &result,
+                            lorica_spec_parameters(&job->spec, &s->base->arch), err);
     lorica_buf_finish(&config);
     if (!rc)
         lorica_train_keeper_clear(&keeper);

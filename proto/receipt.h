@@ -18,7 +18,7 @@
  * prompt of token ids: their JSON array without blanks prompt_tokens_digest  the ids that the model
  * was given, each as 32 bits, big-endian outputs[].digest      the text of a choice, UTF-8
  *   adapter_digest, base_digest   as everywhere; audit_seq and audit_hash: the audit chain's last
- *                         record when the version was chosen (0 and zeroes: none)
+ *                         record just after the version was chosen (0 and zeroes: none)
  * seed: of choice 0; choice i is drawn with seed + i. No prompt and no answer is in it. */
 #ifndef LORICA_PROTO_RECEIPT_H
 #define LORICA_PROTO_RECEIPT_H

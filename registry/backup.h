@@ -12,7 +12,7 @@
  *
  * It holds API keys as the registry does and the pepper that recognises them, so that keys work
  * after a restore: files are made with mode 0600 and DIR is to be kept like the registry itself.
- * Configuration, TLS keys and base models are not in it.
+ * Configuration, TLS keys, the key that signs receipts and base models are not in it.
  *
  * A snapshot, integers big-endian: "lorica snapshot\n", u32 format (1), u32 layout of the store,
  * u64 time_ms, u64 seq and 32 bytes hash of the last audit record, 32 bytes identity of the

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """lorica train and the base and eval verbs on the tiny base: what they make, and what they say of
 bad input."""
+import hashlib
 import json
 import os
 import re
@@ -46,6 +47,8 @@ def test_training_learns_and_leaves_what_peft_reads(data_dir, examples, tmp_path
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["eval_loss"] < 0.8 * manifest["eval_loss_base"]
     assert manifest["eval_set"] == examples().stem
+    assert manifest["dataset_digests"] == [
+        "sha256:" + hashlib.sha256(examples().read_bytes()).hexdigest()]
     assert "7 examples" in done.stdout and str(out) in done.stdout
     config = json.loads((out / "adapter_config.json").read_text())
     assert config["peft_type"] == "LORA" and config["r"] == 4 and config["lora_alpha"] == 8
