@@ -103,7 +103,8 @@
  *                                                      registry/backup.h describes them
  * GET    /v1/backup/contents/{digest}                  bytes of content that a snapshot names; 404
  *                                                      once it was swept
- * GET    /v1/audit/checkpoint                          what registry/checkpoint.h describes
+ * GET    /v1/audit/checkpoint                          an envelope around what
+ *                                                      registry/checkpoint.h describes
  * POST   /v1/keys                                      {"name","role","adapters":[...]?} -> 201 key
  * GET    /v1/keys                                      list of key
  * GET    /v1/receipts/key                              {"object":"receipt.key","key_id",

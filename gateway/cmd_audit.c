@@ -231,7 +231,8 @@ const struct lorica_cmd lorica_cmd_audit[] = {
                  "on the way there. Keep it where those who can write the registry's files cannot "
                  "reach it: `lorica verify --checkpoint FILE` says later whether the chain still "
                  "contains it, or where its history was rewritten. It proves nothing when it lies "
-                 "beside the registry. Takes a key of the role ops.\n" LORICA_CLIENT_HELP,
+                 "beside the registry. It is signed with the key of the server's receipts. Takes a "
+                 "key of the role ops.\n" LORICA_CLIENT_HELP,
          .run = run_checkpoint},
     [LIST] =
         {.name = "audit",

@@ -7,6 +7,7 @@
 
 #include "gateway/cmd.h"
 #include "gateway/files.h"
+#include "gateway/model_dir.h"
 #include "proto/json.h"
 #include "registry/backup.h"
 #include "registry/checkpoint.h"
@@ -24,22 +25,30 @@ struct findings {
 
 /* What is verified, and against what. */
 struct wish {
-    const char *data, *checkpoint_path, *backup;
+    const char *data, *checkpoint_path, *key_path, *backup;
     bool bases, json;
     struct lorica_checkpoint *checkpoint; /* NULL: none */
+    struct lorica_digest signer;          /* of it; zero: nobody */
 };
 
 static int read_checkpoint(struct wish *wish, struct lorica_error *err) {
+    struct lorica_signkey *key = NULL;
     char *text = NULL;
     size_t len = 0;
     if (!wish->checkpoint_path)
         return 0;
-    int rc = lorica_file_read(wish->checkpoint_path, LORICA_CHECKPOINT_BYTES_MAX, &text, &len, err);
-    if (rc != 0)
+    int rc = lorica_file_read(wish->checkpoint_path, LORICA_ENVELOPE_MAX, &text, &len, err);
+    if (rc == 0 && wish->key_path)
+        rc = lorica_key_file_public(wish->key_path, &key, err);
+    if (rc != 0) {
+        free(text);
         return rc;
+    }
     wish->checkpoint = malloc(sizeof(*wish->checkpoint));
-    rc = wish->checkpoint ? lorica_checkpoint_parse(text, len, wish->checkpoint, err)
-                          : lorica_fail(err, LORICA_ENOMEM, "out of memory");
+    rc = wish->checkpoint
+             ? lorica_checkpoint_open(text, len, key, wish->checkpoint, &wish->signer, err)
+             : lorica_fail(err, LORICA_ENOMEM, "out of memory");
+    lorica_signkey_destroy(key);
     free(text);
     return rc == 0 ? 0 : lorica_fail_prefix(err, "%s", wish->checkpoint_path);
 }
@@ -162,14 +171,25 @@ static int verify(const char *dir, struct wish *wish, struct findings *findings,
     return rc;
 }
 
+static void print_contained(const char *what, const struct wish *wish) {
+    static const struct lorica_digest nobody = {{0}};
+    char text[LORICA_KEYID_TEXT];
+    (void)printf("%s is clean and contains the checkpoint of record %llu, ", what,
+                 (unsigned long long)wish->checkpoint->seq);
+    if (lorica_digest_equal(&wish->signer, &nobody))
+        (void)printf("which is not signed\n");
+    else
+        (void)printf("signed by the key %s%s\n", lorica_keyid_format(&wish->signer, text),
+                     wish->key_path ? "" : " that it carries (--key names one to trust)");
+}
+
 static void print_plain(const char *what, const struct wish *wish,
                         const struct findings *findings) {
     if (findings->count > 0)
         (void)printf("%s%llu findings in %s\n", findings->report.data ? findings->report.data : "",
                      (unsigned long long)findings->count, what);
     else if (wish->checkpoint)
-        (void)printf("%s is clean and contains the checkpoint of record %llu\n", what,
-                     (unsigned long long)wish->checkpoint->seq);
+        print_contained(what, wish);
     else
         (void)printf("%s is clean\n", what);
 }
@@ -180,12 +200,15 @@ static int run(int argc, char **argv) {
     struct lorica_error err = {0};
     const struct lorica_option options[] = {{.name = "bases", .flag = &wish.bases},
                                             {.name = "checkpoint", .value = &wish.checkpoint_path},
+                                            {.name = "key", .value = &wish.key_path},
                                             {.name = "backup", .value = &wish.backup},
                                             {.name = "json", .flag = &wish.json},
                                             {.name = "data", .value = &wish.data}};
     if (lorica_cmd_options(&lorica_cmd_verify, argc, argv, options,
                            sizeof(options) / sizeof(options[0]), 0, 0) < 0)
         return LORICA_EXIT_USAGE;
+    if (wish.key_path && !wish.checkpoint_path)
+        return lorica_cmd_usage(&lorica_cmd_verify, "--key goes with --checkpoint");
     char *dir = lorica_data_dir(wish.data);
     if (!dir)
         return LORICA_EXIT_FAILED;
@@ -205,7 +228,7 @@ static int run(int argc, char **argv) {
 
 const struct lorica_cmd lorica_cmd_verify = {
     .name = "verify",
-    .synopsis = "[--checkpoint FILE] [--backup DIR] [--bases] [--json] [--data DIR]",
+    .synopsis = "[--checkpoint FILE [--key FILE]] [--backup DIR] [--bases] [--json] [--data DIR]",
     .summary = "check everything that the registry holds",
     .help = "Reads the audit chain, every channel, version and blob, and compares every digest. "
             "Works on files: the server must not be running. Ends with 1 when something was "
@@ -213,6 +236,9 @@ const struct lorica_cmd lorica_cmd_verify = {
             "--checkpoint FILE\talso hold the audit chain against a checkpoint of `lorica audit "
             "checkpoint`: a history that was rewritten or cut since then is named, with the first "
             "record that differs as far as that can be told\n"
+            "--key FILE\tthe checkpoint must be signed by this public key (receipt.pub of the "
+            "server's data directory, copied when the server was set up); otherwise its signature "
+            "is compared with the key that it carries\n"
             "--backup DIR\tread a backup, or one snapshot in it, instead of the registry: every "
             "digest, and that each audit record follows from the one before\n"
             "--bases\talso compare the digest of every base model\n"

@@ -167,10 +167,12 @@ int lorica_handle_history(struct lorica_request *request) {
 int lorica_handle_checkpoint(struct lorica_request *request) {
     struct lorica_error err = {0};
     struct lorica_checkpoint checkpoint;
-    const int rc = lorica_checkpoint_take(request->server->parts.registry, &checkpoint, &err);
+    int rc = lorica_checkpoint_take(request->server->parts.registry, &checkpoint, &err);
+    if (rc == 0)
+        rc = lorica_checkpoint_sign(&request->response.body, &checkpoint,
+                                    request->server->parts.receipt_key, &err);
     if (rc != 0)
         return lorica_request_fail(request, rc, NULL, NULL, "%s", err.text);
     request->response.status = 200;
-    lorica_checkpoint_write(&request->response.body, &checkpoint);
     return 0;
 }

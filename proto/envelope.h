@@ -24,7 +24,9 @@
 /** The payload types. */
 #define LORICA_PAYLOAD_STATEMENT "application/vnd.lorica.adapter+json" /**< proto/statement.h */
 #define LORICA_PAYLOAD_RECEIPT "application/vnd.lorica.receipt+json"   /**< proto/receipt.h */
-#define LORICA_PAYLOAD_INTOTO "application/vnd.in-toto+json"           /**< proto/model_signing.h */
+#define LORICA_PAYLOAD_CHECKPOINT                                                                  \
+    "application/vnd.lorica.checkpoint+json"                 /**< registry/checkpoint.h */
+#define LORICA_PAYLOAD_INTOTO "application/vnd.in-toto+json" /**< proto/model_signing.h */
 
 /** All owned; lorica_envelope_finish frees. */
 struct lorica_envelope {

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "proto/envelope.h"
 #include "proto/json.h"
 #include "registry/snapshot.h"
 
@@ -127,6 +128,79 @@ int lorica_checkpoint_parse(const char *text, size_t len, struct lorica_checkpoi
     if (rc)
         return rc == LORICA_ENOMEM ? rc : lorica_fail_prefix(err, "this is no checkpoint");
     rc = read_members(root, ret, err);
+    lorica_json_destroy(root);
+    return rc;
+}
+
+/* Signed. */
+
+int lorica_checkpoint_sign(struct lorica_buf *out, const struct lorica_checkpoint *checkpoint,
+                           const struct lorica_signkey *key, struct lorica_error *err) {
+    struct lorica_envelope envelope = {0};
+    struct lorica_buf json;
+    struct lorica_jsonw w = {.out = out};
+    lorica_buf_init(&json, LORICA_CHECKPOINT_BYTES_MAX);
+    lorica_checkpoint_write(&json, checkpoint);
+    int rc = lorica_buf_status(&json);
+    if (rc)
+        rc = lorica_fail(err, rc, "a checkpoint cannot be written");
+    if (!rc)
+        rc = lorica_signkey_sign(key, LORICA_PAYLOAD_CHECKPOINT, json.data, json.len, true,
+                                 &envelope, err);
+    if (!rc)
+        lorica_envelope_write(&w, NULL, &envelope);
+    lorica_envelope_finish(&envelope);
+    lorica_buf_finish(&json);
+    return rc;
+}
+
+static int open_envelope(const struct lorica_envelope *envelope, const struct lorica_signkey *key,
+                         struct lorica_checkpoint *ret, struct lorica_digest *ret_signer,
+                         struct lorica_error *err) {
+    struct lorica_signkey *carried = NULL;
+    int rc = 0;
+    if (strcmp(envelope->payload_type, LORICA_PAYLOAD_CHECKPOINT) != 0)
+        return lorica_fail(err, LORICA_EFORMAT, "this is no checkpoint: it is \"%.80s\"",
+                           envelope->payload_type);
+    if (!key && !envelope->public_key)
+        return lorica_fail(err, LORICA_ESIGNATURE,
+                           "the checkpoint does not carry the key that signed it; name the key");
+    if (!key)
+        rc = lorica_signkey_public(envelope->public_key, strlen(envelope->public_key), &carried,
+                                   err);
+    const struct lorica_signkey *signer = key ? key : carried;
+    if (!rc)
+        rc = lorica_signkey_verify(signer, envelope, err);
+    if (!rc)
+        rc = lorica_checkpoint_parse((const char *)envelope->payload, envelope->payload_len, ret,
+                                     err);
+    if (!rc)
+        *ret_signer = *lorica_signkey_id(signer);
+    lorica_signkey_destroy(carried);
+    return rc;
+}
+
+int lorica_checkpoint_open(const char *text, size_t len, const struct lorica_signkey *key,
+                           struct lorica_checkpoint *ret, struct lorica_digest *ret_signer,
+                           struct lorica_error *err) {
+    struct lorica_envelope envelope = {0};
+    struct lorica_json *root = NULL;
+    if (len > LORICA_ENVELOPE_MAX)
+        return lorica_fail(err, LORICA_EFORMAT, "this is no checkpoint: it is too long");
+    int rc = lorica_json_parse(text, len, &root, err);
+    if (rc)
+        return rc == LORICA_ENOMEM ? rc : lorica_fail_prefix(err, "this is no checkpoint");
+    if (lorica_json_get(root, "payload")) {
+        rc = lorica_envelope_read(root, &envelope, err);
+        if (!rc)
+            rc = open_envelope(&envelope, key, ret, ret_signer, err);
+        lorica_envelope_finish(&envelope);
+    } else if (key) {
+        rc = lorica_fail(err, LORICA_ESIGNATURE, "the checkpoint is not signed");
+    } else {
+        *ret_signer = (struct lorica_digest){{0}};
+        rc = lorica_checkpoint_parse(text, len, ret, err);
+    }
     lorica_json_destroy(root);
     return rc;
 }

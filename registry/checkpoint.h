@@ -10,11 +10,16 @@
  * `hash` is that of record `seq`, the last one when the checkpoint was taken, at the Unix time
  * `time` in seconds. The trail has the hashes of records step, 2 step, 3 step, ... up to seq, at
  * most LORICA_CHECKPOINT_TRAIL of them: with it the place where a history was rewritten is told, to
- * within `step` records. Digests are "sha256:<64 hex digits>". An empty chain has seq 0. */
+ * within `step` records. Digests are "sha256:<64 hex digits>". An empty chain has seq 0.
+ *
+ * A server signs what it gives, with the key of its receipts: that JSON is then the payload of an
+ * envelope (proto/envelope.h). The signature tells that nobody altered the checkpoint where it was
+ * kept, to one who knows the server's public key from elsewhere. */
 #ifndef LORICA_REGISTRY_CHECKPOINT_H
 #define LORICA_REGISTRY_CHECKPOINT_H
 
 #include "registry/registry.h"
+#include "registry/signkey.h"
 
 #define LORICA_CHECKPOINT_TRAIL 128
 /** No checkpoint is longer. */
@@ -38,6 +43,18 @@ void lorica_checkpoint_write(struct lorica_buf *out, const struct lorica_checkpo
 /** Reads it. LORICA_EFORMAT says what is wrong, LORICA_EUNSUPPORTED for a newer format. */
 int lorica_checkpoint_parse(const char *text, size_t len, struct lorica_checkpoint *ret,
                             struct lorica_error *err) LORICA_MUSTCHECK;
+
+/** Writes it as the payload of an envelope that `key` signs. */
+int lorica_checkpoint_sign(struct lorica_buf *out, const struct lorica_checkpoint *checkpoint,
+                           const struct lorica_signkey *key,
+                           struct lorica_error *err) LORICA_MUSTCHECK;
+/** Reads one that is plain, or in an envelope: then its signature must be that of `key`, or, where
+ * that is NULL, of the key that the envelope carries. LORICA_ESIGNATURE when it is not, or when
+ * `key` is given and nothing is signed. *ret_signer is the key's id; zero when nothing is signed.
+ */
+int lorica_checkpoint_open(const char *text, size_t len, const struct lorica_signkey *key,
+                           struct lorica_checkpoint *ret, struct lorica_digest *ret_signer,
+                           struct lorica_error *err) LORICA_MUSTCHECK;
 
 /** Holds the chain of a registry against a checkpoint: one line in `report` for what differs, with
  * the first record that does as far as it can be told; adds to *findings. That the chain is sound

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Questions to the audit chain, over HTTP and on the command line."""
+import base64
 import datetime
 import json
 import time
@@ -159,24 +160,39 @@ def test_command_line_says_what_the_server_says(lorica):
     assert "no records of the kind" in lorica("audit", "--kind", "x", code=1).stderr
 
 
+def opened(envelope):
+    """The checkpoint that an envelope holds."""
+    assert envelope["payloadType"] == "application/vnd.lorica.checkpoint+json"
+    return json.loads(base64.b64decode(envelope["payload"]))
+
+
 def test_a_checkpoint_holds_the_chain_to_what_it_was(own_server, adapter, tmp_path):
     api, lorica = Api(own_server), own_server.lorica
     api.publish_new("ward", adapter(1), channel="stable")
-    kept = tmp_path / "checkpoint.json"
+    kept, public = tmp_path / "checkpoint.json", lorica.data / "receipt.pub"
     kept.write_text(lorica("audit", "checkpoint").stdout)
-    checkpoint = json.loads(kept.read_text())
+    envelope = json.loads(kept.read_text())
+    checkpoint = opened(envelope)
     last = api.get(f"{AUDIT}?order=desc&limit=1").json["data"][0]
-    assert checkpoint == {**api.get(f"{AUDIT}/checkpoint").json, "time": checkpoint["time"]}
+    assert checkpoint == {**opened(api.get(f"{AUDIT}/checkpoint").json),
+                          "time": checkpoint["time"]}
     assert (checkpoint["seq"], checkpoint["hash"]) == (last["seq"], last["hash"])
     assert api.make_key("low", "publish").get(f"{AUDIT}/checkpoint").status == 403
     api.publish_new("ward", adapter(2), channel="stable")
     lorica("backup", tmp_path / "backup")
     own_server.stop()
     done = lorica("verify", "--checkpoint", kept)
-    assert f"contains the checkpoint of record {last['seq']}" in done.stdout
-    assert lorica.json("verify", "--checkpoint", kept, "--backup", tmp_path / "backup")["clean"]
+    assert f"contains the checkpoint of record {last['seq']}, signed by" in done.stdout
+    done = lorica("verify", "--checkpoint", kept, "--key", public, "--backup", tmp_path / "backup")
+    assert "signed by" in done.stdout and "it carries" not in done.stdout
+
     checkpoint["hash"] = checkpoint["trail"]["hashes"][-1] = "sha256:" + "0" * 64
-    kept.write_text(json.dumps(checkpoint))
+    forged = base64.b64encode(json.dumps(checkpoint).encode()).decode()
+    kept.write_text(json.dumps({**envelope, "payload": forged}))
+    for more in ([], ["--key", public]):
+        assert "signature" in lorica("verify", "--checkpoint", kept, *more, code=1).stderr
+    kept.write_text(json.dumps(checkpoint))  # without a signature: what it says is taken
+    assert "not signed" in lorica("verify", "--checkpoint", kept, "--key", public, code=1).stderr
     for more in ([], ["--backup", tmp_path / "backup"]):
         found = lorica("verify", "--checkpoint", kept, *more, code=1)
         assert f"audit record {last['seq']} is not the one that the checkpoint holds" in \
@@ -184,4 +200,5 @@ def test_a_checkpoint_holds_the_chain_to_what_it_was(own_server, adapter, tmp_pa
     kept.write_text("{}")
     assert "no checkpoint" in lorica("verify", "--checkpoint", kept, code=1).stderr
     assert "cannot" in lorica("verify", "--checkpoint", tmp_path / "none", code=1).stderr
+    lorica("verify", "--key", public, code=2)
     assert lorica("verify", "--backup", tmp_path / "backup").stdout.endswith("is clean\n")
