@@ -10,6 +10,7 @@
 #include "gateway/adapter_source.h"
 #include "gateway/bench_engine.h"
 #include "gateway/bench_kernels.h"
+#include "gateway/bench_machine.h"
 #include "gateway/bench_registry.h"
 #include "gateway/bench_train.h"
 #include "gateway/cmd.h"
@@ -24,6 +25,14 @@
 #define MAX_REPEAT 1000
 /* Rows of a prefill step, as the engine makes them. */
 #define PREFILL_CHUNK 128
+
+/* What can be measured of the engine. */
+struct bench;
+struct bench_kind {
+    const char *word;
+    int (*run)(struct bench *);
+    uint32_t sequences, tokens; /* unless options say else */
+};
 
 /* What a run needs, whatever it measures. */
 struct bench {
@@ -40,6 +49,7 @@ struct bench {
     uint32_t *pages; /* [sequences][pages_each] */
     uint32_t pages_each;
     struct lorica_row *rows;
+    const struct bench_kind *kind;
 };
 
 struct bench_words {
@@ -53,6 +63,8 @@ struct bench_words {
 
 struct bench_result {
     double mean, deviation, best; /* tokens per second */
+    double gops, gbytes;          /* of the base's products, per second, at the mean */
+    struct lorica_bench_machine machine;
 };
 
 static double seconds_now(void) {
@@ -205,13 +217,45 @@ static int run_prefill(struct bench *bench) {
     return 0;
 }
 
+/* Operations of one row, and bytes of one pass, of a matrix. */
+static double matrix_ops(const struct lorica_linear *w) { return 2.0 * w->n * w->k; }
+
+static double matrix_nbytes(const struct lorica_linear *w) {
+    const double weights = (double)w->n * w->k;
+    return (double)lorica_matrix_data_nbytes(w->format, w->n, w->k) +
+           (w->format == LORICA_FORMAT_NF4  ? weights / LORICA_NF4_BLOCK * 2
+            : w->format == LORICA_FORMAT_Q8 ? weights / LORICA_Q8_BLOCK * 2
+                                            : 0);
+}
+
+/* What the base's products do in one run, as rates at `seconds` for it; then what the machine can
+ * do at most. */
+static int rate_work(struct bench *bench, double seconds, struct bench_result *ret,
+                     struct lorica_error *err) {
+    const struct lorica_model *model = &bench->model;
+    const bool prefill = bench->kind->run == run_prefill;
+    const double rows = (double)bench->tokens * bench->sequences;
+    const double passes =
+        prefill ? (bench->tokens + PREFILL_CHUNK - 1) / PREFILL_CHUNK : bench->tokens;
+    double ops = matrix_ops(&model->head) * (prefill ? 1 : rows);
+    double nbytes = matrix_nbytes(&model->head) * (prefill ? 1 : passes);
+    for (size_t i = 0; i < (size_t)bench->base->arch.layers * LORICA_MODULE_COUNT; i++) {
+        ops += matrix_ops(&model->modules[i]) * rows;
+        nbytes += matrix_nbytes(&model->modules[i]) * passes;
+    }
+    ret->gops = ops / seconds * 1e-9;
+    ret->gbytes = nbytes / seconds * 1e-9;
+    if (!lorica_bench_machine_measure(bench->pool, &ret->machine))
+        return lorica_fail(err, LORICA_ENOMEM, "no memory to measure the machine with");
+    return 0;
+}
+
 /* Repeats after one run to warm up. */
-static int measure(struct bench *bench, int (*run)(struct bench *), struct bench_result *ret,
-                   struct lorica_error *err) {
+static int measure(struct bench *bench, struct bench_result *ret, struct lorica_error *err) {
     double sum = 0, squares = 0, best = 0;
     for (uint32_t i = 0; i <= bench->repeat; i++) {
         const double start = seconds_now();
-        if (run(bench) != 0)
+        if (bench->kind->run(bench) != 0)
             return lorica_fail(err, LORICA_EFORMAT, "the model gives logits that are no numbers");
         const double rate = (double)bench->tokens * bench->sequences / (seconds_now() - start);
         if (i == 0)
@@ -223,7 +267,7 @@ static int measure(struct bench *bench, int (*run)(struct bench *), struct bench
     ret->mean = sum / bench->repeat;
     ret->deviation = sqrt(fmax(0, squares / bench->repeat - ret->mean * ret->mean));
     ret->best = best;
-    return 0;
+    return rate_work(bench, (double)bench->tokens * bench->sequences / ret->mean, ret, err);
 }
 
 static int print_json(const struct bench *bench, const char *what,
@@ -245,6 +289,11 @@ static int print_json(const struct bench *bench, const char *what,
     lorica_jsonw_number(&w, "tokens_per_second", result->mean);
     lorica_jsonw_number(&w, "deviation", result->deviation);
     lorica_jsonw_number(&w, "best", result->best);
+    lorica_jsonw_number(&w, "products_gops", result->gops);
+    lorica_jsonw_string(&w, "products_form", result->machine.form);
+    lorica_jsonw_number(&w, "products_peak_gops", result->machine.products);
+    lorica_jsonw_number(&w, "weights_gb_per_second", result->gbytes);
+    lorica_jsonw_number(&w, "memory_peak_gb_per_second", result->machine.memory);
     lorica_jsonw_end_object(&w);
     int rc = lorica_buf_status(&out);
     if (rc == 0)
@@ -257,8 +306,9 @@ static int print_json(const struct bench *bench, const char *what,
 
 static int print_table(const struct bench *bench, const char *what,
                        const struct bench_result *result, struct lorica_error *err) {
-    static const char *const headings[] = {"bench",    "base",   "level",    "threads", "sequences",
-                                           "adapters", "tokens", "tokens/s", NULL};
+    static const char *const headings[] = {
+        "bench",    "base",  "level",   "threads", "sequences", "adapters", "tokens",
+        "tokens/s", "GOP/s", "of peak", "GB/s",    "of memory", NULL};
     struct lorica_table *table = lorica_table_create(headings);
     lorica_table_text(table, what);
     lorica_table_text(table, bench->base->name);
@@ -268,17 +318,17 @@ static int print_table(const struct bench *bench, const char *what,
     lorica_table_number(table, (int64_t)bench->adapter_count);
     lorica_table_number(table, bench->tokens);
     lorica_table_format(table, "%.1f +- %.1f", result->mean, result->deviation);
+    lorica_table_format(table, "%.0f", result->gops);
+    lorica_table_format(table, "%.0f %%", 100 * result->gops / result->machine.products);
+    lorica_table_format(table, "%.1f", result->gbytes);
+    lorica_table_format(table, "%.0f %%", 100 * result->gbytes / result->machine.memory);
     const bool printed = lorica_table_print(table, stdout);
     lorica_table_destroy(table);
     return printed ? 0 : lorica_fail(err, LORICA_ENOMEM, "no memory for the table");
 }
 
 /* What can be measured. */
-static const struct bench_kind {
-    const char *word;
-    int (*run)(struct bench *);
-    uint32_t sequences, tokens;
-} kinds[] = {
+static const struct bench_kind kinds[] = {
     {"decode", run_decode, 1, 128},
     {"prefill", run_prefill, 1, 512},
     {"batch", run_decode, 16, 64},
@@ -290,7 +340,7 @@ static int run_kind(const struct bench_kind *kind, struct bench *bench,
     struct bench_result result = {0};
     int rc = bench_open(bench, words, threads, &err);
     if (!rc)
-        rc = measure(bench, kind->run, &result, &err);
+        rc = measure(bench, &result, &err);
     if (!rc)
         rc = words->json ? print_json(bench, kind->word, &result, &err)
                          : print_table(bench, kind->word, &result, &err);
@@ -307,6 +357,7 @@ static bool read_numbers(const struct bench_kind *kind, const struct bench_words
         (words->repeat && !lorica_cmd_integer("repeat", words->repeat, 1, MAX_REPEAT, &repeat)) ||
         (words->kv && !lorica_cmd_kv(words->kv, &bench->kv_format)))
         return false;
+    bench->kind = kind;
     bench->sequences = (uint32_t)rows;
     bench->tokens = (uint32_t)tokens;
     bench->repeat = (uint32_t)repeat;
@@ -391,6 +442,16 @@ static int run_engine(const char *word, const struct bench_words *words) {
     return lorica_bench_engine(&bench);
 }
 
+static int run_machine(const struct bench_words *words) {
+    long long threads = 0;
+    if (words->base || words->tokens || words->rows || words->repeat || words->kv ||
+        words->adapters)
+        return lorica_cmd_usage(&lorica_cmd_bench, "machine takes --threads and --json");
+    if (words->threads && !lorica_cmd_integer("threads", words->threads, 1, 256, &threads))
+        return LORICA_EXIT_USAGE;
+    return lorica_bench_machine((unsigned)threads, words->json);
+}
+
 static int run_word(const char *word, const struct bench_words *words) {
     const struct bench_kind *kind = NULL;
     struct bench bench = {0};
@@ -405,6 +466,8 @@ static int run_word(const char *word, const struct bench_words *words) {
     if (words->rank || words->answers || words->compute || words->recompute)
         return lorica_cmd_usage(&lorica_cmd_bench, "--rank, --answers, --compute and "
                                                    "--checkpoint-activations go with train");
+    if (strcmp(word, "machine") == 0)
+        return run_machine(words);
     if (strcmp(word, "kernels") == 0) {
         if (about_engine(words))
             return lorica_cmd_usage(&lorica_cmd_bench, "kernels takes no option but --json");
@@ -417,7 +480,7 @@ static int run_word(const char *word, const struct bench_words *words) {
             kind = &kinds[i];
     if (!kind)
         return lorica_cmd_usage(&lorica_cmd_bench,
-                                "\"%.40s\" is not one of kernels, decode, prefill, batch, "
+                                "\"%.40s\" is not one of machine, kernels, decode, prefill, batch, "
                                 "prefix, speculation, arrivals, train, registry",
                                 word);
     if (words->rows && kind->sequences == 1)
@@ -457,7 +520,7 @@ static int run(int argc, char **argv) {
 const struct lorica_cmd lorica_cmd_bench = {
     .name = "bench",
     .synopsis =
-        "kernels|decode|prefill|batch|prefix|speculation|arrivals|train|registry [--base B] "
+        "WHAT [--base B] "
         "[--threads N] [--adapter A]... [--kv bf16|int8] [--tokens N] [--sequences N] [--repeat N] "
         "[--rank N] "
         "[--answers P] [--compute M] "
@@ -465,8 +528,11 @@ const struct lorica_cmd lorica_cmd_bench = {
         "[--json] " LORICA_CLIENT_SYNOPSIS,
     .summary = "measure how fast this machine serves and trains",
     .help = "Runs the engine's forward on this machine, without a server, and prints tokens per "
-            "second: the mean of the repeats after one run to warm up. LORICA_CPU limits the "
-            "instruction set.\n"
+            "second: the mean of the repeats after one run to warm up; with them the operations of "
+            "the base's products and the bytes of weights per second, and what share they are of "
+            "what the machine can do, measured in the same run. LORICA_CPU limits the instruction "
+            "set.\n"
+            "machine\twhat the machine multiplies and reads at most\n"
             "kernels\tthe kernels alone, on one thread and made-up data\n"
             "decode\tone sequence, one token after the other (128 unless --tokens says else)\n"
             "prefill\ta prompt (512 tokens)\n"

@@ -107,6 +107,13 @@ static void dense_c(float *y, size_t ldy, const float *x, size_t ldx, uint32_t r
     }
 }
 
+static double peak_c(uint64_t rounds) {
+    volatile float sum = 0;
+    for (uint64_t r = 0; r < rounds; r++)
+        sum += 0.5f * (float)r;
+    return 2.0 * (double)rounds;
+}
+
 void lorica_linear_kernels_init(struct lorica_linear_kernels *kernels) {
     *kernels = (struct lorica_linear_kernels){
         .act_nbytes = act_nbytes_c,
@@ -114,6 +121,8 @@ void lorica_linear_kernels_init(struct lorica_linear_kernels *kernels) {
         .nf4 = nf4_c,
         .q8 = q8_c,
         .dense = dense_c,
+        .peak = peak_c,
+        .peak_form = "plain C",
     };
 #if defined(__x86_64__)
     if (lorica_cpu_level() == LORICA_CPU_C)

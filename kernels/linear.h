@@ -50,6 +50,11 @@ struct lorica_linear_kernels {
     lorica_linear_fn nf4;
     lorica_linear_fn q8;
     lorica_linear_dense_fn dense;
+    /** Does `rounds` rounds of the tiled products' innermost instructions, in registers; returns
+     * the number of operations, a product and its addition being two. What a machine's peak is
+     * measured with. */
+    double (*peak)(uint64_t rounds);
+    const char *peak_form; /**< those instructions */
 };
 
 /** Fills the table: C first, then what the level adds. Cannot fail. */

@@ -15,8 +15,10 @@
 
 #ifdef __AVXVNNI__
 #define LEVEL_NAME(name) name##_avxvnni
+#define PEAK_FORM "int16 (vpdpwssd)"
 #else
 #define LEVEL_NAME(name) name##_avx2
+#define PEAK_FORM "int16 (vpmaddwd, vpaddd)"
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
@@ -352,6 +354,27 @@ static void linear_dense(float *y, size_t ldy, const float *x, size_t ldx, uint3
             y[r * ldy + i] = i < w->n ? dense_dot(w, (size_t)i * w->k, x + r * ldx) : 0;
 }
 
+#define PEAK_SUMS 8
+
+static double peak(uint64_t rounds) {
+    __m256i sums[PEAK_SUMS], w = _mm256_set1_epi16(3), x = w;
+#pragma GCC unroll 8
+    for (int i = 0; i < PEAK_SUMS; i++)
+        sums[i] = _mm256_setzero_si256();
+    for (uint64_t r = 0; r < rounds; r++) {
+        __asm__ volatile("" : "+x"(w), "+x"(x)); /* nothing may be computed once for all rounds */
+#pragma GCC unroll 8
+        for (int i = 0; i < PEAK_SUMS; i++) {
+            __asm__ volatile("" : "+x"(x));
+            sums[i] = dot(sums[i], w, x);
+        }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < PEAK_SUMS; i++)
+        __asm__ volatile("" : : "x"(sums[i]));
+    return (double)rounds * PEAK_SUMS * 32;
+}
+
 void LEVEL_NAME(lorica_linear_kernels)(struct lorica_linear_kernels *kernels) {
     *kernels = (struct lorica_linear_kernels){
         .act_nbytes = act_nbytes,
@@ -359,5 +382,7 @@ void LEVEL_NAME(lorica_linear_kernels)(struct lorica_linear_kernels *kernels) {
         .nf4 = linear_nf4,
         .q8 = linear_q8,
         .dense = linear_dense,
+        .peak = peak,
+        .peak_form = PEAK_FORM,
     };
 }

@@ -464,9 +464,32 @@ static void q8_avx512(float *y, size_t ldy, const void *xq, size_t xq_stride, ui
     product(&job, w, tile0, tile1, LORICA_Q8_BLOCK, span_q8);
 }
 
+#define PEAK_SUMS 16
+
+static double peak_avx512(uint64_t rounds) {
+    __m512i sums[PEAK_SUMS], w = _mm512_set1_epi8(3), x = w;
+#pragma GCC unroll 16
+    for (int i = 0; i < PEAK_SUMS; i++)
+        sums[i] = _mm512_setzero_si512();
+    for (uint64_t r = 0; r < rounds; r++) {
+        __asm__ volatile("" : "+v"(w), "+v"(x)); /* nothing may be computed once for all rounds */
+#pragma GCC unroll 16
+        for (int i = 0; i < PEAK_SUMS; i++) {
+            __asm__ volatile("" : "+v"(x));
+            sums[i] = _mm512_dpbusd_epi32(sums[i], w, x);
+        }
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < PEAK_SUMS; i++)
+        __asm__ volatile("" : : "v"(sums[i]));
+    return (double)rounds * PEAK_SUMS * 128;
+}
+
 void lorica_linear_kernels_avx512(struct lorica_linear_kernels *kernels) {
     kernels->act_nbytes = act_nbytes_avx512;
     kernels->act_quantise = act_quantise_avx512;
     kernels->nf4 = nf4_avx512;
     kernels->q8 = q8_avx512;
+    kernels->peak = peak_avx512;
+    kernels->peak_form = "int8 (vpdpbusd)";
 }

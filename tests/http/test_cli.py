@@ -366,6 +366,14 @@ def test_init_beside_a_server_changes_nothing(server):
     assert "nothing was changed" in server.lorica("init").stdout
 
 
+def test_bench_machine_measures_peaks(lorica):
+    seen = json.loads(lorica("bench", "machine", "--threads", "1", "--json").stdout)
+    assert seen["threads"] == 1 and seen["products_form"]
+    for what in ("products_gops", "f32_gflops", "memory_gb_per_second", "level3_gb_per_second"):
+        assert seen[what] > 0, what
+    assert "machine takes" in lorica("bench", "machine", "--tokens", "5", code=USAGE).stderr
+
+
 def test_bench_registry_measures_and_leaves_nothing(lorica, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     seen = json.loads(lorica("bench", "registry", "--names", "5", "--versions", "2", "--bytes",
