@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "gateway/files.h"
 #include "gateway/loss_plot.h"
@@ -18,19 +19,20 @@
 struct lorica_train_log {
     char *path; /* NULL: no file */
     FILE *file, *copy;
-    int rc; /* of the first write that failed */
+    bool rewinds; /* the lines of an earlier run are still to be looked through */
+    int rc;       /* of the first write that failed */
     struct lorica_error err;
     struct lorica_curve training, evaluation;
 };
 
-int lorica_train_log_create(const char *path, struct lorica_train_log **ret,
+int lorica_train_log_create(const char *path, bool resume, struct lorica_train_log **ret,
                             struct lorica_error *err) {
     struct lorica_train_log *log = calloc(1, sizeof(*log));
     if (!log)
         return lorica_fail(err, LORICA_ENOMEM, "no memory for the log");
     if (path) {
         log->path = strdup(path);
-        log->file = log->path ? fopen(path, "we") : NULL;
+        log->file = log->path ? fopen(path, resume ? "a+e" : "we") : NULL;
         if (!log->file) {
             const int rc = log->path ? lorica_fail_errno(err, path, "cannot be written")
                                      : lorica_fail(err, LORICA_ENOMEM, "no memory for the log");
@@ -39,6 +41,7 @@ int lorica_train_log_create(const char *path, struct lorica_train_log **ret,
             return rc;
         }
     }
+    log->rewinds = resume && log->file;
     *ret = log;
     return 0;
 }
@@ -89,8 +92,42 @@ static void write_line(struct lorica_train_log *log, const struct lorica_trainer
     lorica_buf_finish(&line);
 }
 
+/* Takes the curves from the lines of the updates before `step`, and the others off: what came
+ * behind the checkpoint is done again. */
+static void rewind_to(struct lorica_train_log *log, uint64_t step) {
+    char line[LINE_MAX_BYTES];
+    off_t end = 0;
+    log->rewinds = false;
+    rewind(log->file);
+    while (fgets(line, (int)sizeof(line), log->file)) {
+        struct lorica_json *json = NULL;
+        struct lorica_error ignored;
+        int64_t its = 0;
+        const bool kept =
+            lorica_json_parse(line, strlen(line), &json, &ignored) == 0 &&
+            lorica_json_integer(lorica_json_get(json, "step"), 1, INT64_MAX, &its) == 0 &&
+            (uint64_t)its < step;
+        if (kept) {
+            lorica_curve_add(&log->training, (uint64_t)its,
+                             lorica_json_number(lorica_json_get(json, "loss"), NAN));
+            lorica_curve_add(&log->evaluation, (uint64_t)its,
+                             lorica_json_number(lorica_json_get(json, "eval_loss"), NAN));
+        }
+        lorica_json_destroy(json);
+        if (!kept)
+            break;
+        end = ftello(log->file);
+    }
+    if ((fflush(log->file) != 0 || ftruncate(fileno(log->file), end) != 0 ||
+         fseeko(log->file, 0, SEEK_END) != 0) &&
+        log->rc == 0)
+        log->rc = lorica_fail_errno(&log->err, log->path, "cannot be gone on with");
+}
+
 void lorica_train_log_update(struct lorica_train_log *log,
                              const struct lorica_trainer_progress *p) {
+    if (p->step > 0 && log->rewinds)
+        rewind_to(log, p->step);
     if (p->step > 0)
         lorica_curve_add(&log->training, p->step, p->loss);
     lorica_curve_add(&log->evaluation, p->step, p->eval_loss);

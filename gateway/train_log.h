@@ -13,9 +13,10 @@
  * "eval_loss" where the loss on examples held apart was measured after that update. */
 struct lorica_train_log;
 
-/** Begins the log in a new file at `path`, which replaces what was there (NULL: no file). On
- * success the caller owns *ret. */
-int lorica_train_log_create(const char *path, struct lorica_train_log **ret,
+/** Begins the log in a file at `path` (NULL: no file). It replaces what was there; with `resume` it
+ * goes on behind the lines of the updates before the first that it hears of. On success the caller
+ * owns *ret. */
+int lorica_train_log_create(const char *path, bool resume, struct lorica_train_log **ret,
                             struct lorica_error *err) LORICA_MUSTCHECK;
 /** Writes the same lines to `copy` too, and one for "step" 0; borrowed until destroy. */
 void lorica_train_log_copy(struct lorica_train_log *log, FILE *copy);

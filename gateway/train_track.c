@@ -170,7 +170,7 @@ static int begin_journal(const struct lorica_train_tracked *what, struct lorica_
 int lorica_train_track_begin(const struct lorica_train_tracked *what,
                              struct lorica_train_tracker *ret, struct lorica_error *err) {
     struct lorica_train_tracker t = {0};
-    int rc = lorica_train_log_create(what->job->log_path, &t.log, err);
+    int rc = lorica_train_log_create(what->job->log_path, what->job->resume, &t.log, err);
     if (rc == 0 && what->job->mlflow)
         rc = begin_journal(what, &t, err);
     if (rc == 0 && t.journal)

@@ -372,3 +372,38 @@ def test_journal_that_is_none_is_named(sync, tmp_path, text, says):
     (tmp_path / "out/mlflow-0123.jsonl").write_text(text)
     done = sync(code=FAILED)
     assert says in done.stderr and str(tmp_path / "out") in done.stderr
+
+
+# Stopped and taken up again.
+
+
+def start_and_wait(lorica, tracking, examples, tmp_path, lines, *words):
+    """A run of 400 updates that has logged so many."""
+    log = tmp_path / "metrics.jsonl"
+    process = subprocess.Popen(
+        [lorica.binary, "train", "rooms", examples, "--eval", examples, "--eval-every", "5", "--out",
+         tmp_path / "out", "--steps", "400", "--threads", "1", "--checkpoint-steps", "10", "--log",
+         log, "--mlflow", tracking.url, "--mlflow-experiment", tmp_path.name, *words],
+        env={**lorica.env, **tracking.env}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 60
+    while not log.exists() or log.read_text().count("\n") < lines:
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.01)
+    return process, log
+
+
+def test_run_that_is_stopped_ends_killed_and_its_log_goes_on(lorica, sync, tracking, examples,
+                                                             tmp_path):
+    process, log = start_and_wait(lorica, tracking, examples, tmp_path, 15)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=120) == FAILED
+    run = tracking.run(tmp_path.name)
+    assert run["info"]["status"] == "KILLED" and journals(tmp_path) == []
+    before = len(log.read_text().splitlines())
+    process, log = start_and_wait(lorica, tracking, examples, tmp_path, before + 15, "--resume")
+    process.send_signal(signal.SIGKILL)  # behind its last checkpoint
+    process.wait()
+    process, log = start_and_wait(lorica, tracking, examples, tmp_path, 400, "--resume")
+    assert process.wait(timeout=120) == 0
+    steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+    assert steps == list(range(1, 401))
