@@ -111,6 +111,7 @@ static double peak_c(uint64_t rounds) {
     volatile float sum = 0;
     for (uint64_t r = 0; r < rounds; r++)
         sum += 0.5f * (float)r;
+    (void)sum;
     return 2.0 * (double)rounds;
 }
 
