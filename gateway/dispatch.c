@@ -10,7 +10,7 @@
 #include "gateway/server.h"
 #include "gateway/upload.h"
 
-static struct lorica_request *request_of(struct lorica_writer_job *job) {
+static struct lorica_request *request_of(struct lorica_lane_job *job) {
     return (struct lorica_request *)(void *)((char *)job - offsetof(struct lorica_request, job));
 }
 
@@ -22,7 +22,7 @@ static void send_error(struct lorica_request *request) {
     lorica_conn_respond(request->conn);
 }
 
-static void run_refusal(struct lorica_writer_job *job) {
+static void run_refusal(struct lorica_lane_job *job) {
     struct lorica_request *request = request_of(job);
     struct lorica_error err = {0};
     if (lorica_refusals_record(request, &err) != 0)
@@ -31,7 +31,7 @@ static void run_refusal(struct lorica_writer_job *job) {
                         request->id, err.text);
 }
 
-static void run_refusal_done(struct lorica_writer_job *job) {
+static void run_refusal_done(struct lorica_lane_job *job) {
     struct lorica_request *request = request_of(job);
     send_error(request);
     lorica_request_unref(request);
@@ -43,7 +43,7 @@ static void answer_error(struct lorica_request *request) {
     if (lorica_refusals_is_one(request) && lorica_refusals_take(refusals, request)) {
         request->job.run = run_refusal;
         request->job.done = run_refusal_done;
-        if (lorica_writer_submit(request->server->writer, &request->job) == 0) {
+        if (lorica_lane_submit(request->server->writer, &request->job) == 0) {
             (void)lorica_request_ref(request);
             return; /* the connection goes on to wait as it did */
         }
@@ -63,7 +63,7 @@ static void on_ran(struct lorica_request *request) {
     lorica_request_unref(request);
 }
 
-static void run_job(struct lorica_writer_job *job) {
+static void run_job(struct lorica_lane_job *job) {
     struct lorica_request *request = request_of(job);
     const struct lorica_route *route = request->match.route;
     request->run_rc = route->write ? route->write(request) : route->run(request);
@@ -71,19 +71,19 @@ static void run_job(struct lorica_writer_job *job) {
         lorica_checks_explain(request);
 }
 
-static void run_job_done(struct lorica_writer_job *job) {
+static void run_job_done(struct lorica_lane_job *job) {
     struct lorica_request *request = request_of(job);
     lorica_mlflow_mirror_nudge(request->server->mlflow);
     on_ran(request);
 }
 
 /* Queues the request's job, or answers that there are too many. */
-static void submit(struct lorica_request *request, struct lorica_writer *to,
-                   void (*run)(struct lorica_writer_job *job),
-                   void (*done)(struct lorica_writer_job *job)) {
+static void submit(struct lorica_request *request, struct lorica_lane *to,
+                   void (*run)(struct lorica_lane_job *job),
+                   void (*done)(struct lorica_lane_job *job)) {
     request->job.run = run;
     request->job.done = done;
-    if (lorica_writer_submit(to, &request->job) == 0)
+    if (lorica_lane_submit(to, &request->job) == 0)
         return;
     request->run_rc = lorica_request_fail(request, LORICA_EBUSY, NULL, "server_busy",
                                           "too many changes wait; try again");
@@ -94,13 +94,13 @@ static void run_on_writer(struct lorica_request *request) {
     submit(request, request->server->writer, run_job, run_job_done);
 }
 
-static void run_checks(struct lorica_writer_job *job) {
+static void run_checks(struct lorica_lane_job *job) {
     struct lorica_request *request = request_of(job);
     request->run_rc = lorica_checks_run(request);
 }
 
 /* What nobody waits for any more is not changed. */
-static void run_checks_done(struct lorica_writer_job *job) {
+static void run_checks_done(struct lorica_lane_job *job) {
     struct lorica_request *request = request_of(job);
     if (request->run_rc == 0 && request->conn)
         run_on_writer(request);
@@ -119,12 +119,12 @@ static void on_judged(struct lorica_request *request) {
         on_ran(request);
 }
 
-static void run_judgement(struct lorica_writer_job *job) {
+static void run_judgement(struct lorica_lane_job *job) {
     struct lorica_request *request = request_of(job);
     request->run_rc = request->match.route->run(request);
 }
 
-static void run_judgement_done(struct lorica_writer_job *job) { on_judged(request_of(job)); }
+static void run_judgement_done(struct lorica_lane_job *job) { on_judged(request_of(job)); }
 
 static void run_work(uv_work_t *work) {
     struct lorica_request *request = work->data;

@@ -18,7 +18,7 @@ struct lorica_refusals {
 
 /* A summary on its way to the writer. */
 struct summary {
-    struct lorica_writer_job job; /* first: found from it */
+    struct lorica_lane_job job; /* first: found from it */
     struct lorica_refusals *refusals;
     struct lorica_refusal_bucket bucket;
     int rc;
@@ -171,7 +171,7 @@ int lorica_refusals_record(struct lorica_request *request, struct lorica_error *
 
 /* Summaries. */
 
-static void run_summary(struct lorica_writer_job *job) {
+static void run_summary(struct lorica_lane_job *job) {
     struct summary *summary = (struct summary *)(void *)job;
     const struct lorica_refusal_bucket *bucket = &summary->bucket;
     summary->rc = lorica_registry_refused_more(summary->refusals->server->parts.registry,
@@ -179,7 +179,7 @@ static void run_summary(struct lorica_writer_job *job) {
                                                bucket->last_ms, &summary->err);
 }
 
-static void summary_done(struct lorica_writer_job *job) {
+static void summary_done(struct lorica_lane_job *job) {
     struct summary *summary = (struct summary *)(void *)job;
     if (summary->rc != 0)
         lorica_log_line(summary->refusals->server->parts.log, "error",
@@ -198,7 +198,7 @@ static void summarise(struct lorica_refusals *refusals, struct lorica_refusal_bu
     summary->job.done = summary_done;
     summary->refusals = refusals;
     summary->bucket = *bucket;
-    if (lorica_writer_submit(refusals->server->writer, &summary->job) == 0)
+    if (lorica_lane_submit(refusals->server->writer, &summary->job) == 0)
         bucket->missed = 0;
     else
         free(summary);

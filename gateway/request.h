@@ -13,7 +13,7 @@
 
 #include "gateway/metrics.h"
 #include "gateway/route.h"
-#include "gateway/writer.h"
+#include "gateway/lane.h"
 #include "proto/json.h"
 #include "registry/registry.h"
 
@@ -91,7 +91,7 @@ struct lorica_request {
 
     int run_rc;                   /**< private: what run returned */
     uv_work_t work;               /**< private */
-    struct lorica_writer_job job; /**< private */
+    struct lorica_lane_job job; /**< private */
     bool body_done;               /**< private: no more pieces of an upload come */
     bool logged;                  /**< private */
 };

@@ -157,11 +157,11 @@ int lorica_server_init(struct lorica_server *server, const struct lorica_server_
         rc = lorica_uv_fail(err, rc, "the event loop");
     } else {
         server->listener.data = server->drain_timer.data = server;
-        rc = lorica_writer_create(&server->loop, after_changes, server, &server->writer, err);
+        rc = lorica_lane_create(&server->loop, after_changes, server, &server->writer, err);
         if (rc == 0)
-            rc = lorica_writer_create(&server->loop, NULL, NULL, &server->judge, err);
+            rc = lorica_lane_create(&server->loop, NULL, NULL, &server->judge, err);
         if (rc == 0)
-            rc = lorica_writer_create(&server->loop, NULL, NULL, &server->checker, err);
+            rc = lorica_lane_create(&server->loop, NULL, NULL, &server->checker, err);
         if (rc == 0)
             rc = lorica_refusals_create(server, &server->refusals, err);
         if (rc == 0)
@@ -188,11 +188,11 @@ static void on_left(uv_handle_t *handle, void *arg) { close_handle(handle); }
 
 void lorica_server_finish(struct lorica_server *server) {
     lorica_refusals_flush(server->refusals);
-    lorica_writer_destroy(server->judge); /* what it lets pass goes to the writer */
-    lorica_writer_destroy(server->checker);
+    lorica_lane_destroy(server->judge); /* what it lets pass goes to the writer */
+    lorica_lane_destroy(server->checker);
     lorica_mlflow_mirror_destroy(server->mlflow);
     server->mlflow = NULL;
-    lorica_writer_destroy(server->writer);
+    lorica_lane_destroy(server->writer);
     lorica_hub_destroy(server->hub);
     server->writer = server->judge = server->checker = NULL;
     server->hub = NULL;

@@ -16,7 +16,7 @@
 #include "gateway/split_watch.h"
 #include "gateway/sweeper.h"
 #include "gateway/tls.h"
-#include "gateway/writer.h"
+#include "gateway/lane.h"
 #include "registry/registry.h"
 #include "registry/signkey.h"
 #include "runtime/adapter.h"
@@ -61,9 +61,9 @@ struct lorica_server {
     size_t request_count;       /**< that live, with or without a client */
     size_t upload_serial;       /**< makes names in the spool directory */
     _Atomic unsigned snapshots; /**< of backups, that are being read */
-    struct lorica_writer *writer;
-    struct lorica_writer *judge;
-    struct lorica_writer *checker; /**< the same for checks (checks.h), which take longer */
+    struct lorica_lane *writer;
+    struct lorica_lane *judge;
+    struct lorica_lane *checker; /**< the same for checks (checks.h), which take longer */
     struct lorica_sweeper sweeper;
     struct lorica_refusals *refusals;
     struct lorica_hub *hub; /**< engine events on their way to the loop */

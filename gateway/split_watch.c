@@ -36,7 +36,7 @@ struct lorica_split_watcher {
 
 /* Ends a split on the writer's thread. */
 struct ending {
-    struct lorica_writer_job job; /* first */
+    struct lorica_lane_job job; /* first */
     struct lorica_split_watcher *watcher;
     char name[LORICA_NAME_MAX + 1];
     uint64_t epoch;
@@ -198,7 +198,7 @@ void lorica_split_note(struct lorica_split_watcher *watcher, const char *name,
     watch->fresh = true;
 }
 
-static void run_ending(struct lorica_writer_job *job) {
+static void run_ending(struct lorica_lane_job *job) {
     struct ending *ending = (struct ending *)(void *)job;
     const struct lorica_actor actor = {.key_name = LORICA_SPLIT_ACTOR, .message = ending->reason};
     struct lorica_split split;
@@ -206,7 +206,7 @@ static void run_ending(struct lorica_writer_job *job) {
                                            &ending->epoch, &actor, &split, &ending->err);
 }
 
-static void ending_done(struct lorica_writer_job *job) {
+static void ending_done(struct lorica_lane_job *job) {
     struct ending *ending = (struct ending *)(void *)job;
     struct lorica_log *log = ending->watcher->server->parts.log;
     struct watch *watch = find(ending->watcher, ending->name);
@@ -237,7 +237,7 @@ static void end(struct lorica_split_watcher *watcher, struct watch *watch, const
     ending->epoch = watch->choice.epoch;
     memcpy(ending->name, watch->name, sizeof(ending->name));
     (void)snprintf(ending->reason, sizeof(ending->reason), "%s", reason);
-    watch->ending = lorica_writer_submit(watcher->server->writer, &ending->job) == 0;
+    watch->ending = lorica_lane_submit(watcher->server->writer, &ending->job) == 0;
     if (!watch->ending)
         free(ending);
 }

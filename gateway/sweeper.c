@@ -12,7 +12,7 @@
 
 static void on_time(uv_timer_t *timer);
 
-static struct lorica_sweeper *sweeper_of(struct lorica_writer_job *job) {
+static struct lorica_sweeper *sweeper_of(struct lorica_lane_job *job) {
     return (struct lorica_sweeper *)(void *)((char *)job - offsetof(struct lorica_sweeper, job));
 }
 
@@ -22,7 +22,7 @@ int64_t lorica_sweeper_now_ms(void) {
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-static void run_step(struct lorica_writer_job *job) {
+static void run_step(struct lorica_lane_job *job) {
     static const struct lorica_actor actor = {.key_name = "server",
                                               .message = "its retention is over"};
     struct lorica_sweeper *s = sweeper_of(job);
@@ -38,7 +38,7 @@ static void wait_for(struct lorica_sweeper *s, uint64_t ms) {
 
 /* Queues the next step behind what waits. */
 static void submit(struct lorica_sweeper *s) {
-    if (lorica_writer_submit(s->server->writer, &s->job) != 0)
+    if (lorica_lane_submit(s->server->writer, &s->job) != 0)
         wait_for(s, RETRY_MS);
 }
 
@@ -54,7 +54,7 @@ static void end_sweep(struct lorica_sweeper *s) {
     wait_for(s, EVERY_MS);
 }
 
-static void step_done(struct lorica_writer_job *job) {
+static void step_done(struct lorica_lane_job *job) {
     struct lorica_sweeper *s = sweeper_of(job);
     if (s->rc == 0 && s->more && s->server->phase == LORICA_SERVER_RUNNING)
         submit(s);

@@ -7,7 +7,7 @@
 
 #include <uv.h>
 
-#include "gateway/writer.h"
+#include "gateway/lane.h"
 #include "registry/retire.h"
 
 struct lorica_server;
@@ -15,7 +15,7 @@ struct lorica_server;
 struct lorica_sweeper {
     struct lorica_server *server;
     uv_timer_t timer;
-    struct lorica_writer_job job;
+    struct lorica_lane_job job;
     /* Of the sweep that runs: */
     struct lorica_sweep stats;
     bool more;
