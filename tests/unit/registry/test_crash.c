@@ -63,8 +63,8 @@ static int work(const char *root, uint64_t seed) {
         char line[64];
         int len = 0, rc = 0;
         if (i % 5 == 0) {
-            /* now and then large enough for several transactions */
-            write_seeded(f.weights, i, i % 35 == 0 ? 17000000 : 3000 + i % 1000);
+            /* now and then large enough for several transactions; soon deleted and swept again */
+            write_seeded(f.weights, i, i % 70 == 35 ? 17000000 : 3000 + i % 1000);
             rc = lorica_registry_publish(f.registry, &publish, &actor, &version, &existing, &err);
             len = snprintf(line, sizeof(line), "p %llu\n", (unsigned long long)version.version);
         } else if (i % 5 == 1) {

@@ -53,6 +53,7 @@ struct stream {
     enum lorica_finish finish;
     uint32_t finishes, prompt_tokens, completion_tokens, cached_tokens;
     const atomic_bool *hold; /* while it is set, the engine's thread waits in the events */
+    atomic_bool reached;     /* it has come to an event */
 };
 
 static inline void stream_init(struct stream *s) {
@@ -68,6 +69,7 @@ static inline void stream_finish(struct stream *s) {
 
 static inline void on_event(void *user, const struct lorica_engine_event *event) {
     struct stream *s = user;
+    atomic_store(&s->reached, true);
     while (s->hold && atomic_load(s->hold))
         (void)usleep(100);
     (void)pthread_mutex_lock(&s->mutex);

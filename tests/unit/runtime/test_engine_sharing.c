@@ -224,11 +224,11 @@ static void test_preemption_lets_another_client_in(void **state) {
         (void)submit(engine, &made);
     }
     atomic_store(&holds[0], false);
-    stream_init(&late); /* two run from now on: the second one's first token waits for this */
+    stream_init(&late); /* two run once the second one's first token waits for this to be asked */
     make_request(&made, 10, &late);
     made.request.client = "late";
     made.request.sampling.max_tokens = 2;
-    while (lorica_engine_stats(engine, &stats), stats.running < 2)
+    while (!atomic_load(&busy[1].reached))
         (void)usleep(100);
     (void)submit(engine, &made);
     atomic_store(&holds[1], false);
