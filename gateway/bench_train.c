@@ -3,10 +3,10 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 
 #include "gateway/cmd.h"
 #include "gateway/table.h"
+#include "gateway/train_log.h"
 #include "kernels/cpu.h"
 #include "kernels/gemm.h"
 #include "proto/json.h"
@@ -125,7 +125,6 @@ static int train(struct bench *bench, struct lorica_error *err) {
     struct lorica_train_spec spec = {.rank = what->rank, .alpha = 2.0 * what->rank};
     struct lorica_trainer_options options;
     struct lorica_trainer_result result;
-    struct rusage usage;
     for (int m = 0; m < LORICA_MODULE_COUNT; m++)
         spec.targets[m] = true;
     lorica_trainer_default_options(&options);
@@ -143,8 +142,7 @@ static int train(struct bench *bench, struct lorica_error *err) {
                                 on_update, bench, &result, err);
     if (rc)
         return rc;
-    (void)getrusage(RUSAGE_SELF, &usage);
-    bench->peak_mb = (double)usage.ru_maxrss / 1024;
+    bench->peak_mb = lorica_train_memory_mb();
     bench->gflops = bench->tokens_per_second * flops_per_token(bench) * 1e-9;
     return 0;
 }

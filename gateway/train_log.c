@@ -5,7 +5,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -49,9 +48,17 @@ int lorica_train_log_create(const char *path, bool resume, struct lorica_train_l
 void lorica_train_log_copy(struct lorica_train_log *log, FILE *copy) { log->copy = copy; }
 
 double lorica_train_memory_mb(void) {
-    struct rusage usage = {0};
-    (void)getrusage(RUSAGE_SELF, &usage);
-    return (double)usage.ru_maxrss / 1024; /* KiB on Linux */
+    /* getrusage() also counts what the process that ran this program held before. */
+    char *status = NULL;
+    size_t len = 0;
+    struct lorica_error err = {0};
+    double kib = 0;
+    if (lorica_file_read("/proc/self/status", 65536, &status, &len, &err) == 0) {
+        const char *line = strstr(status, "\nVmHWM:");
+        kib = line ? strtod(line + strlen("\nVmHWM:"), NULL) : 0;
+    }
+    free(status);
+    return kib / 1024;
 }
 
 /* A line reaches the file at once: whoever follows it, and a run that is killed, lose nothing. */
