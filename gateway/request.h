@@ -89,11 +89,11 @@ struct lorica_request {
     void (*finish)(struct lorica_request *request);  /**< frees `state`; may be NULL */
     void (*on_gone)(struct lorica_request *request); /**< loop: the client went away; may be NULL */
 
-    int run_rc;                   /**< private: what run returned */
-    uv_work_t work;               /**< private */
+    int run_rc;                 /**< private: what run returned */
+    uv_work_t work;             /**< private */
     struct lorica_lane_job job; /**< private */
-    bool body_done;               /**< private: no more pieces of an upload come */
-    bool logged;                  /**< private */
+    bool body_done;             /**< private: no more pieces of an upload come */
+    bool logged;                /**< private */
 };
 
 /** A new request of a connection whose HTTP head was judged; one reference. NULL: out of memory. */
