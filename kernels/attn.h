@@ -18,7 +18,7 @@
 #define LORICA_KV_PAGE 16
 
 /** Keys that are folded at once: whole pages. */
-#define LORICA_ATTN_SPAN 64
+#define LORICA_ATTN_SPAN 128
 
 /** The largest head_dim. */
 #define LORICA_ATTN_MAX_DIM 1024

@@ -72,18 +72,11 @@ static inline float *lorica_kv_value_scales(void *page, uint32_t head_dim) {
     return (float *)((char *)page + lorica_kv_value_scales_at(LORICA_KV_INT8, head_dim));
 }
 
-/** The first row of `queries` that sees a span; the first that sees all of it. Either may be past
- * the last row. */
+/** The first row of `queries` that sees a span; it may be past the last row. */
 static inline uint32_t lorica_attn_first_row(const struct lorica_attn_queries *queries,
                                              uint32_t span) {
     const uint32_t start = span * LORICA_ATTN_SPAN;
     return start > queries->position ? start - queries->position : 0;
-}
-
-static inline uint32_t lorica_attn_whole_row(const struct lorica_attn_queries *queries,
-                                             uint32_t span) {
-    const uint32_t last = span * LORICA_ATTN_SPAN + LORICA_ATTN_SPAN - 1;
-    return last > queries->position ? last - queries->position : 0;
 }
 
 /** Where a query and its state are. */

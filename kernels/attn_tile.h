@@ -6,9 +6,10 @@
  *   SCORE_PAGES(queries)   pages whose scores fit the registers at once: 1, 2 or 4
  *   GATHER_VECS(queries)   vecs of columns whose sums do: 16 / LANES times 1, 2 or 4
  *   vec, and on it: vec_zero() vec_set1(float) vec_load(at) vec_store(at, v) vec_add(a, b)
- *     vec_sub(a, b) vec_mul(a, b) vec_fma(a, b, c) = a * b + c, vec_max(a, b), vec_exp(v) for v
- *     that are not above 0 (or NaN), vec_top(v) the largest lane, vec_sum(v) the sum of the lanes,
- *     vec_byte(at, i): the signed bytes i = 0..3 of 32-bit lanes as floats
+ *     vec_mul(a, b) vec_fma(a, b, c) = a * b + c, vec_max(a, b), vec_exp2(v) = 2^v for v up to 1 or
+ *     NaN, which is 0 for -infinity and off by at most 2^-126 where it is less than that,
+ *     vec_top(v) the largest lane, vec_sum(v) the sum of the lanes, vec_byte(at, i): the signed
+ *     bytes i = 0..3 of 32-bit lanes as floats
  *   PAIRS 0, and vec_low(at), vec_high(at): the low, or high, bf16 halves of 32-bit lanes as
  *     floats; or, where there is an instruction for pairs of bf16,
  *   PAIRS 1: queries and weights are rounded to bf16 too, and there are vec_pairs(at) and
@@ -36,7 +37,7 @@
 #define TILE 6
 #define SPAN_PAGES (LORICA_ATTN_SPAN / LORICA_KV_PAGE)
 #define PAGE_VECS (LORICA_KV_PAGE / LANES)
-#define VECS (LORICA_ATTN_SPAN / LANES) /* of a span; what one query may have in registers */
+#define VECS (64 / LANES) /* what one query may have in registers */
 
 /* One factor for each query of a tile and element of a sum, as floats or in pairs. */
 struct factors {
@@ -44,15 +45,16 @@ struct factors {
     const uint32_t *pairs[TILE];
 };
 
-/* Queries of one call that see the same keys of a span, and their states. */
+/* Queries of one call that see keys of a span, and their states. */
 struct tile {
     struct factors q;
     float *state[TILE];
     const uint8_t *pages[SPAN_PAGES];
-    uint32_t visible; /* keys of the span that the queries see, from its start */
+    uint32_t visible[TILE]; /* keys of the span that each query sees, from its start; ascending */
+    uint32_t least, most;   /* the first and the last of these */
     uint32_t head_dim;
-    float scale;
-    bool begin; /* the states begin with this span */
+    float scale; /* of scores whose power of 2 is the weight */
+    bool begin;  /* the states begin with this span */
 };
 
 /* Element e of each lane. */
@@ -163,25 +165,26 @@ INLINE void score(float (*scores)[LORICA_ATTN_SPAN], const struct tile *t, uint3
         vec_store(scores[i] + page * LORICA_KV_PAGE + v * LANES, sums[i][v]);
 }
 
-/* Scores of a query become weights exp(scale * score - largest), 0 for keys that are not visible.
- */
-INLINE void weigh(float *scores, const struct tile *t, float *ret_top, float *ret_sum) {
-    const vec scale = vec_set1(t->scale);
-    vec top = vec_set1(-INFINITY), sum = vec_zero();
-    for (uint32_t i = t->visible; i < LORICA_ATTN_SPAN; i++)
-        scores[i] = -INFINITY; /* times a scale above 0 */
-    UNROLL
-    for (uint32_t i = 0; i < LORICA_ATTN_SPAN; i += LANES)
-        top = vec_max(vec_mul(vec_load(scores + i), scale), top);
-    *ret_top = vec_top(top);
-    top = vec_set1(*ret_top);
-    UNROLL
-    for (uint32_t i = 0; i < LORICA_ATTN_SPAN; i += LANES) {
-        const vec e = vec_exp(vec_sub(vec_mul(vec_load(scores + i), scale), top));
+/* The largest score of a query; keys that it does not see get -infinity. */
+INLINE float largest(float *scores, uint32_t visible) {
+    vec top = vec_set1(-INFINITY);
+    for (uint32_t i = visible; i % LORICA_KV_PAGE; i++)
+        scores[i] = -INFINITY;
+    for (uint32_t i = 0; i < visible; i += LANES)
+        top = vec_max(vec_load(scores + i), top);
+    return vec_top(top);
+}
+
+/* Scores of a query become weights 2^(scale * score - top). Returns their sum. */
+INLINE float weigh(float *scores, uint32_t visible, float scale, float top) {
+    const vec factor = vec_set1(scale), offset = vec_set1(-top);
+    vec sum = vec_zero();
+    for (uint32_t i = 0; i < visible; i += LANES) {
+        const vec e = vec_exp2(vec_fma(vec_load(scores + i), factor, offset));
         vec_store(scores + i, e);
         sum = vec_add(sum, e);
     }
-    *ret_sum = vec_sum(sum);
+    return vec_sum(sum);
 }
 
 /* Multiplies the weights of a query with the scales of the values. */
@@ -213,7 +216,7 @@ INLINE struct shares fold_scores(float *const *state, const float *tops, const f
         state[i][LORICA_STATE_MAX] = top;
     }
     for (uint32_t i = 0; i < 16; i += LANES)
-        vec_store(f.of + i, vec_exp(vec_load(f.of + i)));
+        vec_store(f.of + i, vec_exp2(vec_load(f.of + i)));
     for (uint32_t i = 0; i < count; i++)
         state[i][LORICA_STATE_SUM] = state[i][LORICA_STATE_SUM] * f.of[i] + sums[i] * f.of[ADD + i];
     return f;
@@ -226,23 +229,46 @@ INLINE void fold_values(float *values, vec part, bool begin, float keep, float a
                     : vec_fma(vec_load(values), vec_set1(keep), vec_mul(part, vec_set1(add))));
 }
 
+/* Adds to the sums of each query what it sees of the keys from `key` on, `common` of which, whole
+ * lanes, are done, up to the end of a page, at which at[] points. */
+INLINE void gather_rest(vec (*sums)[VECS], const struct tile *t, const uint8_t *const *at,
+                        size_t stride, uint32_t vecs, const struct factors *weights, uint32_t key,
+                        uint32_t common, uint32_t queries, enum lorica_kv_format format) {
+    const uint8_t *rest[VECS];
+    UNROLL
+    for (uint32_t v = 0; v < vecs; v++)
+        rest[v] = at[v] + common / lorica_kv_group(format) * stride;
+    UNROLL
+    for (uint32_t i = 0; i < queries; i++) {
+        const struct factors own = {{weights->real[i]}, {weights->pairs[i]}};
+        const uint32_t seen =
+            t->visible[i] < key + LORICA_KV_PAGE ? t->visible[i] : key + LORICA_KV_PAGE;
+        if (seen > key + common)
+            products(sums + i, rest, stride, vecs, &own, key + common, seen - key - common, 1,
+                     format);
+    }
+}
+
 /* The weighted sums of the values, in `vecs` vecs of columns from `column` on, folded into the
  * states. */
 INLINE void gather(const struct tile *t, uint32_t queries, const struct factors *weights,
                    const struct shares *f, uint32_t column, uint32_t vecs,
                    enum lorica_kv_format format) {
+    const uint32_t group = lorica_kv_group(format);
     const size_t stride = lorica_kv_columns(t->head_dim) * 4;
     const size_t first = lorica_kv_values_at(format, t->head_dim) + (size_t)column * 4;
     vec sums[TILE][VECS];
     clear(sums, vecs, queries);
-    for (uint32_t key = 0; key < t->visible; key += LORICA_KV_PAGE) {
+    for (uint32_t key = 0; key < t->most; key += LORICA_KV_PAGE) {
         const uint8_t *at[VECS];
         UNROLL
         for (uint32_t v = 0; v < vecs; v++)
             at[v] = t->pages[key / LORICA_KV_PAGE] + first + (size_t)v * 4 * LANES;
-        const uint32_t left = t->visible - key;
-        products(sums, at, stride, vecs, weights, key,
-                 left < LORICA_KV_PAGE ? left : LORICA_KV_PAGE, queries, format);
+        uint32_t common = t->least > key ? (t->least - key) / group * group : 0;
+        common = common < LORICA_KV_PAGE ? common : LORICA_KV_PAGE;
+        products(sums, at, stride, vecs, weights, key, common, queries, format);
+        if (common < LORICA_KV_PAGE)
+            gather_rest(sums, t, at, stride, vecs, weights, key, common, queries, format);
     }
     UNROLL
     for (uint32_t i = 0; i < queries; i++)
@@ -258,10 +284,10 @@ INLINE void attend_tile(const struct tile *t, uint32_t queries, enum lorica_kv_f
 #if PAIRS
     uint32_t pairs[TILE][LORICA_ATTN_SPAN / 2] __attribute__((aligned(64)));
 #endif
-    struct factors rows;
+    struct factors rows = {{0}};
     float tops[TILE], sums[TILE];
     struct shares f = {{0}};
-    const uint32_t pages = (t->visible + LORICA_KV_PAGE - 1) / LORICA_KV_PAGE;
+    const uint32_t pages = (t->most + LORICA_KV_PAGE - 1) / LORICA_KV_PAGE;
     const uint32_t columns = (uint32_t)lorica_kv_columns(t->head_dim);
     uint32_t page = 0, column = 0;
     for (; page + SCORE_PAGES(queries) <= pages; page += SCORE_PAGES(queries))
@@ -269,14 +295,18 @@ INLINE void attend_tile(const struct tile *t, uint32_t queries, enum lorica_kv_f
     for (; SCORE_PAGES(queries) > 1 && page < pages; page++)
         score(weights, t, queries, page, 1, format);
     UNROLL
+    for (uint32_t i = 0; i < queries; i++)
+        tops[i] = largest(weights[i], t->visible[i]) * t->scale;
+    UNROLL
     for (uint32_t i = 0; i < queries; i++) {
-        weigh(weights[i], t, &tops[i], &sums[i]);
+        sums[i] = weigh(weights[i], t->visible[i], t->scale, tops[i]);
         rows.real[i] = weights[i];
         if (format == LORICA_KV_INT8)
-            scale_weights(weights[i], t, pages, format);
+            scale_weights(weights[i], t, (t->visible[i] + LORICA_KV_PAGE - 1) / LORICA_KV_PAGE,
+                          format);
 #if PAIRS
         if (format == LORICA_KV_BF16)
-            vec_round(pairs[i], weights[i], LORICA_ATTN_SPAN);
+            vec_round(pairs[i], weights[i], t->visible[i]);
         rows.pairs[i] = pairs[i];
 #endif
     }
@@ -326,9 +356,9 @@ static void tile_int8(const struct tile *t, uint32_t queries) {
 /* One of these. */
 typedef void (*tile_fn)(const struct tile *t, uint32_t queries);
 
-/* Queries [begin, end) of a call, all of which see the same keys of the span. */
+/* Queries [begin, end) of a call in the span that begins at key `start`; all see some of it. */
 static void attend_range(struct tile *t, float *states, const struct lorica_attn_queries *queries,
-                         uint32_t begin, uint32_t end, tile_fn run) {
+                         uint32_t begin, uint32_t end, uint32_t start, tile_fn run) {
     const size_t each = lorica_attn_state_count(t->head_dim);
 #if PAIRS
     uint32_t pairs[TILE][LORICA_ATTN_MAX_DIM / 2];
@@ -336,6 +366,8 @@ static void attend_range(struct tile *t, float *states, const struct lorica_attn
     while (begin < end) {
         const uint32_t count = end - begin < TILE ? end - begin : TILE;
         for (uint32_t i = 0; i < count; i++) {
+            const uint32_t seen = queries->position + (begin + i) / queries->heads + 1 - start;
+            t->visible[i] = seen < LORICA_ATTN_SPAN ? seen : LORICA_ATTN_SPAN;
             t->q.real[i] = lorica_attn_query(queries, begin + i, t->head_dim);
             t->state[i] = states + (begin + i) * each;
 #if PAIRS
@@ -343,6 +375,8 @@ static void attend_range(struct tile *t, float *states, const struct lorica_attn
             t->q.pairs[i] = pairs[i];
 #endif
         }
+        t->least = t->visible[0];
+        t->most = t->visible[count - 1];
         run(t, count);
         begin += count;
     }
@@ -355,21 +389,14 @@ static void attend_spans(float *states, bool fresh, const struct lorica_attn_que
     for (uint32_t s = span0; s < span1; s++) {
         const uint32_t start = s * LORICA_ATTN_SPAN;
         const uint32_t first = lorica_attn_first_row(queries, s);
-        uint32_t whole = lorica_attn_whole_row(queries, s);
-        struct tile t = {.head_dim = kv->head_dim, .scale = queries->scale};
+        struct tile t = {.head_dim = kv->head_dim, .scale = queries->scale * 1.44269504f};
         if (first >= rows)
             break;
-        whole = whole < rows ? whole : rows;
         t.begin = fresh && s == span0;
         for (uint32_t p = 0;
              p < SPAN_PAGES && start + p * LORICA_KV_PAGE < queries->position + rows; p++)
             t.pages[p] = kv->cells + kv->pages[start / LORICA_KV_PAGE + p] * kv->page_nbytes;
-        for (uint32_t r = first; r < whole; r++) {
-            t.visible = queries->position + r + 1 - start;
-            attend_range(&t, states, queries, r * heads, (r + 1) * heads, run);
-        }
-        t.visible = LORICA_ATTN_SPAN;
-        attend_range(&t, states, queries, whole * heads, rows * heads, run);
+        attend_range(&t, states, queries, first * heads, rows * heads, start, run);
     }
 }
 

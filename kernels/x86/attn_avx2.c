@@ -17,17 +17,31 @@ static inline vec vec_set1(float x) { return _mm256_set1_ps(x); }
 static inline vec vec_load(const float *at) { return _mm256_loadu_ps(at); }
 static inline void vec_store(float *at, vec v) { _mm256_storeu_ps(at, v); }
 static inline vec vec_add(vec a, vec b) { return _mm256_add_ps(a, b); }
-static inline vec vec_sub(vec a, vec b) { return _mm256_sub_ps(a, b); }
 static inline vec vec_mul(vec a, vec b) { return _mm256_mul_ps(a, b); }
 static inline vec vec_fma(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }
 static inline vec vec_max(vec a, vec b) { return _mm256_max_ps(a, b); }
-static inline vec vec_exp(vec v) { return exp_avx2(v); }
 static inline float vec_sum(vec v) { return sum_avx2(v); }
 
 static inline float vec_top(vec v) {
     __m128 top = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     top = _mm_max_ps(top, _mm_movehl_ps(top, top));
     return _mm_cvtss_f32(_mm_max_ss(top, _mm_movehdup_ps(top)));
+}
+
+/* The polynomial is exact at 0 and elsewhere within 1e-7, the least that its degree allows; n is
+ * added to its exponent, which for n = -127 leaves 0 of 1. A maximum with NaN is its second
+ * operand, and NaN as an integer is 2^31, which the shift makes 0. */
+static inline vec vec_exp2(vec v) {
+    const vec x = _mm256_max_ps(_mm256_set1_ps(-127), v);
+    const __m256i n = _mm256_cvtps_epi32(x);
+    const vec r = _mm256_sub_ps(x, _mm256_cvtepi32_ps(n));
+    vec p = _mm256_set1_ps(1.32646516e-3f);
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(9.67151858e-3f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(5.55073395e-2f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(2.40222424e-1f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(6.93147004e-1f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1));
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), _mm256_slli_epi32(n, 23)));
 }
 
 static inline vec vec_low(const uint8_t *at) {

@@ -5,7 +5,6 @@
 #include <immintrin.h>
 
 #include "kernels/kernels.h"
-#include "kernels/x86/exp_avx512.h"
 
 #define LANES 16
 /* 6 queries: 24 sums, four operands and a factor in 32 registers. */
@@ -19,13 +18,26 @@ static inline vec vec_set1(float x) { return _mm512_set1_ps(x); }
 static inline vec vec_load(const float *at) { return _mm512_loadu_ps(at); }
 static inline void vec_store(float *at, vec v) { _mm512_storeu_ps(at, v); }
 static inline vec vec_add(vec a, vec b) { return _mm512_add_ps(a, b); }
-static inline vec vec_sub(vec a, vec b) { return _mm512_sub_ps(a, b); }
 static inline vec vec_mul(vec a, vec b) { return _mm512_mul_ps(a, b); }
 static inline vec vec_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
 static inline vec vec_max(vec a, vec b) { return _mm512_max_ps(a, b); }
-static inline vec vec_exp(vec v) { return exp_avx512(v); }
 static inline float vec_sum(vec v) { return _mm512_reduce_add_ps(v); }
 static inline float vec_top(vec v) { return _mm512_reduce_max_ps(v); }
+
+/* The polynomial is exact at 0 and elsewhere within 1e-7, the least that its degree allows. A
+ * maximum with NaN is its second operand. */
+static inline vec vec_exp2(vec v) {
+    const vec x = _mm512_max_ps(_mm512_set1_ps(-200), v);
+    const vec n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const vec r = _mm512_sub_ps(x, n);
+    vec p = _mm512_set1_ps(1.32646516e-3f);
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(9.67151858e-3f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.55073395e-2f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(2.40222424e-1f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(6.93147004e-1f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1));
+    return _mm512_scalef_ps(p, n);
+}
 
 static inline vec vec_byte(const uint8_t *at, uint32_t i) {
     const __m512i left = _mm512_slli_epi32(_mm512_loadu_si512(at), 24 - 8 * i);

@@ -275,7 +275,7 @@ static void check(void) {
         const enum lorica_kv_format format = (enum lorica_kv_format)f;
         for (size_t i = 0; i < sizeof(dims) / sizeof(dims[0]); i++) {
             put_slots(format, dims[i]);
-            for (uint32_t length = 1; length < 200; length += 1 + length / 3)
+            for (uint32_t length = 1; length < 400; length += 1 + length / 3)
                 attend(format, length, dims[i], 1 + check_below(9), 1 + check_below(9));
         }
         put_odd_values(format);
