@@ -22,6 +22,7 @@ void lorica_lora_kernels_avx512(struct lorica_lora_kernels *kernels);
 void lorica_attn_kernels_avx2(struct lorica_attn_kernels *kernels);
 void lorica_attn_kernels_avx512(struct lorica_attn_kernels *kernels);
 void lorica_vec_kernels_avx2(struct lorica_vec_kernels *kernels);
+void lorica_vec_kernels_avx512(struct lorica_vec_kernels *kernels);
 #endif
 #if defined(__aarch64__)
 void lorica_linear_kernels_neon(struct lorica_linear_kernels *kernels);

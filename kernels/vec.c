@@ -64,6 +64,9 @@ void lorica_vec_kernels_init(struct lorica_vec_kernels *kernels) {
     if (lorica_cpu_level() == LORICA_CPU_C)
         return;
     lorica_vec_kernels_avx2(kernels);
+    if (lorica_cpu_level() <= LORICA_CPU_AVXVNNI)
+        return;
+    lorica_vec_kernels_avx512(kernels);
 #elif defined(__aarch64__)
     if (lorica_cpu_level() == LORICA_CPU_NEON)
         lorica_vec_kernels_neon(kernels);

@@ -1,15 +1,13 @@
 /* SPDX-License-Identifier: MIT
- * exp of sixteen floats, as exp_avx2.h has it, for arguments that are not above 0: 0 below -87.3,
- * NaN stays NaN. */
+ * exp of sixteen floats, as exp_avx2.h has it, for arguments that are not above 0; results that are
+ * no normal numbers are rounded to multiples of 2^-149, NaN stays NaN. */
 #ifndef LORICA_KERNELS_X86_EXP_AVX512_H
 #define LORICA_KERNELS_X86_EXP_AVX512_H
 
 #include <immintrin.h>
 
 static inline __m512 exp_avx512(__m512 x) {
-    const __m512 low = _mm512_set1_ps(-87.3365447f);
-    /* A comparison with NaN is false: it stays. */
-    const __mmask16 kept = _mm512_cmp_ps_mask(x, low, _CMP_NLT_UQ);
+    x = _mm512_max_ps(_mm512_set1_ps(-110), x); /* with NaN the second operand */
     const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)),
                                           _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
@@ -21,7 +19,7 @@ static inline __m512 exp_avx512(__m512 x) {
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.6666665459e-1f));
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.0000001201e-1f));
     p = _mm512_fmadd_ps(_mm512_mul_ps(r, r), p, _mm512_add_ps(r, _mm512_set1_ps(1)));
-    return _mm512_maskz_scalef_ps(kept, p, n);
+    return _mm512_scalef_ps(p, n);
 }
 
 #endif
