@@ -51,6 +51,9 @@
  *    "removed":seconds or null,"removed_by":name or null}
  * list
  *   {"object":"list","data":[...],"has_more":bool}
+ * file to train on, as OpenAI's
+ *   {"object":"file","id","bytes","created_at","expires_at":null,"filename","purpose",
+ *    "status":"processed","status_details":null}
  * error
  *   {"error":{"message","type","param","code"}}
  *
@@ -105,9 +108,16 @@
  *                                                      once it was swept
  * GET    /v1/audit/checkpoint                          an envelope around what
  *                                                      registry/checkpoint.h describes
- * POST   /v1/keys                                      {"name","role","adapters":[...]?} -> 201 key
- * GET    /v1/keys                                      list of key
- * GET    /v1/receipts/key                              {"object":"receipt.key","key_id",
+ * POST   /v1/files                                     multipart -> file; parts: file, with its
+ *                                                      filename, and purpose, "fine-tune"
+ * GET    /v1/files                                     list of file, with "first_id", "last_id";
+ *                                                      ?purpose=P&order=asc|desc&after=ID&limit=N,
+ *                                                      10,000 without; newest first without order
+ * GET    /v1/files/{id}                                file; a key sees its own, ops and admin all
+ * GET    /v1/files/{id}/content                        bytes
+ * DELETE /v1/files/{id}                                {"id","object":"file","deleted":true}; what
+ * a job trains on stays POST   /v1/keys {"name","role","adapters":[...]?} -> 201 key GET /v1/keys
+ * list of key GET    /v1/receipts/key {"object":"receipt.key","key_id",
  *                                                      "algorithm","public_key":PEM}: what verifies
  *                                                      receipts. A chat or completion with the
  *                                                      header "lorica-receipt: true" is answered

@@ -17,6 +17,7 @@
 #include "gateway/notify.h"
 #include "gateway/receipts.h"
 #include "gateway/server.h"
+#include "gateway/training_files.h"
 
 #define SETTINGS_MAX 32
 
@@ -188,6 +189,8 @@ static int open_all(struct serve *serve, struct lorica_error *err) {
     if (rc == 0)
         rc = open_spool(serve, err);
     if (rc == 0)
+        rc = lorica_training_files_open(serve->data_dir, err);
+    if (rc == 0)
         rc = open_engine(serve, err);
     if (rc != 0)
         return rc;
@@ -321,7 +324,8 @@ const struct lorica_cmd lorica_cmd_serve = {
         "times as much\n"
         "--priority-low KEYS\tthose whose requests count a quarter\n"
         "--adapter-cache-mb N\tmemory for adapters that are ready to answer (512)\n"
-        "--upload-limit-mb N\tlargest upload (2048)\n"
+        "--upload-limit-mb N\tlargest upload of an adapter (2048)\n"
+        "--training-file-mb N\tlargest upload of a file to train on (512)\n"
         "--max-connections N\topen connections; more wait to be taken (1024)\n"
         "--max-per-key N\trequests of one key at once; more are answered 429 (64)\n"
         "--drain-seconds N\thow long answers may take to finish at the end (25)\n"

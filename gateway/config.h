@@ -18,7 +18,7 @@ struct lorica_config {
     long long threads;               /**< of the engine; 0: one per core */
     long long kv;                    /**< enum lorica_kv_format */
     long long kv_tokens, max_running, max_waiting;
-    long long prefix_cache_mb, adapter_cache_mb, upload_limit_mb;
+    long long prefix_cache_mb, adapter_cache_mb, upload_limit_mb, training_file_mb;
     long long max_connections, max_per_key;
     long long drain_seconds;
     long long step_ms;   /**< how long prompts may make a step; 0: no bound */

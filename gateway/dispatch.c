@@ -169,7 +169,7 @@ static uint64_t body_limit(const struct lorica_request *request) {
     case LORICA_BODY_JSON:
         return LORICA_JSON_BODY_MAX;
     case LORICA_BODY_UPLOAD:
-        return (uint64_t)request->server->parts.config->upload_limit_mb << 20;
+        return lorica_upload_limit(request);
     case LORICA_BODY_NONE:
         break;
     }
@@ -181,9 +181,11 @@ static int too_large(struct lorica_request *request) {
     if (limit == 0)
         return lorica_request_fail_status(request, 413, "body_not_allowed",
                                           "this request takes no body");
-    return lorica_request_fail_status(request, 413, "body_too_large",
-                                      "the body is longer than %llu bytes",
-                                      (unsigned long long)limit);
+    const struct lorica_upload_form *form = request->match.route->form;
+    return lorica_request_fail_status(
+        request, 413, "body_too_large", "the body is longer than %llu bytes%s%s",
+        (unsigned long long)limit, form ? "; the server's setting for this is " : "",
+        form ? form->limit_name : "");
 }
 
 /* application/json, with or without parameters; nothing is assumed where it is absent. */

@@ -66,8 +66,7 @@ int lorica_dirs_make(const char *path, mode_t mode, struct lorica_error *err) {
     return rc;
 }
 
-/* Makes a rename in the directory of `path` durable. */
-static int sync_dir(const char *path, struct lorica_error *err) {
+int lorica_path_sync(const char *path, struct lorica_error *err) {
     char *copy = strdup(path);
     if (!copy)
         return lorica_fail(err, LORICA_ENOMEM, "out of memory");
@@ -130,7 +129,7 @@ int lorica_file_replace_parts(const char *path, const struct iovec *parts, size_
     if (rc != 0)
         (void)unlink(temporary);
     else
-        rc = sync_dir(path, err);
+        rc = lorica_path_sync(path, err);
     free(temporary);
     return rc;
 }
@@ -167,6 +166,35 @@ int lorica_file_read(const char *path, size_t max, char **ret, size_t *ret_len,
     *ret = bytes;
     *ret_len = len;
     return 0;
+}
+
+int lorica_file_read_at(int fd, uint64_t offset, void *out, size_t len, const char *what,
+                        struct lorica_error *err) {
+    char *to = out;
+    while (len > 0) {
+        const ssize_t n = pread(fd, to, len, (off_t)offset);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return lorica_fail(err, LORICA_EIO, "%s could not be read: %s", what,
+                               n < 0 ? strerror(errno) : "it ends too early");
+        to += n;
+        offset += (uint64_t)n;
+        len -= (size_t)n;
+    }
+    return 0;
+}
+
+int lorica_file_move(const char *from, const char *path, struct lorica_error *err) {
+    const int fd = open(from, O_RDONLY | O_CLOEXEC);
+    int rc = 0;
+    if (fd < 0 || fsync(fd) != 0)
+        rc = lorica_fail_errno(err, from, "cannot be synced");
+    if (fd >= 0)
+        (void)close(fd);
+    if (rc == 0 && rename(from, path) != 0)
+        rc = lorica_fail_errno(err, path, "cannot be put in place");
+    return rc == 0 ? lorica_path_sync(path, err) : rc;
 }
 
 void lorica_dir_discard(const char *path) {

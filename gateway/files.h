@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 
@@ -31,12 +32,24 @@ int lorica_file_replace_parts(const char *path, const struct iovec *parts, size_
 int lorica_file_read(const char *path, size_t max, char **ret, size_t *ret_len,
                      struct lorica_error *err) LORICA_MUSTCHECK;
 
+/** Reads `len` bytes at `offset` of an open file. LORICA_EIO when it ends before; errors name
+ * `what`. */
+int lorica_file_read_at(int fd, uint64_t offset, void *out, size_t len, const char *what,
+                        struct lorica_error *err) LORICA_MUSTCHECK;
+
+/** Renames a file to `path`, on the same disk, and makes both its bytes and that durable. */
+int lorica_file_move(const char *from, const char *path, struct lorica_error *err) LORICA_MUSTCHECK;
+
 /** True when something has this path. */
 bool lorica_path_exists(const char *path);
 
 /** Removes a directory that holds only plain files, with them. Errors are ignored: for temporary
  * directories. */
 void lorica_dir_discard(const char *path);
+
+/** Makes durable that `path` was made, renamed or removed: syncs the directory that it stands in.
+ */
+int lorica_path_sync(const char *path, struct lorica_error *err) LORICA_MUSTCHECK;
 
 /** The error of a failed system call: "path: what: text of errno"; returns its code. */
 int lorica_fail_errno(struct lorica_error *err, const char *path, const char *what);

@@ -46,23 +46,10 @@ static int write_record(void *arg, const struct lorica_audit *record) {
     return 0;
 }
 
-/* An optional text of the query: *ret points to `text` where it is given. */
-static int ask_text(struct lorica_request *request, const char *name, char *text, size_t size,
-                    const char **ret) {
-    const int rc = lorica_http_query(request->query, name, text, size);
-    if (rc == LORICA_ENOTFOUND)
-        return 0;
-    if (rc != 0 || text[0] == '\0')
-        return lorica_request_fail(request, LORICA_EINVAL, name, NULL,
-                                   "%s must be text of 1 to %zu bytes", name, size - 1);
-    *ret = text;
-    return 0;
-}
-
 static int ask_time(struct lorica_request *request, const char *name, int64_t *ret) {
     char text[64];
     const char *given = NULL;
-    const int rc = ask_text(request, name, text, sizeof(text), &given);
+    const int rc = lorica_request_query_text(request, name, text, sizeof(text), &given);
     if (rc != 0 || !given)
         return rc;
     if (lorica_http_time(text, ret) != 0)
@@ -81,7 +68,8 @@ static int ask_seq(struct lorica_request *request, const char *name, uint64_t *r
 }
 
 static int ask_kind(struct lorica_request *request, struct asked *asked) {
-    const int rc = ask_text(request, "kind", asked->kind, sizeof(asked->kind), &asked->query.kind);
+    const int rc = lorica_request_query_text(request, "kind", asked->kind, sizeof(asked->kind),
+                                             &asked->query.kind);
     if (rc != 0 || !asked->query.kind)
         return rc;
     for (int i = 0; i < LORICA_AUDIT_COUNT; i++)
@@ -94,7 +82,7 @@ static int ask_kind(struct lorica_request *request, struct asked *asked) {
 static int ask_order(struct lorica_request *request, struct asked *asked) {
     char text[8];
     const char *order = NULL;
-    const int rc = ask_text(request, "order", text, sizeof(text), &order);
+    const int rc = lorica_request_query_text(request, "order", text, sizeof(text), &order);
     if (rc != 0 || !order)
         return rc;
     asked->query.newest_first = strcmp(order, "desc") == 0;
@@ -115,7 +103,8 @@ static int ask(struct lorica_request *request, struct asked *asked) {
     if (rc == 0)
         rc = ask_order(request, asked);
     if (rc == 0)
-        rc = ask_text(request, "actor", asked->actor, sizeof(asked->actor), &query->actor);
+        rc = lorica_request_query_text(request, "actor", asked->actor, sizeof(asked->actor),
+                                       &query->actor);
     if (rc == 0)
         rc = ask_kind(request, asked);
     if (rc == 0)
@@ -151,7 +140,8 @@ int lorica_handle_audit(struct lorica_request *request) {
     struct asked asked = {.limit = 0};
     int rc = ask(request, &asked);
     if (rc == 0)
-        rc = ask_text(request, "adapter", asked.name, sizeof(asked.name), &asked.query.name);
+        rc = lorica_request_query_text(request, "adapter", asked.name, sizeof(asked.name),
+                                       &asked.query.name);
     return rc == 0 ? list(request, &asked) : rc;
 }
 

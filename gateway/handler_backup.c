@@ -36,19 +36,7 @@ static struct snapshot *snapshot_of(struct lorica_body_source *source) {
 
 static int snapshot_read(struct lorica_body_source *source, uint64_t offset, void *out, size_t len,
                          struct lorica_error *err) {
-    char *to = out;
-    while (len > 0) {
-        const ssize_t n = pread(snapshot_of(source)->fd, to, len, (off_t)offset);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return lorica_fail(err, LORICA_EIO, "a snapshot could not be read back: %s",
-                               n < 0 ? strerror(errno) : "it ends too early");
-        to += n;
-        offset += (uint64_t)n;
-        len -= (size_t)n;
-    }
-    return 0;
+    return lorica_file_read_at(snapshot_of(source)->fd, offset, out, len, "a snapshot", err);
 }
 
 static void snapshot_close(struct lorica_body_source *source) {

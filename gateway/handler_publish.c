@@ -20,6 +20,23 @@
 #include "registry/digest.h"
 #include "registry/sign.h"
 
+const struct lorica_upload_form lorica_publish_form = {
+    .parts =
+        {
+            {"config", LORICA_UPLOAD_PART_MAX, .required = true},
+            {"weights", .file = true, .required = true},
+            {"manifest", LORICA_UPLOAD_PART_MAX},
+            {"channel", LORICA_CHANNEL_MAX},
+            {"message", LORICA_MESSAGE_MAX},
+            {"signature", LORICA_SIGNATURE_BYTES_MAX},
+            {"weights_digest", LORICA_DIGEST_TEXT},
+            {"trained_on_other_base", 8},
+        },
+    .note = "config is an adapter_config.json, weights an adapter_model.safetensors",
+    .limit_name = "upload-limit-mb",
+    .limit_mb = offsetof(struct lorica_config, upload_limit_mb),
+};
+
 /* Between the two halves. */
 struct publish {
     struct lorica_buf canonical;
@@ -56,8 +73,8 @@ static int judge_words(struct lorica_request *request, struct publish *publish) 
     if (strcmp(name, request->server->parts.base->name) == 0)
         return lorica_request_fail(request, LORICA_ECONFLICT, NULL, NULL,
                                    "\"%s\" is the name of the base model", name);
-    publish->message = lorica_upload_text(request->upload, LORICA_UPLOAD_MESSAGE, &len);
-    publish->channel = lorica_upload_text(request->upload, LORICA_UPLOAD_CHANNEL, &len);
+    publish->message = lorica_upload_text(request->upload, "message", &len);
+    publish->channel = lorica_upload_text(request->upload, "channel", &len);
     if (publish->channel && !lorica_channel_valid(publish->channel))
         return lorica_request_fail(request, LORICA_EINVAL, "channel", NULL,
                                    "\"%.70s\" is no name for a channel", publish->channel);
@@ -75,7 +92,7 @@ static int judge_digest(struct lorica_request *request) {
     struct lorica_digest stated;
     char text[LORICA_DIGEST_TEXT];
     size_t len = 0;
-    const char *given = lorica_upload_text(request->upload, LORICA_UPLOAD_WEIGHTS_DIGEST, &len);
+    const char *given = lorica_upload_text(request->upload, "weights_digest", &len);
     if (!given)
         return 0;
     if (lorica_digest_parse(given, len, &stated) != 0)
@@ -92,7 +109,7 @@ static int judge_digest(struct lorica_request *request) {
 /* Reads the statement that the adapter was trained on another base. */
 static int judge_statement(struct lorica_request *request, struct publish *publish) {
     size_t len = 0;
-    const char *text = lorica_upload_text(request->upload, LORICA_UPLOAD_OTHER_BASE, &len);
+    const char *text = lorica_upload_text(request->upload, "trained_on_other_base", &len);
     publish->other_base = text && strcmp(text, "true") == 0;
     if (!text || publish->other_base || strcmp(text, "false") == 0)
         return 0;
@@ -134,7 +151,7 @@ static int judge_weights(struct lorica_request *request, const char *config, siz
     struct lorica_error err = {0};
     struct lorica_adapter *adapter = NULL;
     struct stat st;
-    const int fd = open(lorica_upload_weights(request->upload), O_RDONLY | O_CLOEXEC);
+    const int fd = open(lorica_upload_file(request->upload), O_RDONLY | O_CLOEXEC);
     if (fd < 0 || fstat(fd, &st) != 0) {
         if (fd >= 0)
             (void)close(fd);
@@ -167,7 +184,7 @@ static int judge_config(struct lorica_request *request, struct publish *publish)
     struct lorica_error err = {0};
     struct lorica_peft_config config = {0};
     size_t len = 0;
-    const char *text = lorica_upload_text(request->upload, LORICA_UPLOAD_CONFIG, &len);
+    const char *text = lorica_upload_text(request->upload, "config", &len);
     int rc = lorica_peft_parse(text, len, &config, &err);
     if (rc != 0)
         return lorica_request_fail(request, rc, "config", "invalid_adapter", "%s", err.text);
@@ -185,7 +202,7 @@ static int judge_manifest(struct lorica_request *request) {
     struct lorica_error err = {0};
     struct lorica_json *root = NULL;
     size_t len = 0;
-    const char *text = lorica_upload_text(request->upload, LORICA_UPLOAD_MANIFEST, &len);
+    const char *text = lorica_upload_text(request->upload, "manifest", &len);
     if (!text)
         return 0;
     const int rc = lorica_json_parse(text, len, &root, &err);
@@ -202,7 +219,7 @@ static int judge_manifest(struct lorica_request *request) {
 static int prepare_checks(struct lorica_request *request, struct publish *publish) {
     struct lorica_digest canonical, weights, content;
     struct lorica_error err = {0};
-    int rc = lorica_file_digest(lorica_upload_weights(request->upload), &weights, &err);
+    int rc = lorica_file_digest(lorica_upload_file(request->upload), &weights, &err);
     if (rc == 0)
         rc = lorica_sha256(publish->canonical.data, publish->canonical.len, &canonical);
     if (rc == 0)
@@ -245,7 +262,7 @@ int lorica_handle_publish_write(struct lorica_request *request) {
         .name = request->match.params[0],
         .canonical = publish->canonical.data,
         .canonical_len = publish->canonical.len,
-        .weights_path = lorica_upload_weights(request->upload),
+        .weights_path = lorica_upload_file(request->upload),
         .weights_digest = lorica_upload_digest(request->upload),
         .base_digest = request->server->parts.base->digest,
         .base_stated = publish->base_stated,
@@ -258,11 +275,9 @@ int lorica_handle_publish_write(struct lorica_request *request) {
     struct lorica_error err = {0};
     bool existing = false;
     char location[LORICA_NAME_MAX + 64];
-    order.config = lorica_upload_text(request->upload, LORICA_UPLOAD_CONFIG, &order.config_len);
-    order.manifest =
-        lorica_upload_text(request->upload, LORICA_UPLOAD_MANIFEST, &order.manifest_len);
-    order.signature =
-        lorica_upload_text(request->upload, LORICA_UPLOAD_SIGNATURE, &order.signature_len);
+    order.config = lorica_upload_text(request->upload, "config", &order.config_len);
+    order.manifest = lorica_upload_text(request->upload, "manifest", &order.manifest_len);
+    order.signature = lorica_upload_text(request->upload, "signature", &order.signature_len);
     if (order.signature && order.signature_len == 0)
         return lorica_request_fail(request, LORICA_EINVAL, "signature", "invalid_signature",
                                    "the part \"signature\" is empty");

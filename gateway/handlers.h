@@ -4,6 +4,7 @@
 #define LORICA_GATEWAY_HANDLERS_H
 
 #include "gateway/request.h"
+#include "gateway/upload.h"
 #include "runtime/adapter.h"
 
 int lorica_handle_livez(struct lorica_request *request);
@@ -28,6 +29,7 @@ int lorica_handle_channels(struct lorica_request *request);
 int lorica_handle_channel(struct lorica_request *request);
 
 /* Publishing: judged on a worker, then written by the writer. */
+extern const struct lorica_upload_form lorica_publish_form;
 int lorica_handle_publish_check(struct lorica_request *request);
 int lorica_handle_publish_write(struct lorica_request *request);
 int lorica_handle_promote_check(struct lorica_request *request);
@@ -61,6 +63,14 @@ int lorica_handle_checkpoint(struct lorica_request *request);
 /* What a backup is made of. */
 int lorica_handle_backup_snapshot(struct lorica_request *request);
 int lorica_handle_backup_content(struct lorica_request *request);
+
+/* Files to train on. */
+extern const struct lorica_upload_form lorica_training_file_form;
+int lorica_handle_file_create(struct lorica_request *request);
+int lorica_handle_files(struct lorica_request *request);
+int lorica_handle_file(struct lorica_request *request);
+int lorica_handle_file_content(struct lorica_request *request);
+int lorica_handle_file_delete(struct lorica_request *request);
 
 /* Signatures of a version, and who is trusted to make them. */
 int lorica_handle_signatures(struct lorica_request *request);

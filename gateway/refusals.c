@@ -155,10 +155,12 @@ static struct lorica_refusal describe(struct lorica_request *request) {
         refusal.name = request->match.params[0];
     else if (strncmp(pattern, "/v1/keys/{}", 11) == 0)
         refusal.subject = request->match.params[0];
+    else if (strncmp(pattern, "/v1/files/{}", 12) == 0)
+        refusal.subject = request->match.params[0];
     if (strstr(pattern, "/channels/{}"))
         refusal.channel = request->match.params[1];
     else if (request->upload)
-        refusal.channel = lorica_upload_text(request->upload, LORICA_UPLOAD_CHANNEL, &len);
+        refusal.channel = lorica_upload_text(request->upload, "channel", &len);
     refusal.version = version_of(request);
     return refusal;
 }

@@ -273,3 +273,15 @@ int lorica_request_query_number(struct lorica_request *request, const char *name
     *ret = n;
     return 0;
 }
+
+int lorica_request_query_text(struct lorica_request *request, const char *name, char *text,
+                              size_t size, const char **ret) {
+    const int rc = lorica_http_query(request->query, name, text, size);
+    if (rc == LORICA_ENOTFOUND)
+        return 0;
+    if (rc != 0 || text[0] == '\0')
+        return lorica_request_fail(request, LORICA_EINVAL, name, NULL,
+                                   "%s must be text of 1 to %zu bytes", name, size - 1);
+    *ret = text;
+    return 0;
+}

@@ -130,5 +130,9 @@ int lorica_request_only(struct lorica_request *request, const struct lorica_json
 /** Reads an optional whole number of the query: digits alone, in [min, max], given once. */
 int lorica_request_query_number(struct lorica_request *request, const char *name, long long min,
                                 long long max, long long *ret) LORICA_MUSTCHECK;
+/** Reads an optional text of the query, of 1 to `size` - 1 bytes, given once, into `text`, to which
+ * *ret then points; where it is absent *ret stays as it is. */
+int lorica_request_query_text(struct lorica_request *request, const char *name, char *text,
+                              size_t size, const char **ret) LORICA_MUSTCHECK;
 
 #endif

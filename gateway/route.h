@@ -11,6 +11,7 @@
 #include "registry/registry.h"
 
 struct lorica_request;
+struct lorica_upload_form;
 
 /** Where a handler's `run` runs. */
 enum lorica_where {
@@ -23,7 +24,7 @@ enum lorica_where {
 enum lorica_body_kind {
     LORICA_BODY_NONE,   /**< a body is refused */
     LORICA_BODY_JSON,   /**< collected in memory, LORICA_JSON_BODY_MAX at most */
-    LORICA_BODY_UPLOAD, /**< multipart, streamed to a file */
+    LORICA_BODY_UPLOAD, /**< multipart, one part of it streamed to a file */
 };
 
 /** Largest JSON body. */
@@ -39,7 +40,8 @@ struct lorica_route {
     bool open;           /**< no key is needed */
     enum lorica_role role;
     enum lorica_body_kind body;
-    const char *change; /**< what it changes in the registry: a refused attempt goes into the audit
+    const struct lorica_upload_form *form; /**< of an upload: its parts (upload.h) */
+    const char *change; /**< what it changes: a refused attempt goes into the audit
                              chain by this word (refusals.h); NULL: nothing */
     enum lorica_where where;
     /** Fills the response or returns a lorica error with the request's error set. Also runs for a

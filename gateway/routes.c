@@ -14,7 +14,7 @@
 #define ADMIN .role = LORICA_ROLE_ADMIN
 #define OPEN .open = true
 #define JSON .body = LORICA_BODY_JSON
-#define UPLOAD .body = LORICA_BODY_UPLOAD
+#define UPLOAD(parts) .body = LORICA_BODY_UPLOAD, .form = &(parts)
 #define CHANGE(word) .change = word
 #define LOOP .where = LORICA_ON_LOOP
 #define WORKER .where = LORICA_ON_WORKER
@@ -34,8 +34,8 @@ static const struct lorica_route routes[] = {
     {GET, "/v1/adapters", PUBLISH, WORKER, .run = lorica_handle_adapters},
     {GET, "/v1/adapters/{}", PUBLISH, WORKER, .run = lorica_handle_adapter},
     {GET, "/v1/adapters/{}/versions", PUBLISH, WORKER, .run = lorica_handle_versions},
-    {POST, "/v1/adapters/{}/versions", CHANGE("publish"), PUBLISH, UPLOAD, JUDGE,
-     .run = lorica_handle_publish_check, .write = lorica_handle_publish_write},
+    {POST, "/v1/adapters/{}/versions", CHANGE("publish"), PUBLISH, UPLOAD(lorica_publish_form),
+     JUDGE, .run = lorica_handle_publish_check, .write = lorica_handle_publish_write},
     {GET, "/v1/adapters/{}/versions/{}", PUBLISH, WORKER, .run = lorica_handle_version},
     {DELETE, "/v1/adapters/{}/versions/{}", CHANGE("delete"), OPS, JSON, WRITER,
      .run = lorica_handle_delete},
@@ -75,6 +75,13 @@ static const struct lorica_route routes[] = {
     {GET, "/v1/audit", OPS, WORKER, .run = lorica_handle_audit},
     {GET, "/v1/backup/snapshot", OPS, WORKER, .run = lorica_handle_backup_snapshot},
     {GET, "/v1/backup/contents/{}", OPS, WORKER, .run = lorica_handle_backup_content},
+    {POST, "/v1/files", CHANGE("file-upload"), PUBLISH, UPLOAD(lorica_training_file_form), JUDGE,
+     .run = lorica_handle_file_create},
+    {GET, "/v1/files", PUBLISH, WORKER, .run = lorica_handle_files},
+    {GET, "/v1/files/{}", PUBLISH, WORKER, .run = lorica_handle_file},
+    {GET, "/v1/files/{}/content", PUBLISH, WORKER, .run = lorica_handle_file_content},
+    {DELETE, "/v1/files/{}", CHANGE("file-delete"), PUBLISH, WORKER,
+     .run = lorica_handle_file_delete},
     {GET, "/v1/receipts/key", INFER, WORKER, .run = lorica_handle_receipt_key},
     {GET, "/v1/signers", PUBLISH, WORKER, .run = lorica_handle_signers},
     {POST, "/v1/signers", CHANGE("signer-add"), ADMIN, JSON, WRITER,

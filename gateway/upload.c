@@ -10,70 +10,84 @@
 
 #include "gateway/files.h"
 #include "gateway/server.h"
-#include "proto/multipart.h"
 #include "registry/digest.h"
-#include "registry/sign.h"
-
-static const char *const part_names[LORICA_UPLOAD_PARTS] = {
-    [LORICA_UPLOAD_CONFIG] = "config",
-    [LORICA_UPLOAD_MANIFEST] = "manifest",
-    [LORICA_UPLOAD_CHANNEL] = "channel",
-    [LORICA_UPLOAD_MESSAGE] = "message",
-    [LORICA_UPLOAD_SIGNATURE] = "signature",
-    [LORICA_UPLOAD_OTHER_BASE] = "trained_on_other_base",
-    [LORICA_UPLOAD_WEIGHTS_DIGEST] = "weights_digest",
-    [LORICA_UPLOAD_WEIGHTS] = "weights",
-};
-static const size_t part_limits[LORICA_UPLOAD_TEXT_PARTS] = {
-    [LORICA_UPLOAD_CONFIG] = LORICA_UPLOAD_PART_MAX,
-    [LORICA_UPLOAD_MANIFEST] = LORICA_UPLOAD_PART_MAX,
-    [LORICA_UPLOAD_CHANNEL] = LORICA_CHANNEL_MAX,
-    [LORICA_UPLOAD_MESSAGE] = LORICA_MESSAGE_MAX,
-    [LORICA_UPLOAD_SIGNATURE] = LORICA_SIGNATURE_BYTES_MAX,
-    [LORICA_UPLOAD_OTHER_BASE] = 8,
-    [LORICA_UPLOAD_WEIGHTS_DIGEST] = LORICA_DIGEST_TEXT,
-};
 
 struct lorica_upload {
+    const struct lorica_upload_form *form;
     struct lorica_multipart reader;
-    struct lorica_buf texts[LORICA_UPLOAD_TEXT_PARTS];
+    struct lorica_buf texts[LORICA_UPLOAD_PARTS]; /* by the form's parts; the file's is empty */
     bool seen[LORICA_UPLOAD_PARTS];
-    int part; /* being read */
+    int part;             /* being read */
+    const char *at_fault; /* name of the part that was refused; NULL: none */
+    char unknown[LORICA_MULTIPART_MAX_NAME + 1];
+    char filename[LORICA_MULTIPART_MAX_FILENAME + 1];
     char *path;
     int fd;
-    void *stream; /* hash of the weights as they come; NULL once it is done */
+    uint64_t nbytes; /* of the file */
+    void *stream;    /* hash of the file as it comes; NULL once it is done */
     struct lorica_digest digest;
 };
 
-static int on_part(void *user, const char *name, const char *filename, struct lorica_error *err) {
-    struct lorica_upload *upload = user;
-    for (int i = 0; i < LORICA_UPLOAD_PARTS; i++) {
-        if (strcmp(part_names[i], name) != 0)
-            continue;
-        if (upload->seen[i])
-            return lorica_fail(err, LORICA_EINVAL, "the part \"%s\" stands there twice", name);
-        upload->seen[i] = true;
-        upload->part = i;
-        return 0;
-    }
-    return lorica_fail(err, LORICA_EINVAL,
-                       "the part \"%.100s\" is not known; there are config, weights, manifest, "
-                       "channel, message, signature, weights_digest and "
-                       "trained_on_other_base",
-                       name);
+/* Index of a part, or -1. */
+static int find_part(const struct lorica_upload_form *form, const char *name) {
+    for (int i = 0; i < LORICA_UPLOAD_PARTS && form->parts[i].name; i++)
+        if (strcmp(form->parts[i].name, name) == 0)
+            return i;
+    return -1;
 }
 
-static int write_weights(struct lorica_upload *upload, const char *bytes, size_t len,
-                         struct lorica_error *err) {
+/* "a, b and c" of the form's parts: all, or those that are required. */
+static void list_parts(const struct lorica_upload_form *form, bool required, char *out,
+                       size_t size) {
+    const char *names[LORICA_UPLOAD_PARTS];
+    size_t count = 0, used = 0;
+    for (int i = 0; i < LORICA_UPLOAD_PARTS && form->parts[i].name; i++)
+        if (form->parts[i].required || !required)
+            names[count++] = form->parts[i].name;
+    out[0] = '\0';
+    for (size_t i = 0; i < count && used < size; i++)
+        used += (size_t)snprintf(out + used, size - used, "%s%s",
+                                 i == 0           ? ""
+                                 : i + 1 == count ? " and "
+                                                  : ", ",
+                                 names[i]);
+}
+
+static int on_part(void *user, const char *name, const char *filename, struct lorica_error *err) {
+    struct lorica_upload *upload = user;
+    const int part = find_part(upload->form, name);
+    if (part < 0) {
+        char known[256];
+        list_parts(upload->form, false, known, sizeof(known));
+        (void)snprintf(upload->unknown, sizeof(upload->unknown), "%s", name);
+        upload->at_fault = upload->unknown;
+        return lorica_fail(err, LORICA_EINVAL, "the part \"%.100s\" is not known; there are %s",
+                           name, known);
+    }
+    upload->part = part;
+    if (upload->seen[part]) {
+        upload->at_fault = upload->form->parts[part].name;
+        return lorica_fail(err, LORICA_EINVAL, "the part \"%s\" stands there twice", name);
+    }
+    upload->seen[part] = true;
+    if (upload->form->parts[part].file && filename)
+        (void)snprintf(upload->filename, sizeof(upload->filename), "%s", filename);
+    return 0;
+}
+
+static int write_file(struct lorica_upload *upload, const char *bytes, size_t len,
+                      struct lorica_error *err) {
     if (lorica_sha256_hasher.update(upload->stream, bytes, len) != 0)
         return lorica_fail(err, LORICA_EBUG, "the upload could not be hashed");
+    upload->nbytes += len;
     while (len > 0) {
         const ssize_t n = write(upload->fd, bytes, len);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
             return lorica_fail(err, errno == ENOSPC || errno == EDQUOT ? LORICA_ENOSPC : LORICA_EIO,
-                               "the upload could not be stored: %s", strerror(errno));
+                               "the upload could not be stored, and nothing of it is kept: %s",
+                               strerror(errno));
         bytes += n;
         len -= (size_t)n;
     }
@@ -82,24 +96,31 @@ static int write_weights(struct lorica_upload *upload, const char *bytes, size_t
 
 static int on_data(void *user, const void *bytes, size_t len, struct lorica_error *err) {
     struct lorica_upload *upload = user;
-    if (upload->part == LORICA_UPLOAD_WEIGHTS)
-        return write_weights(upload, bytes, len, err);
+    const struct lorica_upload_part *part = &upload->form->parts[upload->part];
+    if (part->file)
+        return write_file(upload, bytes, len, err);
     const int rc = lorica_buf_append(&upload->texts[upload->part], bytes, len);
-    if (rc == LORICA_ELIMIT)
-        return lorica_fail(err, rc, "the part \"%s\" is longer than %zu bytes",
-                           part_names[upload->part], part_limits[upload->part]);
+    if (rc == LORICA_ELIMIT) {
+        upload->at_fault = part->name;
+        return lorica_fail(err, rc, "the part \"%s\" is longer than %zu bytes", part->name,
+                           part->max);
+    }
     return rc == 0 ? 0 : lorica_fail(err, rc, "out of memory");
 }
 
 static int on_part_end(void *user, struct lorica_error *err) {
-    const struct lorica_upload *upload = user;
-    if (upload->part == LORICA_UPLOAD_WEIGHTS)
+    struct lorica_upload *upload = user;
+    const struct lorica_buf *text = &upload->texts[upload->part]; /* empty: of the file */
+    if (text->len == 0 || !memchr(text->data, '\0', text->len))
         return 0;
-    const struct lorica_buf *text = &upload->texts[upload->part];
-    if (text->len > 0 && memchr(text->data, '\0', text->len))
-        return lorica_fail(err, LORICA_EFORMAT, "the part \"%s\" holds a NUL byte",
-                           part_names[upload->part]);
-    return 0;
+    upload->at_fault = upload->form->parts[upload->part].name;
+    return lorica_fail(err, LORICA_EFORMAT, "the part \"%s\" holds a NUL byte", upload->at_fault);
+}
+
+uint64_t lorica_upload_limit(const struct lorica_request *request) {
+    const char *config = (const char *)request->server->parts.config;
+    const size_t field = request->match.route->form->limit_mb;
+    return (uint64_t) * (const long long *)(const void *)(config + field) << 20;
 }
 
 int lorica_upload_create(struct lorica_request *request) {
@@ -108,8 +129,9 @@ int lorica_upload_create(struct lorica_request *request) {
     if (!upload)
         return lorica_request_fail(request, LORICA_ENOMEM, NULL, NULL, "out of memory");
     upload->fd = -1;
-    for (int i = 0; i < LORICA_UPLOAD_TEXT_PARTS; i++)
-        lorica_buf_init(&upload->texts[i], part_limits[i]);
+    upload->form = request->match.route->form;
+    for (int i = 0; i < LORICA_UPLOAD_PARTS; i++)
+        lorica_buf_init(&upload->texts[i], upload->form->parts[i].max);
     const struct lorica_multipart_sink sink = {on_part, on_data, on_part_end, upload};
     const int rc = lorica_multipart_init(
         &upload->reader, request->content_type ? request->content_type : "", &sink, &err);
@@ -150,6 +172,22 @@ static int close_file(struct lorica_upload *upload, struct lorica_error *err) {
     return 0;
 }
 
+static int check_complete(struct lorica_request *request) {
+    const struct lorica_upload *upload = request->upload;
+    const struct lorica_upload_form *form = upload->form;
+    for (int i = 0; i < LORICA_UPLOAD_PARTS && form->parts[i].name; i++) {
+        char needed[256];
+        if (upload->seen[i] || !form->parts[i].required)
+            continue;
+        list_parts(form, true, needed, sizeof(needed));
+        return lorica_request_fail(request, LORICA_EINVAL, form->parts[i].name, NULL,
+                                   "the part \"%s\" is missing; %s are required%s%s",
+                                   form->parts[i].name, needed, form->note ? ": " : "",
+                                   form->note ? form->note : "");
+    }
+    return 0;
+}
+
 int lorica_upload_feed(struct lorica_request *request, bool last) {
     struct lorica_upload *upload = request->upload;
     struct lorica_error err = {0};
@@ -162,13 +200,8 @@ int lorica_upload_feed(struct lorica_request *request, bool last) {
     if (rc == 0 && last)
         rc = close_file(upload, &err);
     if (rc != 0)
-        return lorica_request_fail(request, rc, NULL, NULL, "%s", err.text);
-    if (last && (!upload->seen[LORICA_UPLOAD_CONFIG] || !upload->seen[LORICA_UPLOAD_WEIGHTS]))
-        return lorica_request_fail(
-            request, LORICA_EINVAL, upload->seen[LORICA_UPLOAD_CONFIG] ? "weights" : "config", NULL,
-            "the parts config (adapter_config.json) and weights (adapter_model.safetensors) are "
-            "both required");
-    return 0;
+        return lorica_request_fail(request, rc, upload->at_fault, NULL, "%s", err.text);
+    return last ? check_complete(request) : 0;
 }
 
 void lorica_upload_destroy(struct lorica_upload *upload) {
@@ -180,21 +213,26 @@ void lorica_upload_destroy(struct lorica_upload *upload) {
         (void)close(upload->fd);
     if (upload->fd != -1)
         (void)unlink(upload->path);
-    for (int i = 0; i < LORICA_UPLOAD_TEXT_PARTS; i++)
+    for (int i = 0; i < LORICA_UPLOAD_PARTS; i++)
         lorica_buf_finish(&upload->texts[i]);
     free(upload->path);
     free(upload);
 }
 
-const char *lorica_upload_text(const struct lorica_upload *upload, enum lorica_upload_part part,
+const char *lorica_upload_text(const struct lorica_upload *upload, const char *name,
                                size_t *ret_len) {
-    if (part >= LORICA_UPLOAD_TEXT_PARTS || !upload->seen[part])
+    const int part = find_part(upload->form, name);
+    if (part < 0 || upload->form->parts[part].file || !upload->seen[part])
         return NULL;
     *ret_len = upload->texts[part].len;
     return upload->texts[part].data ? upload->texts[part].data : "";
 }
 
-const char *lorica_upload_weights(const struct lorica_upload *upload) { return upload->path; }
+const char *lorica_upload_file(const struct lorica_upload *upload) { return upload->path; }
+
+const char *lorica_upload_filename(const struct lorica_upload *upload) { return upload->filename; }
+
+uint64_t lorica_upload_nbytes(const struct lorica_upload *upload) { return upload->nbytes; }
 
 const struct lorica_digest *lorica_upload_digest(const struct lorica_upload *upload) {
     return &upload->digest;

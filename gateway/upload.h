@@ -1,45 +1,56 @@
 /* SPDX-License-Identifier: MIT
- * The body of a publish request: multipart parts that go to the disk as they come (the weights) or
- * into bounded memory (all others). Never the weights whole in memory. */
+ * The body of an upload: multipart parts of which one goes to the disk as it comes and all others
+ * into bounded memory. Never the file whole in memory. Which parts there are, a form says. */
 #ifndef LORICA_GATEWAY_UPLOAD_H
 #define LORICA_GATEWAY_UPLOAD_H
 
 #include <stdbool.h>
 
 #include "gateway/request.h"
+#include "proto/multipart.h"
 
 /** Bytes of body that are given to a worker at once. */
 #define LORICA_UPLOAD_PIECE ((size_t)256 << 10)
-/** Largest part other than the weights. */
+/** Largest part other than the file. */
 #define LORICA_UPLOAD_PART_MAX ((size_t)1 << 20)
+/** Parts of a form, at most. */
+#define LORICA_UPLOAD_PARTS 8
 
-enum lorica_upload_part {
-    LORICA_UPLOAD_CONFIG,
-    LORICA_UPLOAD_MANIFEST,
-    LORICA_UPLOAD_CHANNEL,
-    LORICA_UPLOAD_MESSAGE,
-    LORICA_UPLOAD_SIGNATURE,
-    LORICA_UPLOAD_OTHER_BASE,     /**< trained_on_other_base */
-    LORICA_UPLOAD_WEIGHTS_DIGEST, /**< what the weights are to have */
-    LORICA_UPLOAD_TEXT_PARTS,     /**< those above are kept in memory */
-    LORICA_UPLOAD_WEIGHTS = LORICA_UPLOAD_TEXT_PARTS,
-    LORICA_UPLOAD_PARTS
+/** What an upload may hold. Each part once, in any order; no others. */
+struct lorica_upload_form {
+    struct lorica_upload_part {
+        const char *name; /**< NULL: there are no more parts */
+        size_t max;       /**< bytes, of one that is kept in memory */
+        bool file;        /**< goes to the disk; one part of the form does */
+        bool required;
+    } parts[LORICA_UPLOAD_PARTS];
+    const char *note;       /**< for a client that left a part out: what they are; may be NULL */
+    const char *limit_name; /**< setting of the largest body */
+    size_t limit_mb;        /**< and its offset in struct lorica_config */
 };
 
-/** Prepares for the request's body; fails the request when its Content-Type is not multipart. */
+/** Largest body of the request's form, in bytes. */
+uint64_t lorica_upload_limit(const struct lorica_request *request);
+/** Prepares for the request's body, which its route's form describes; fails the request when its
+ * Content-Type is not multipart. */
 int lorica_upload_create(struct lorica_request *request) LORICA_MUSTCHECK;
 /** Takes the request's body bytes; on a worker. `last`: no more will come. Fails the request for a
  * malformed body, an unknown, repeated or missing part. */
 int lorica_upload_feed(struct lorica_request *request, bool last) LORICA_MUSTCHECK;
-/** Frees, and removes the file. NULL is accepted. */
+/** Frees, and removes the file unless it was moved away. NULL is accepted. */
 void lorica_upload_destroy(struct lorica_upload *upload);
 
-/** A part kept in memory: NULL when it did not come. NUL-terminated, borrowed. */
-const char *lorica_upload_text(const struct lorica_upload *upload, enum lorica_upload_part part,
+/** A part kept in memory, by its name: NULL when it did not come, or the form has none such.
+ * NUL-terminated, borrowed. */
+const char *lorica_upload_text(const struct lorica_upload *upload, const char *name,
                                size_t *ret_len);
-/** Path of the file with the weights. Borrowed. */
-const char *lorica_upload_weights(const struct lorica_upload *upload);
-/** SHA-256 of the weights as they came; valid once all has come. */
+/** Path of the file's bytes. Borrowed. */
+const char *lorica_upload_file(const struct lorica_upload *upload);
+/** What the client calls the file: valid UTF-8 without control characters, "" when it does not say.
+ * Borrowed. */
+const char *lorica_upload_filename(const struct lorica_upload *upload);
+/** Size and SHA-256 of the file as it came; valid once all has come. */
+uint64_t lorica_upload_nbytes(const struct lorica_upload *upload);
 const struct lorica_digest *lorica_upload_digest(const struct lorica_upload *upload);
 
 #endif

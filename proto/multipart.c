@@ -136,7 +136,7 @@ int lorica_multipart_init(struct lorica_multipart *reader, const char *content_t
 struct part {
     bool has_disposition, has_name, has_filename;
     char name[LORICA_MULTIPART_MAX_NAME + 1];
-    char filename[LORICA_MULTIPART_MAX_NAME + 1];
+    char filename[LORICA_MULTIPART_MAX_FILENAME + 1];
 };
 
 static int read_disposition(const char *value, struct part *part, struct lorica_error *err) {
@@ -150,7 +150,7 @@ static int read_disposition(const char *value, struct part *part, struct lorica_
     for (;;) {
         const char *name;
         size_t name_len;
-        char text[LORICA_MULTIPART_MAX_NAME + 1];
+        char text[LORICA_MULTIPART_MAX_FILENAME + 1];
         const int rc = parameter(&at, &name, &name_len, text, sizeof(text), err);
         if (rc)
             return rc;
@@ -166,7 +166,11 @@ static int read_disposition(const char *value, struct part *part, struct lorica_
             return lorica_fail(err, LORICA_EFORMAT, "multipart: %s stands twice",
                                is_file ? "filename" : "name");
         *has = true;
-        memcpy(is_file ? part->filename : part->name, text, sizeof(text));
+        const size_t len = strlen(text);
+        if (!is_file && len > LORICA_MULTIPART_MAX_NAME)
+            return lorica_fail(err, LORICA_ELIMIT, "multipart: a name is over %d bytes",
+                               LORICA_MULTIPART_MAX_NAME);
+        memcpy(is_file ? part->filename : part->name, text, len + 1);
     }
 }
 

@@ -13,7 +13,8 @@
 #define LORICA_MULTIPART_MAX_PARTS 16
 #define LORICA_MULTIPART_MAX_HEADERS 8192 /**< bytes of one part's headers, their last CRLF too */
 #define LORICA_MULTIPART_MAX_BOUNDARY 70  /**< RFC 2046 */
-#define LORICA_MULTIPART_MAX_NAME 127     /**< bytes of a part's name or filename */
+#define LORICA_MULTIPART_MAX_NAME 127     /**< bytes of a part's name */
+#define LORICA_MULTIPART_MAX_FILENAME 255 /**< and of its filename */
 
 /** Where the parts go. A callback returns 0 to go on or a lorica error, which `feed` then returns
  * (and which it has described in `err`). Pointers are borrowed during the call. */

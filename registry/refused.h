@@ -10,7 +10,7 @@ struct lorica_refusal {
     const char *attempt; /**< "promote", "publish", ...: what was asked for */
     const char *name;    /**< the adapter it was about; recorded where it can be one's name */
     const char *channel; /**< likewise */
-    const char *subject; /**< what else it was about: the name of a key */
+    const char *subject; /**< what else it was about: the name of a key, the id of a file */
     uint64_t version;    /**< 0: none was named */
     int status;          /**< HTTP status of the answer */
     const char *code;    /**< and its code */

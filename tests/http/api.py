@@ -130,6 +130,14 @@ def form(fields):
     return body + b"--XX--\r\n"
 
 
+def wait_empty(directory, seconds=20):
+    """Waits until nothing is left in it: an upload's file goes after the answer."""
+    end = time.monotonic() + seconds
+    while left := list(directory.iterdir()):
+        assert time.monotonic() < end, left
+        time.sleep(0.02)
+
+
 def read_all(connection):
     """What the server sends until it closes, and whether it closed in time."""
     data = b""

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from api import Api
+from api import Api, wait_empty
 from conftest import Server, make_data, write_adapter
 
 SIZE_MB = 48
@@ -68,6 +68,32 @@ def test_full_disk_refuses_and_keeps_what_was(full_server, small_disk, tmp_path)
     assert answer.status == 200 and answer.headers["lorica-adapter"] == f"filler@{count}"
     back = api.post("/v1/adapters/filler/channels/stable/rollback", {"reason": "at three"})
     assert back.status == 200 and back.json["version"] == count - 1
+
+
+@pytest.mark.parametrize("missing", [512 << 10, 0])
+def test_full_disk_refuses_a_file_to_train_on(full_server, small_disk, missing):
+    """While its bytes come, or (0) when all are there but not what is known of them."""
+    api, store = Api(full_server), full_server.lorica.data / "train/files"
+    size = 4 << 20
+
+    def send(nbytes):
+        body = (b'--XX\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n'
+                b'--XX\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\n' +
+                b"x" * nbytes + b"\r\n--XX--\r\n")
+        return api.post("/v1/files", body, content_type="multipart/form-data; boundary=XX")
+
+    kept = send(1000).json["id"]
+    names = sorted(p.name for p in store.iterdir())
+    room, ballast = os.statvfs(small_disk), small_disk / "ballast"
+    ballast.write_bytes(bytes(room.f_bavail * room.f_frsize - size + missing))
+    for _ in range(3):
+        refused = send(size)
+        assert refused.status == 507, refused.body
+        assert sorted(p.name for p in store.iterdir()) == names
+        wait_empty(full_server.lorica.data / "spool")
+    ballast.unlink()
+    assert api.get(f"/v1/files/{kept}/content").body == b"x" * 1000
+    assert send(size).status == 200
 
 
 def test_full_disk_survives_a_restart_and_takes_more_once_there_is_room(

@@ -167,6 +167,15 @@ static void test_limits_are_exact(void **state) {
         assert_int_equal(run(TYPE, body.data, body.len, 100, &out, &err),
                          name <= LORICA_MULTIPART_MAX_NAME ? 0 : LORICA_ELIMIT);
     }
+    for (int name = 254; name <= 256; name++) {
+        lorica_buf_clear(&body);
+        lorica_buf_printf(&body,
+                          "--XyZ\r\nContent-Disposition: form-data; name=a; filename=\"%0*d\"\r\n"
+                          "\r\n\r\n--XyZ--",
+                          name, 0);
+        assert_int_equal(run(TYPE, body.data, body.len, 100, &out, &err),
+                         name <= LORICA_MULTIPART_MAX_FILENAME ? 0 : LORICA_ELIMIT);
+    }
     for (int extra = -1; extra <= 1; extra++) {
         static const char line[] = "Content-Disposition: form-data; name=a\r\n";
         const int fill = LORICA_MULTIPART_MAX_HEADERS + extra - (int)sizeof(line) + 1 - 4 - 3;
