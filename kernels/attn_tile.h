@@ -6,7 +6,8 @@
  *   SCORE_PAGES(queries)   pages whose scores fit the registers at once: 1, 2 or 4
  *   GATHER_VECS(queries)   vecs of columns whose sums do: 16 / LANES times 1, 2 or 4
  *   vec, and on it: vec_zero() vec_set1(float) vec_load(at) vec_store(at, v) vec_add(a, b)
- *     vec_mul(a, b) vec_fma(a, b, c) = a * b + c, vec_max(a, b), vec_exp2(v) = 2^v for v up to 1 or
+ *     vec_mul(a, b) vec_fma(a, b, c) = a * b + c, vec_fma_in_place(a, b, c): the same for sums that
+ *     take all registers, vec_max(a, b), vec_exp2(v) = 2^v for v up to 1 or
  *     NaN, which is 0 for -infinity and off by at most 2^-126 where it is less than that,
  *     vec_top(v) the largest lane, vec_sum(v) the sum of the lanes, vec_byte(at, i): the signed
  *     bytes i = 0..3 of 32-bit lanes as floats
@@ -79,16 +80,32 @@ INLINE void clear(vec (*sums)[VECS], uint32_t vecs, uint32_t queries) {
 INLINE void add_element(vec (*sums)[VECS], const uint8_t *const *at, size_t offset, uint32_t vecs,
                         const struct factors *f, uint32_t lane, uint32_t e, uint32_t queries,
                         enum lorica_kv_format format) {
+    const uint32_t first = lorica_kv_group(format) * lane + e;
+    /* Whichever operands are fewer stay in registers. */
+    if (queries < vecs) {
+        vec factor[TILE];
+        UNROLL
+        for (uint32_t i = 0; i < queries; i++)
+            factor[i] = vec_set1(f->real[i][first]);
+        UNROLL
+        for (uint32_t v = 0; v < vecs; v++) {
+            const vec x = element(at[v] + offset, e, format);
+            UNROLL
+            for (uint32_t i = 0; i < queries; i++)
+                sums[i][v] = vec_fma_in_place(factor[i], x, sums[i][v]);
+        }
+        return;
+    }
     vec x[VECS];
     UNROLL
     for (uint32_t v = 0; v < vecs; v++)
         x[v] = element(at[v] + offset, e, format);
     UNROLL
     for (uint32_t i = 0; i < queries; i++) {
-        const vec factor = vec_set1(f->real[i][lorica_kv_group(format) * lane + e]);
+        const vec factor = vec_set1(f->real[i][first]);
         UNROLL
         for (uint32_t v = 0; v < vecs; v++)
-            sums[i][v] = vec_fma(factor, x[v], sums[i][v]);
+            sums[i][v] = vec_fma_in_place(factor, x[v], sums[i][v]);
     }
 }
 

@@ -19,6 +19,7 @@ static inline void vec_store(float *at, vec v) { vst1q_f32(at, v); }
 static inline vec vec_add(vec a, vec b) { return vaddq_f32(a, b); }
 static inline vec vec_mul(vec a, vec b) { return vmulq_f32(a, b); }
 static inline vec vec_fma(vec a, vec b, vec c) { return vfmaq_f32(c, a, b); }
+static inline vec vec_fma_in_place(vec a, vec b, vec c) { return vec_fma(a, b, c); }
 static inline vec vec_max(vec a, vec b) { return vmaxq_f32(a, b); }
 static inline float vec_top(vec v) { return vmaxvq_f32(v); }
 static inline float vec_sum(vec v) { return vaddvq_f32(v); }

@@ -19,6 +19,11 @@ static inline void vec_store(float *at, vec v) { _mm256_storeu_ps(at, v); }
 static inline vec vec_add(vec a, vec b) { return _mm256_add_ps(a, b); }
 static inline vec vec_mul(vec a, vec b) { return _mm256_mul_ps(a, b); }
 static inline vec vec_fma(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }
+/* Left to itself gcc moves the sums from register to register, and one of them to memory. */
+static inline vec vec_fma_in_place(vec a, vec b, vec c) {
+    __asm__("vfmadd231ps %2, %1, %0" : "+x"(c) : "x"(a), "x"(b));
+    return c;
+}
 static inline vec vec_max(vec a, vec b) { return _mm256_max_ps(a, b); }
 static inline float vec_sum(vec v) { return sum_avx2(v); }
 

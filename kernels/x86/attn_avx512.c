@@ -20,6 +20,7 @@ static inline void vec_store(float *at, vec v) { _mm512_storeu_ps(at, v); }
 static inline vec vec_add(vec a, vec b) { return _mm512_add_ps(a, b); }
 static inline vec vec_mul(vec a, vec b) { return _mm512_mul_ps(a, b); }
 static inline vec vec_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
+static inline vec vec_fma_in_place(vec a, vec b, vec c) { return vec_fma(a, b, c); }
 static inline vec vec_max(vec a, vec b) { return _mm512_max_ps(a, b); }
 static inline float vec_sum(vec v) { return _mm512_reduce_add_ps(v); }
 static inline float vec_top(vec v) { return _mm512_reduce_max_ps(v); }
