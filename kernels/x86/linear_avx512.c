@@ -40,7 +40,7 @@ enum layout {
 #define ROWS 6
 
 /* Blocks beyond this multiple of the mean block maximum of the row get the second plane. */
-#define OUTLIER 2.0f
+#define OUTLIER 3.0f
 
 /* Where the parts of a quantised row lie: two planes of codes, of scales and of starts, and for
  * each chunk a word whose bits say which of its blocks have a second plane. */
