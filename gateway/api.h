@@ -115,9 +115,11 @@
  *                                                      10,000 without; newest first without order
  * GET    /v1/files/{id}                                file; a key sees its own, ops and admin all
  * GET    /v1/files/{id}/content                        bytes
- * DELETE /v1/files/{id}                                {"id","object":"file","deleted":true}; what
- * a job trains on stays POST   /v1/keys {"name","role","adapters":[...]?} -> 201 key GET /v1/keys
- * list of key GET    /v1/receipts/key {"object":"receipt.key","key_id",
+ * DELETE /v1/files/{id}                                {"id","object":"file","deleted":true}; a
+ *                                                      job goes on with what it began with
+ * POST   /v1/keys                                      {"name","role","adapters":[...]?} -> 201 key
+ * GET    /v1/keys                                      list of key
+ * GET    /v1/receipts/key                              {"object":"receipt.key","key_id",
  *                                                      "algorithm","public_key":PEM}: what verifies
  *                                                      receipts. A chat or completion with the
  *                                                      header "lorica-receipt: true" is answered
