@@ -136,3 +136,16 @@ def test_loss_on_pairs_held_apart_falls_by_half_and_falls_behind_the_greeting(
           f"behind the greeting {before_behind:.3f} -> {after_behind:.3f}")
     assert after <= 0.5 * before
     assert after_behind < before_behind
+
+
+def test_fast_training_ends_where_exact_training_does(quickstart, tmp_path):
+    """The quickstart trains in the fast mode; the same run in float32 throughout."""
+    _, env = quickstart
+    department, data = DEPARTMENTS[0], REPO / "deploy/data"
+    lorica(env, "train", department, data / f"{department}.jsonl", "--eval",
+           data / f"{department}.eval.jsonl", "--epochs", 2, "--compute", "exact", "--out", tmp_path)
+    fast, exact = (json.loads((directory / "manifest.json").read_text()) for directory in (
+        pathlib.Path(env["LORICA_DATA"]) / "train" / department, tmp_path))
+    print(f"held apart: {fast['eval_loss']:.5f} fast, {exact['eval_loss']:.5f} exact")
+    assert fast["steps"] == exact["steps"] and fast["eval_loss"] != exact["eval_loss"]
+    assert abs(fast["eval_loss"] / exact["eval_loss"] - 1) <= 0.01
