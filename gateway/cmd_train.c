@@ -193,7 +193,8 @@ static const struct {
     {"full",
      " full replay out base eval eval-split eval-every patience pack loss columns skip-bad lr "
      "schedule warmup epochs steps batch accumulate max-length max-grad-norm weight-decay "
-     "beta1 beta2 eps seed threads checkpoint-activations log data server ca "},
+     "beta1 beta2 eps seed threads checkpoint-activations checkpoint-steps resume log data server "
+     "ca "},
     {"mlflow-sync", " mlflow-sync mlflow mlflow-ca "},
 };
 
@@ -433,7 +434,8 @@ const struct lorica_cmd lorica_cmd_train = {
         "Hugging Face directory (else to DIR/full/NAME), which lorica base import reads; ends with "
         "a table of memory, file and losses beside those of the adapter in DIR/train/NAME. Takes "
         "16 "
-        "bytes a parameter; --lr is 0.00005 then. Import the base with --format f32 for it\n"
+        "bytes a parameter, and as many on the disk for a checkpoint; --lr is 0.00005 then. Import "
+        "the base with --format f32 for it\n"
         "--replay TRACE\tinstead of training: feed given input_ids and labels [step, batch, time] "
         "in order with a constant learning rate, and write losses and grad_norms to "
         "OUT/replay.safetensors and the adapter after the last update\n"

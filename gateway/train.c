@@ -213,24 +213,46 @@ static void print_result(const struct lorica_trainer_result *r, const char *what
                      "learnt; more examples or a lower --lr may help\n");
 }
 
+/* How one run learns. */
+struct learning {
+    struct lorica_trainer_options options;
+    struct lorica_train_keeper keeper;
+};
+
+/* What an adapter and a whole model (`full`, or NULL) are trained with alike: the examples held
+ * apart, checkpoints, and moments that lie beside them. Finish l->keeper in any case. */
+static int prepare(struct learning *l, const struct lorica_train_session *s,
+                   const struct examples *e, const struct lorica_train_job *job, const char *dir,
+                   struct lorica_full *full, struct lorica_error *err) {
+    l->options = job->options;
+    l->options.full = full;
+    l->options.checkpointing = &l->keeper.checkpointing;
+    l->options.moments_dir = dir;
+    l->options.held_apart = e->held_apart.count > 0 ? &e->held_apart : NULL;
+    l->options.pack = job->pack ? e->max_length : 0;
+    return lorica_train_keeper_init(&l->keeper, dir, &l->options, job, s, &e->data, err);
+}
+
 static int train_full(struct lorica_train_session *s, const struct examples *e,
                       const struct lorica_train_job *job, const char *dir,
                       struct lorica_train_log *log, struct lorica_error *err) {
     struct lorica_trainer_result result = {0};
-    struct lorica_trainer_options options = job->options;
+    struct learning l = {0};
     struct lorica_full *full = NULL;
-    options.held_apart = e->held_apart.count > 0 ? &e->held_apart : NULL;
-    options.pack = job->pack ? e->max_length : 0;
     int rc = lorica_train_full_ready(s->base, dir, err);
     if (!rc)
         rc = lorica_full_create(s->base, &full, err);
-    options.full = full;
     if (!rc)
-        rc = lorica_trainer_run(&full->base, s->pool, &e->data, &options, NULL, on_update, log,
+        rc = prepare(&l, s, e, job, dir, full, err);
+    if (!rc)
+        rc = lorica_trainer_run(&full->base, s->pool, &e->data, &l.options, NULL, on_update, log,
                                 &result, err);
     if (!rc)
         rc = lorica_full_export(full, dir, err);
     lorica_full_destroy(full);
+    if (!rc)
+        lorica_train_keeper_clear(&l.keeper);
+    lorica_train_keeper_finish(&l.keeper);
     if (rc)
         return rc;
     print_result(&result, "the model");
@@ -247,20 +269,15 @@ static int train_into(struct lorica_train_session *s, const struct examples *e,
                       const struct lorica_train_job *job, const char *dir,
                       struct lorica_train_log *log, struct lorica_error *err) {
     struct lorica_trainer_result result = {0};
-    struct lorica_trainer_options options = job->options;
-    struct lorica_train_keeper keeper = {0};
-    options.checkpointing = &keeper.checkpointing;
-    options.moments_dir = dir;
-    options.held_apart = e->held_apart.count > 0 ? &e->held_apart : NULL;
-    options.pack = job->pack ? e->max_length : 0;
+    struct learning l = {0};
     int rc = lorica_train_adapter_new(&job->spec, s->base, &s->adapter, err);
     if (!rc)
-        rc = lorica_train_keeper_init(&keeper, dir, &options, job, s, &e->data, err);
+        rc = prepare(&l, s, e, job, dir, NULL, err);
     if (!rc)
         rc = lorica_train_check_room(dir, lorica_train_weights_nbytes(&s->base->arch, s->adapter),
                                      err);
     if (!rc)
-        rc = lorica_trainer_run(s->base, s->pool, &e->data, &options, s->adapter, on_update, log,
+        rc = lorica_trainer_run(s->base, s->pool, &e->data, &l.options, s->adapter, on_update, log,
                                 &result, err);
     struct lorica_buf config;
     lorica_buf_init(&config, LORICA_TRAIN_TEXT_MAX);
@@ -273,8 +290,8 @@ static int train_into(struct lorica_train_session *s, const struct examples *e,
                             lorica_spec_parameters(&job->spec, &s->base->arch), err);
     lorica_buf_finish(&config);
     if (!rc)
-        lorica_train_keeper_clear(&keeper);
-    lorica_train_keeper_finish(&keeper);
+        lorica_train_keeper_clear(&l.keeper);
+    lorica_train_keeper_finish(&l.keeper);
     if (rc)
         return rc;
     print_result(&result, "the adapter");

@@ -80,6 +80,8 @@ static int data_digest(const struct lorica_train_data *data, char text[LORICA_DI
 static void add_recipe(struct lorica_train_keeper *k, const struct lorica_trainer_options *o,
                        const struct lorica_train_spec *spec) {
     char targets[LORICA_MODULE_COUNT + 1] = {0};
+    if (o->full)
+        add_fact(k, "--full", "on");
     for (int m = 0; m < LORICA_MODULE_COUNT; m++)
         targets[m] = spec->targets[m] ? '1' : '0';
     add_fact(k, "--rank", "%u", spec->rank);

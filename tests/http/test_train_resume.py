@@ -182,6 +182,36 @@ def test_loss_that_is_no_number_keeps_the_last_checkpoint(data_dir, examples, tm
     assert np.isfinite(tensors["weights"]).all() and tensors["state"][0] >= 1
 
 
+def test_whole_model_goes_on_to_the_same_bits(data_dir, examples, tmp_path):
+    words = ["train", "rooms", examples, "--full", "--steps", 60, "--batch", 2, "--accumulate", 2,
+             "--threads", 2, "--eval-split", "0.2", "--eval-every", 3, "--lr", "0.003"]
+    data_dir(*words, "--out", tmp_path / "whole")
+    out = tmp_path / "out"
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        process = subprocess.Popen(
+            [data_dir.binary, *map(str, words), "--out", out, "--checkpoint-steps", "1", "--resume"],
+            env=data_dir.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8")
+        wait_for_checkpoint(process, out)
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=60)
+        if number == signal.SIGTERM:
+            assert process.returncode == FAILED and "stopped after update" in stderr
+        else:
+            assert process.returncode == -number, stderr
+    assert "resumed after update" in data_dir(*words, "--out", out, "--resume").stdout
+    assert sorted(p.name for p in out.iterdir()) == sorted(
+        p.name for p in (tmp_path / "whole").iterdir())
+    for name in ("model.safetensors", "config.json"):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_checkpoint_of_an_adapter_is_none_of_a_whole_model(data_dir, examples, stopped):
+    refused = data_dir("train", "rooms", examples, "--out", stopped, "--full", "--resume",
+                       code=FAILED)
+    assert "--full was unknown when the checkpoint was written" in refused.stderr
+    assert (stopped / CHECKPOINT).exists()
+
+
 def test_full_disk_keeps_the_last_checkpoint(data_dir, examples, tmp_path):
     """A file size limit stands in for the disk: it fails the write of the second checkpoint."""
     out = tmp_path / "out"
