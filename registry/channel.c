@@ -206,10 +206,9 @@ static int rollback_inside(struct lorica_txn *txn, const char *name, const char 
     struct lorica_channel_record now;
     struct lorica_audit last, below;
     struct lorica_version target;
-    uint64_t latest;
-    int rc = lorica_latest_get(txn, name, &latest, err);
+    int rc = lorica_known_name(txn, name, err);
     if (rc)
-        return rc == LORICA_ENOTFOUND ? lorica_unknown_name(err, name) : rc;
+        return rc;
     rc = lorica_channel_get(txn, name, channel, &now, err);
     if (rc)
         return rc;
@@ -265,15 +264,11 @@ int lorica_registry_channel(struct lorica_registry *registry, const char *name, 
                             struct lorica_channel *ret, struct lorica_error *err) {
     struct lorica_txn *txn = NULL;
     struct lorica_channel found;
-    uint64_t latest;
     int rc = lorica_channel_check_names(name, channel, err);
     if (!rc)
         rc = lorica_store_begin(registry->store, false, &txn, err);
-    if (!rc) {
-        rc = lorica_latest_get(txn, name, &latest, err);
-        if (rc == LORICA_ENOTFOUND)
-            rc = lorica_unknown_name(err, name);
-    }
+    if (!rc)
+        rc = lorica_known_name(txn, name, err);
     if (!rc)
         rc = read_channel(txn, name, channel, &found, err);
     lorica_store_abort(txn);
@@ -310,15 +305,11 @@ int lorica_registry_channels(struct lorica_registry *registry, const char *name,
                              lorica_channel_fn fn, void *arg, struct lorica_error *err) {
     struct lorica_txn *txn = NULL;
     struct lorica_cursor *cursor = NULL;
-    uint64_t latest;
     int rc = lorica_channel_check_names(name, LORICA_CHANNEL_STABLE, err);
     if (!rc)
         rc = lorica_store_begin(registry->store, false, &txn, err);
-    if (!rc) {
-        rc = lorica_latest_get(txn, name, &latest, err);
-        if (rc == LORICA_ENOTFOUND)
-            rc = lorica_unknown_name(err, name);
-    }
+    if (!rc)
+        rc = lorica_known_name(txn, name, err);
     if (!rc)
         rc = lorica_store_walk(txn, LORICA_TABLE_CHANNEL, &cursor, err);
     if (!rc)

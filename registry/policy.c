@@ -64,13 +64,6 @@ static int policy_get(struct lorica_txn *txn, const char *name, const char *chan
     return rc ? lorica_damaged(err, rc, "the policy of channel %s of %s", channel, name) : 0;
 }
 
-/* The name of the channel is well-formed, and there is such an adapter. */
-static int check_adapter(struct lorica_txn *txn, const char *name, struct lorica_error *err) {
-    uint64_t latest;
-    const int rc = lorica_latest_get(txn, name, &latest, err);
-    return rc == LORICA_ENOTFOUND ? lorica_unknown_name(err, name) : rc;
-}
-
 /* Setting. */
 
 static int check_policy(const struct lorica_policy *policy, struct lorica_error *err) {
@@ -154,7 +147,7 @@ static int set_inside(struct lorica_txn *txn, const char *name, const char *chan
                       struct lorica_policy_record *record, uint64_t expected_epoch,
                       const struct lorica_actor *actor, struct lorica_error *err) {
     struct lorica_policy_record before;
-    int rc = check_adapter(txn, name, err);
+    int rc = lorica_known_name(txn, name, err);
     if (!rc)
         rc = policy_get(txn, name, channel, &before, err);
     if (rc)
@@ -204,7 +197,7 @@ int lorica_registry_policy_set(struct lorica_registry *registry, const char *nam
 static int read_policy(struct lorica_txn *txn, const char *name, const char *channel,
                        struct lorica_policy_record *record, struct lorica_error *err) {
     struct lorica_audit audit;
-    int rc = check_adapter(txn, name, err);
+    int rc = lorica_known_name(txn, name, err);
     if (!rc)
         rc = policy_get(txn, name, channel, record, err);
     if (rc || record->policy.epoch == 0)
@@ -454,7 +447,7 @@ int lorica_registry_approvals(struct lorica_registry *registry, const char *name
     if (!rc)
         rc = lorica_store_begin(registry->store, false, &txn, err);
     if (!rc)
-        rc = check_adapter(txn, name, err);
+        rc = lorica_known_name(txn, name, err);
     if (!rc)
         rc = walk_approvals(txn, name, channel, 0, list_one, &listing, err);
     lorica_store_abort(txn);

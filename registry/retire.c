@@ -308,12 +308,6 @@ int lorica_registry_deleted(struct lorica_registry *registry, const char *name, 
     return 0;
 }
 
-static int find_name(struct lorica_txn *txn, const char *name, struct lorica_error *err) {
-    uint64_t latest;
-    const int rc = lorica_latest_get(txn, name, &latest, err);
-    return rc == LORICA_ENOTFOUND ? lorica_unknown_name(err, name) : rc;
-}
-
 int lorica_registry_retention(struct lorica_registry *registry, const char *name,
                               struct lorica_retention *ret, struct lorica_error *err) {
     struct lorica_txn *txn = NULL;
@@ -322,7 +316,7 @@ int lorica_registry_retention(struct lorica_registry *registry, const char *name
     if (!rc)
         rc = lorica_store_begin(registry->store, false, &txn, err);
     if (!rc)
-        rc = find_name(txn, name, err);
+        rc = lorica_known_name(txn, name, err);
     if (!rc) {
         rc = lorica_retention_get(txn, name, &record, err);
         if (!rc)
@@ -340,7 +334,7 @@ static int set_inside(struct lorica_txn *txn, const char *name, uint32_t days,
     struct lorica_audit audit = {.kind = LORICA_AUDIT_RETENTION};
     struct lorica_record_key key;
     struct lorica_record record;
-    int rc = find_name(txn, name, err);
+    int rc = lorica_known_name(txn, name, err);
     if (rc)
         return rc;
     memcpy(audit.name, name, strlen(name) + 1);

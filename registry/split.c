@@ -272,10 +272,9 @@ static int end_inside(struct lorica_txn *txn, const char *name, const uint64_t *
     static const struct lorica_split_terms none = {0};
     struct lorica_split_record now;
     struct lorica_channel_record stable;
-    uint64_t latest;
-    int rc = lorica_latest_get(txn, name, &latest, err);
+    int rc = lorica_known_name(txn, name, err);
     if (rc)
-        return rc == LORICA_ENOTFOUND ? lorica_unknown_name(err, name) : rc;
+        return rc;
     rc = lorica_split_read(txn, name, &now, err);
     if (!rc)
         rc = check_epoch(name, &now, expected_epoch, err);
@@ -314,15 +313,11 @@ int lorica_registry_split_get(struct lorica_registry *registry, const char *name
                               struct lorica_split *ret, struct lorica_error *err) {
     struct lorica_txn *txn = NULL;
     struct lorica_split found;
-    uint64_t latest;
     int rc = check_name(name, err);
     if (!rc)
         rc = lorica_store_begin(registry->store, false, &txn, err);
-    if (!rc) {
-        rc = lorica_latest_get(txn, name, &latest, err);
-        if (rc == LORICA_ENOTFOUND)
-            rc = lorica_unknown_name(err, name);
-    }
+    if (!rc)
+        rc = lorica_known_name(txn, name, err);
     if (!rc)
         rc = split_fill(txn, name, &found, err);
     lorica_store_abort(txn);

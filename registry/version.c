@@ -19,9 +19,15 @@ void lorica_version_detail(const struct lorica_version *version, char out[LORICA
                        lorica_digest_format(&version->trained_digest, text));
 }
 
-int lorica_unknown_name(struct lorica_error *err, const char *name) {
+static int unknown_name(struct lorica_error *err, const char *name) {
     return lorica_fail(err, LORICA_ENOTFOUND,
                        "no adapter is named %s; publish one, or list those there are", name);
+}
+
+int lorica_known_name(struct lorica_txn *txn, const char *name, struct lorica_error *err) {
+    uint64_t latest;
+    const int rc = lorica_latest_get(txn, name, &latest, err);
+    return rc == LORICA_ENOTFOUND ? unknown_name(err, name) : rc;
 }
 
 int lorica_version_digest(const struct lorica_digest *canonical,
@@ -113,7 +119,7 @@ static int version_look(struct lorica_txn *txn, const char *name, uint64_t numbe
         return rc;
     rc = lorica_latest_get(txn, name, &latest, err);
     if (rc == LORICA_ENOTFOUND)
-        return lorica_unknown_name(err, name);
+        return unknown_name(err, name);
     if (rc)
         return rc;
     return lorica_fail(err, LORICA_ENOTFOUND,
@@ -204,7 +210,7 @@ static int resolve_channel(struct lorica_txn *txn, const struct reference *refer
     if (now.version == 0) {
         rc = lorica_latest_get(txn, reference->name, &latest, err);
         if (rc == LORICA_ENOTFOUND)
-            return lorica_unknown_name(err, reference->name);
+            return unknown_name(err, reference->name);
         if (rc)
             return rc;
         return lorica_fail(err, LORICA_ENOTFOUND,
@@ -369,15 +375,11 @@ int lorica_registry_versions(struct lorica_registry *registry, const char *name,
                              lorica_version_fn fn, void *arg, struct lorica_error *err) {
     struct lorica_txn *txn = NULL;
     struct lorica_cursor *cursor = NULL;
-    uint64_t latest;
     int rc = check_name(name, err);
     if (!rc)
         rc = lorica_store_begin(registry->store, false, &txn, err);
-    if (!rc) {
-        rc = lorica_latest_get(txn, name, &latest, err);
-        if (rc == LORICA_ENOTFOUND)
-            rc = lorica_unknown_name(err, name);
-    }
+    if (!rc)
+        rc = lorica_known_name(txn, name, err);
     if (!rc)
         rc = lorica_store_walk(txn, LORICA_TABLE_VERSION, &cursor, err);
     if (!rc)
