@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 #include "gateway/client_cmd.h"
 
+#include <stdlib.h>
+
 #include "gateway/cmd.h"
 
 #define JSON_MAX (256 << 20) /* bytes of JSON that are printed at once */
+#define TOKENS_MAX 1000000
+#define TEMPERATURE_MAX 2.0
 
 bool lorica_client_open(const struct lorica_client_options *options, struct lorica_client **ret) {
     struct lorica_error err = {0};
@@ -90,4 +94,42 @@ int lorica_client_print_list(struct lorica_client *client, const char *path, con
         rc = lorica_fail(&err, LORICA_ENOMEM, "out of memory");
     lorica_table_destroy(listing.table);
     return rc == 0 ? LORICA_EXIT_OK : lorica_cmd_fail(&err);
+}
+
+int lorica_client_list_command(const struct lorica_cmd *cmd, int argc, char **argv,
+                               const char *path, const char *cursor, const char *const *headings,
+                               lorica_row_fn row) {
+    struct lorica_client_options where = {0};
+    bool json = false;
+    const struct lorica_option options[] = {{.name = "json", .flag = &json},
+                                            LORICA_CLIENT_OPTIONS(where)};
+    struct lorica_client *client = NULL;
+    if (lorica_cmd_options(cmd, argc, argv, options, sizeof(options) / sizeof(options[0]), 0, 0) <
+        0)
+        return LORICA_EXIT_USAGE;
+    if (!lorica_client_open(&where, &client))
+        return LORICA_EXIT_FAILED;
+    const int rc = lorica_client_print_list(client, path, cursor, json, headings, row);
+    lorica_client_destroy(client);
+    return rc;
+}
+
+bool lorica_sampling_words_check(const struct lorica_sampling_words *words) {
+    long long integer;
+    double number;
+    return (!words->max_tokens ||
+            lorica_cmd_integer("max-tokens", words->max_tokens, 1, TOKENS_MAX, &integer)) &&
+           (!words->seed || lorica_cmd_integer("seed", words->seed, 0, 1LL << 53, &integer)) &&
+           (!words->temperature ||
+            lorica_cmd_number("temperature", words->temperature, 0, TEMPERATURE_MAX, &number));
+}
+
+void lorica_sampling_words_write(const struct lorica_sampling_words *words,
+                                 struct lorica_jsonw *w) {
+    if (words->max_tokens)
+        lorica_jsonw_integer(w, "max_tokens", strtoll(words->max_tokens, NULL, 10));
+    if (words->seed)
+        lorica_jsonw_integer(w, "seed", strtoll(words->seed, NULL, 10));
+    if (words->temperature)
+        lorica_jsonw_number(w, "temperature", strtod(words->temperature, NULL));
 }

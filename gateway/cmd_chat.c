@@ -9,17 +9,15 @@
 
 #define TALK_MAX (16 << 20) /* bytes of a whole conversation */
 #define MODEL_MAX 256
-#define TOKENS_MAX 1000000
-#define TEMPERATURE_MAX 2.0
 
 /* One conversation. */
 struct talk {
     struct lorica_client *client;
     const char *model, *system;
-    const char *max_tokens, *temperature, *seed; /* numbers as text, or NULL */
-    struct lorica_buf messages;                  /* what was said, as the inside of a JSON array */
-    struct lorica_buf answer;                    /* of the model, as it comes */
-    bool plain; /* standard output is a terminal: control characters stay out */
+    struct lorica_sampling_words sampling;
+    struct lorica_buf messages; /* what was said, as the inside of a JSON array */
+    struct lorica_buf answer;   /* of the model, as it comes */
+    bool plain;                 /* standard output is a terminal: control characters stay out */
 };
 
 /* Appends {"role","content"} to what was said. */
@@ -33,21 +31,12 @@ static void say(struct lorica_buf *messages, const char *role, const char *conte
     lorica_jsonw_end_object(&w);
 }
 
-static void raw_number(struct lorica_jsonw *w, const char *key, const char *text) {
-    if (text)
-        lorica_jsonw_number(w, key, strtod(text, NULL));
-}
-
 static void write_request(const struct talk *talk, struct lorica_buf *body) {
     struct lorica_jsonw w = {.out = body};
     lorica_jsonw_object(&w, NULL);
     lorica_jsonw_string(&w, "model", talk->model);
     lorica_jsonw_bool(&w, "stream", true);
-    if (talk->max_tokens)
-        lorica_jsonw_integer(&w, "max_tokens", strtoll(talk->max_tokens, NULL, 10));
-    if (talk->seed)
-        lorica_jsonw_integer(&w, "seed", strtoll(talk->seed, NULL, 10));
-    raw_number(&w, "temperature", talk->temperature);
+    lorica_sampling_words_write(&talk->sampling, &w);
     struct lorica_buf list;
     lorica_buf_init(&list, TALK_MAX);
     (void)lorica_buf_puts(&list, "[");
@@ -154,30 +143,21 @@ static int converse(struct talk *talk) {
     return terminal ? LORICA_EXIT_OK : rc;
 }
 
-static bool check_numbers(const struct talk *talk) {
-    long long integer;
-    double number;
-    return (!talk->max_tokens ||
-            lorica_cmd_integer("max-tokens", talk->max_tokens, 1, TOKENS_MAX, &integer)) &&
-           (!talk->seed || lorica_cmd_integer("seed", talk->seed, 0, 1LL << 53, &integer)) &&
-           (!talk->temperature ||
-            lorica_cmd_number("temperature", talk->temperature, 0, TEMPERATURE_MAX, &number));
-}
-
 static int run(int argc, char **argv) {
     struct lorica_client_options where = {0};
     struct talk talk = {.model = "base", .plain = isatty(STDOUT_FILENO) == 1};
     struct lorica_error err = {0};
     const char *prompt = NULL;
-    const struct lorica_option options[] = {{.name = "prompt", .value = &prompt},
-                                            {.name = "system", .value = &talk.system},
-                                            {.name = "max-tokens", .value = &talk.max_tokens},
-                                            {.name = "temperature", .value = &talk.temperature},
-                                            {.name = "seed", .value = &talk.seed},
-                                            LORICA_CLIENT_OPTIONS(where)};
+    const struct lorica_option options[] = {
+        {.name = "prompt", .value = &prompt},
+        {.name = "system", .value = &talk.system},
+        {.name = "max-tokens", .value = &talk.sampling.max_tokens},
+        {.name = "temperature", .value = &talk.sampling.temperature},
+        {.name = "seed", .value = &talk.sampling.seed},
+        LORICA_CLIENT_OPTIONS(where)};
     const int words = lorica_cmd_options(&lorica_cmd_chat, argc, argv, options,
                                          sizeof(options) / sizeof(options[0]), 0, 1);
-    if (words < 0 || !check_numbers(&talk))
+    if (words < 0 || !lorica_sampling_words_check(&talk.sampling))
         return LORICA_EXIT_USAGE;
     if (words > 0)
         talk.model = argv[0];

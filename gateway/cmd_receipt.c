@@ -8,13 +8,11 @@
 #include "gateway/files.h"
 
 #define TEXT_MAX ((size_t)16 << 20)
-#define TOKENS_MAX 1000000
-#define TEMPERATURE_MAX 2.0
 
 /* What is asked, and what comes. */
 struct asking {
     const char *model, *prompt_path;
-    const char *max_tokens, *temperature, *seed; /* numbers as text, or NULL */
+    struct lorica_sampling_words sampling;
     struct lorica_buf answer, receipt;
 };
 
@@ -30,12 +28,7 @@ static int write_request(const struct asking *a, struct lorica_buf *body,
     lorica_jsonw_string(&w, "model", a->model);
     lorica_jsonw_bool(&w, "stream", true);
     lorica_jsonw_bytes(&w, "prompt", prompt, len);
-    if (a->max_tokens)
-        lorica_jsonw_integer(&w, "max_tokens", strtoll(a->max_tokens, NULL, 10));
-    if (a->seed)
-        lorica_jsonw_integer(&w, "seed", strtoll(a->seed, NULL, 10));
-    if (a->temperature)
-        lorica_jsonw_number(&w, "temperature", strtod(a->temperature, NULL));
+    lorica_sampling_words_write(&a->sampling, &w);
     lorica_jsonw_end_object(&w);
     free(prompt);
     rc = lorica_buf_status(body);
@@ -93,33 +86,24 @@ static int print_key(struct lorica_client *client, struct lorica_error *err) {
     return rc;
 }
 
-static bool check_numbers(const struct asking *a) {
-    long long integer;
-    double number;
-    return (!a->max_tokens ||
-            lorica_cmd_integer("max-tokens", a->max_tokens, 1, TOKENS_MAX, &integer)) &&
-           (!a->seed || lorica_cmd_integer("seed", a->seed, 0, 1LL << 53, &integer)) &&
-           (!a->temperature ||
-            lorica_cmd_number("temperature", a->temperature, 0, TEMPERATURE_MAX, &number));
-}
-
 static int run(int argc, char **argv) {
     struct lorica_client_options where = {0};
     struct asking a = {.model = NULL};
     const char *answer = NULL;
     bool key = false;
-    const struct lorica_option options[] = {{.name = "prompt", .value = &a.prompt_path},
-                                            {.name = "answer", .value = &answer},
-                                            {.name = "max-tokens", .value = &a.max_tokens},
-                                            {.name = "temperature", .value = &a.temperature},
-                                            {.name = "seed", .value = &a.seed},
-                                            {.name = "public-key", .flag = &key},
-                                            LORICA_CLIENT_OPTIONS(where)};
+    const struct lorica_option options[] = {
+        {.name = "prompt", .value = &a.prompt_path},
+        {.name = "answer", .value = &answer},
+        {.name = "max-tokens", .value = &a.sampling.max_tokens},
+        {.name = "temperature", .value = &a.sampling.temperature},
+        {.name = "seed", .value = &a.sampling.seed},
+        {.name = "public-key", .flag = &key},
+        LORICA_CLIENT_OPTIONS(where)};
     struct lorica_client *client = NULL;
     struct lorica_error err = {0};
     const int words = lorica_cmd_options(&lorica_cmd_receipt, argc, argv, options,
                                          sizeof(options) / sizeof(options[0]), 0, 1);
-    if (words < 0 || !check_numbers(&a))
+    if (words < 0 || !lorica_sampling_words_check(&a.sampling))
         return LORICA_EXIT_USAGE;
     if (key ? words > 0 || a.prompt_path : words == 0 || !a.prompt_path)
         return lorica_cmd_usage(&lorica_cmd_receipt,

@@ -92,18 +92,8 @@ static void list_row(struct lorica_table *table, const struct lorica_json *item)
 static int list(int argc, char **argv) {
     static const char *const headings[] = {"NAME", "ALGORITHM", "KEY", "ADDED",
                                            "BY",   "REMOVED",   NULL};
-    struct lorica_client_options where = {0};
-    bool json = false;
-    const struct lorica_option options[] = {{.name = "json", .flag = &json},
-                                            LORICA_CLIENT_OPTIONS(where)};
-    struct lorica_client *client = NULL;
-    if (lorica_cmd_options(COMMAND(LIST), argc, argv, options, COUNT(options), 0, 0) < 0)
-        return LORICA_EXIT_USAGE;
-    if (!lorica_client_open(&where, &client))
-        return LORICA_EXIT_FAILED;
-    const int rc = lorica_client_print_list(client, "/v1/signers", NULL, json, headings, list_row);
-    lorica_client_destroy(client);
-    return rc;
+    return lorica_client_list_command(COMMAND(LIST), argc, argv, "/v1/signers", NULL, headings,
+                                      list_row);
 }
 
 static int remove_signer(int argc, char **argv) {

@@ -7,21 +7,13 @@
 
 #include "gateway/cmd.h"
 #include "gateway/files.h"
+#include "gateway/findings.h"
 #include "gateway/model_dir.h"
-#include "proto/json.h"
 #include "registry/backup.h"
 #include "registry/checkpoint.h"
 #include "registry/digest.h"
 #include "registry/registry.h"
 #include "runtime/base.h"
-
-#define REPORT_MAX (64 << 20) /* bytes of findings */
-
-/* Findings, one per line, and how many. */
-struct findings {
-    struct lorica_buf report;
-    uint64_t count;
-};
 
 /* What is verified, and against what. */
 struct wish {
@@ -54,7 +46,7 @@ static int read_checkpoint(struct wish *wish, struct lorica_error *err) {
 }
 
 /* A backup: every digest, its chain, and the checkpoint. */
-static int verify_backup(const struct wish *wish, struct findings *findings,
+static int verify_backup(const struct wish *wish, struct lorica_findings *findings,
                          struct lorica_error *err) {
     struct lorica_backup_info info;
     int rc = lorica_backup_check(wish->backup, lorica_progress, NULL, &info, err);
@@ -68,8 +60,8 @@ static int verify_backup(const struct wish *wish, struct findings *findings,
     return rc;
 }
 
-static int verify_registry(const char *dir, const struct wish *wish, struct findings *findings,
-                           struct lorica_error *err) {
+static int verify_registry(const char *dir, const struct wish *wish,
+                           struct lorica_findings *findings, struct lorica_error *err) {
     struct lorica_registry *registry = NULL;
     const struct lorica_registry_options options = {.read_only = true};
     char *path = lorica_path_join(dir, "registry");
@@ -90,7 +82,8 @@ static int verify_registry(const char *dir, const struct wish *wish, struct find
 }
 
 /* A base that cannot be opened or has another digest is a finding; no memory is an error. */
-static int verify_base(const char *path, struct findings *findings, struct lorica_error *err) {
+static int verify_base(const char *path, struct lorica_findings *findings,
+                       struct lorica_error *err) {
     struct lorica_base *base = NULL;
     int rc = lorica_base_open(path, &base, err);
     if (rc == 0)
@@ -107,7 +100,8 @@ static bool is_base(const char *name) {
     return end && name[0] != '.' && strcmp(end, ".lorica") == 0;
 }
 
-static int verify_bases(const char *dir, struct findings *findings, struct lorica_error *err) {
+static int verify_bases(const char *dir, struct lorica_findings *findings,
+                        struct lorica_error *err) {
     char *path = lorica_path_join(dir, "bases");
     DIR *bases = path ? opendir(path) : NULL;
     const struct dirent *entry;
@@ -130,33 +124,7 @@ static int verify_bases(const char *dir, struct findings *findings, struct loric
     return rc;
 }
 
-/* {"object":"verification","clean":bool,"findings":[line...]} */
-static int print_json(const struct findings *findings, struct lorica_error *err) {
-    struct lorica_buf out;
-    lorica_buf_init(&out, 2 * REPORT_MAX);
-    struct lorica_jsonw w = {.out = &out};
-    lorica_jsonw_object(&w, NULL);
-    lorica_jsonw_string(&w, "object", "verification");
-    lorica_jsonw_bool(&w, "clean", findings->count == 0);
-    lorica_jsonw_array(&w, "findings");
-    const char *line = findings->report.data ? findings->report.data : "";
-    while (*line) {
-        const size_t len = strcspn(line, "\n");
-        lorica_jsonw_bytes(&w, NULL, line, len);
-        line += len + (line[len] == '\n');
-    }
-    lorica_jsonw_end_array(&w);
-    lorica_jsonw_end_object(&w);
-    int rc = lorica_buf_status(&out);
-    if (rc == 0)
-        (void)printf("%s\n", out.data);
-    else
-        rc = lorica_fail(err, rc, "the findings cannot be printed");
-    lorica_buf_finish(&out);
-    return rc;
-}
-
-static int verify(const char *dir, struct wish *wish, struct findings *findings,
+static int verify(const char *dir, struct wish *wish, struct lorica_findings *findings,
                   struct lorica_error *err) {
     int rc = read_checkpoint(wish, err);
     if (rc == 0)
@@ -167,7 +135,7 @@ static int verify(const char *dir, struct wish *wish, struct findings *findings,
     if (rc == 0 && lorica_buf_status(&findings->report) != 0)
         rc = lorica_fail(err, lorica_buf_status(&findings->report), "there are too many findings");
     if (rc == 0 && wish->json)
-        rc = print_json(findings, err);
+        rc = lorica_findings_print_json(findings, err);
     return rc;
 }
 
@@ -184,7 +152,7 @@ static void print_contained(const char *what, const struct wish *wish) {
 }
 
 static void print_plain(const char *what, const struct wish *wish,
-                        const struct findings *findings) {
+                        const struct lorica_findings *findings) {
     if (findings->count > 0)
         (void)printf("%s%llu findings in %s\n", findings->report.data ? findings->report.data : "",
                      (unsigned long long)findings->count, what);
@@ -196,7 +164,7 @@ static void print_plain(const char *what, const struct wish *wish,
 
 static int run(int argc, char **argv) {
     struct wish wish = {.data = NULL};
-    struct findings findings = {.count = 0};
+    struct lorica_findings findings;
     struct lorica_error err = {0};
     const struct lorica_option options[] = {{.name = "bases", .flag = &wish.bases},
                                             {.name = "checkpoint", .value = &wish.checkpoint_path},
@@ -212,7 +180,7 @@ static int run(int argc, char **argv) {
     char *dir = lorica_data_dir(wish.data);
     if (!dir)
         return LORICA_EXIT_FAILED;
-    lorica_buf_init(&findings.report, REPORT_MAX);
+    lorica_findings_init(&findings);
     int rc = verify(dir, &wish, &findings, &err);
     if (rc != 0)
         rc = lorica_cmd_fail(&err);

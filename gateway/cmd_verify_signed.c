@@ -6,6 +6,7 @@
 
 #include "gateway/cmd.h"
 #include "gateway/files.h"
+#include "gateway/findings.h"
 #include "gateway/model_dir.h"
 #include "gateway/table.h"
 #include "proto/receipt.h"
@@ -15,45 +16,16 @@ enum { MODEL, RECEIPT };
 
 #define COMMAND(which) (&lorica_cmd_verify_signed[which])
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
-#define REPORT_MAX ((size_t)16 << 20)
 
-/* What does not match, a line each. */
-struct findings {
-    struct lorica_buf report;
-    unsigned long count;
-};
-
-static void finding(struct findings *findings, const char *what, const char *name) {
-    findings->count++;
-    (void)lorica_buf_printf(&findings->report, "%s: %s\n", name, what);
-}
-
-/* {"object":"verification","clean":bool,"findings":[line...]} */
-static int print_findings(const struct findings *findings, const char *clean, bool json) {
-    struct lorica_buf out;
-    if (!json) {
-        if (findings->count)
-            (void)printf("%s", findings->report.data ? findings->report.data : "");
-        else
-            (void)printf("%s\n", clean);
-        return findings->count ? LORICA_EXIT_FAILED : LORICA_EXIT_OK;
-    }
-    lorica_buf_init(&out, 2 * REPORT_MAX);
-    struct lorica_jsonw w = {.out = &out};
-    lorica_jsonw_object(&w, NULL);
-    lorica_jsonw_string(&w, "object", "verification");
-    lorica_jsonw_bool(&w, "clean", findings->count == 0);
-    lorica_jsonw_array(&w, "findings");
-    const char *line = findings->report.data ? findings->report.data : "";
-    while (*line) {
-        const size_t len = strcspn(line, "\n");
-        lorica_jsonw_bytes(&w, NULL, line, len);
-        line += len + (line[len] == '\n');
-    }
-    lorica_jsonw_end_array(&w);
-    lorica_jsonw_end_object(&w);
-    (void)printf("%s\n", out.data ? out.data : "");
-    lorica_buf_finish(&out);
+/* Prints what does not match, or the sentence `clean`. Returns an enum lorica_exit. */
+static int print_findings(const struct lorica_findings *findings, const char *clean, bool json) {
+    struct lorica_error err = {0};
+    if (json && lorica_findings_print_json(findings, &err) != 0)
+        return lorica_cmd_fail(&err);
+    if (!json && findings->count)
+        (void)printf("%s", findings->report.data ? findings->report.data : "");
+    else if (!json)
+        (void)printf("%s\n", clean);
     return findings->count ? LORICA_EXIT_FAILED : LORICA_EXIT_OK;
 }
 
@@ -85,22 +57,23 @@ static int read_bundle(const char *path, const struct lorica_signkey *key,
 /* Both lists are walked once each: `is` is sorted, `said` need not be sorted alike. */
 static void compare(const struct lorica_model_manifest *said,
                     const struct lorica_model_manifest *is, bool extra_allowed,
-                    struct findings *findings) {
+                    struct lorica_findings *findings) {
     for (size_t i = 0; i < said->file_count; i++) {
         const struct lorica_model_file *file =
             lorica_model_file_find(is->files, is->file_count, said->files[i].name);
         if (!file)
-            finding(findings, "is signed, and missing", said->files[i].name);
+            lorica_findings_add(findings, "is signed, and missing", said->files[i].name);
         else if (!lorica_digest_equal(&file->digest, &said->files[i].digest))
-            finding(findings, "is not what was signed", said->files[i].name);
+            lorica_findings_add(findings, "is not what was signed", said->files[i].name);
     }
     for (size_t i = 0; i < is->file_count && !extra_allowed; i++)
         if (!lorica_model_file_find(said->files, said->file_count, is->files[i].name))
-            finding(findings, "is here, and not signed", is->files[i].name);
+            lorica_findings_add(findings, "is here, and not signed", is->files[i].name);
 }
 
 static int verify_model(const char *dir, const char *key_path, const char *bundle_path,
-                        bool extra_allowed, struct findings *findings, struct lorica_error *err) {
+                        bool extra_allowed, struct lorica_findings *findings,
+                        struct lorica_error *err) {
     struct lorica_model_manifest said = {.subject = NULL}, is = {.subject = NULL};
     struct lorica_signkey *key = NULL;
     struct stat st;
@@ -125,14 +98,14 @@ static int model(int argc, char **argv) {
                                             {.name = "signature", .value = &signature},
                                             {.name = "ignore-unsigned-files", .flag = &extra},
                                             {.name = "json", .flag = &json}};
-    struct findings findings = {.count = 0};
+    struct lorica_findings findings;
     struct lorica_error err = {0};
     if (lorica_cmd_options(COMMAND(MODEL), argc, argv, options, COUNT(options), 1, 1) < 0)
         return LORICA_EXIT_USAGE;
     if (!key)
         return lorica_cmd_usage(COMMAND(MODEL), "--key is missing");
     char *path = signature ? strdup(signature) : lorica_path_join(argv[0], LORICA_MODEL_SIG);
-    lorica_buf_init(&findings.report, REPORT_MAX);
+    lorica_findings_init(&findings);
     int rc = path ? verify_model(argv[0], key, path, extra, &findings, &err)
                   : lorica_fail(&err, LORICA_ENOMEM, "out of memory");
     rc = rc == 0 ? print_findings(&findings, "the files are what was signed", json)
@@ -173,7 +146,7 @@ static int open_receipt(const char *path, const struct lorica_signkey *key,
 
 /* A file's text is one of those with these digests. */
 static int check_text(const char *path, const char *what, const struct lorica_digest *digests,
-                      size_t count, struct findings *findings, struct lorica_error *err) {
+                      size_t count, struct lorica_findings *findings, struct lorica_error *err) {
     struct lorica_digest digest;
     if (!path)
         return 0;
@@ -182,12 +155,12 @@ static int check_text(const char *path, const char *what, const struct lorica_di
         if (lorica_digest_equal(&digest, &digests[i]))
             return 0;
     if (rc == 0)
-        finding(findings, what, path);
+        lorica_findings_add(findings, what, path);
     return rc;
 }
 
 static int check_texts(const struct lorica_receipt *r, const char *prompt, const char *output,
-                       struct findings *findings, struct lorica_error *err) {
+                       struct lorica_findings *findings, struct lorica_error *err) {
     struct lorica_digest outputs[LORICA_OPENAI_MAX_N];
     for (uint32_t i = 0; i < r->output_count; i++)
         outputs[i] = r->outputs[i].digest;
@@ -247,11 +220,11 @@ static int receipt(int argc, char **argv) {
     struct lorica_signkey *key = NULL;
     struct lorica_envelope envelope = {0};
     struct lorica_receipt r = {.created = 0};
-    struct findings findings = {.count = 0};
+    struct lorica_findings findings;
     struct lorica_error err = {0};
     if (lorica_cmd_options(COMMAND(RECEIPT), argc, argv, options, COUNT(options), 1, 1) < 0)
         return LORICA_EXIT_USAGE;
-    lorica_buf_init(&findings.report, REPORT_MAX);
+    lorica_findings_init(&findings);
     int rc = open_key(key_path, data, &key, &err);
     if (rc == 0)
         rc = open_receipt(argv[0], key, &envelope, &r, &err);
