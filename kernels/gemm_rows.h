@@ -11,7 +11,10 @@
 
 #include "kernels/gemm.h"
 
-#define LANES 8 /* of double sums */
+/* Eight sums, and eight values to add to them. */
+typedef double rows_lanes __attribute__((vector_size(64)));
+typedef float rows_eight __attribute__((vector_size(32), aligned(4), may_alias));
+#define LANES 8
 
 #ifndef GEMM_EXP
 #define GEMM_EXP rows_exp
@@ -21,32 +24,53 @@ static void rows_exp(float *y, const float *x, uint32_t n, float scale, float of
 }
 #endif
 
-static double rows_sum_lanes(const double *lanes) {
+/* The eight values at x as double. */
+#define ROWS_WIDE(x) __builtin_convertvector(*(const rows_eight *)(x), rows_lanes)
+
+/* Four groups of lanes, so that additions do not wait for each other; `tail`: what did not fill
+ * eight. */
+static double rows_sum_lanes(const rows_lanes *sums, const double *tail) {
+    const rows_lanes all = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    double lanes[LANES];
+    for (int j = 0; j < LANES; j++)
+        lanes[j] = all[j] + tail[j];
     return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) +
            ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
 }
 
 /* sum of a * b */
 static double rows_dot(const float *a, const float *b, uint32_t n) {
-    double lanes[LANES] = {0};
+    rows_lanes sums[4] = {{0}};
+    double tail[LANES] = {0};
     uint32_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (uint32_t j = 0; j < LANES; j++)
-            lanes[j] += (double)a[i + j] * (double)b[i + j];
-    for (uint32_t j = 0; i < n; i++, j++)
-        lanes[j] += (double)a[i] * (double)b[i];
-    return rows_sum_lanes(lanes);
+    for (; i + 4 * LANES <= n; i += 4 * LANES, a += 4 * LANES, b += 4 * LANES) {
+        sums[0] += ROWS_WIDE(a) * ROWS_WIDE(b);
+        sums[1] += ROWS_WIDE(a + LANES) * ROWS_WIDE(b + LANES);
+        sums[2] += ROWS_WIDE(a + 2 * LANES) * ROWS_WIDE(b + 2 * LANES);
+        sums[3] += ROWS_WIDE(a + 3 * LANES) * ROWS_WIDE(b + 3 * LANES);
+    }
+    for (; i + LANES <= n; i += LANES, a += LANES, b += LANES)
+        sums[0] += ROWS_WIDE(a) * ROWS_WIDE(b);
+    for (uint32_t j = 0; j < n - i; j++)
+        tail[j] = (double)a[j] * (double)b[j];
+    return rows_sum_lanes(sums, tail);
 }
 
 static double rows_sum(const float *x, uint32_t n) {
-    double lanes[LANES] = {0};
+    rows_lanes sums[4] = {{0}};
+    double tail[LANES] = {0};
     uint32_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (uint32_t j = 0; j < LANES; j++)
-            lanes[j] += (double)x[i + j];
-    for (uint32_t j = 0; i < n; i++, j++)
-        lanes[j] += (double)x[i];
-    return rows_sum_lanes(lanes);
+    for (; i + 4 * LANES <= n; i += 4 * LANES, x += 4 * LANES) {
+        sums[0] += ROWS_WIDE(x);
+        sums[1] += ROWS_WIDE(x + LANES);
+        sums[2] += ROWS_WIDE(x + 2 * LANES);
+        sums[3] += ROWS_WIDE(x + 3 * LANES);
+    }
+    for (; i + LANES <= n; i += LANES, x += LANES)
+        sums[0] += ROWS_WIDE(x);
+    for (uint32_t j = 0; j < n - i; j++)
+        tail[j] = (double)x[j];
+    return rows_sum_lanes(sums, tail);
 }
 
 /* Largest value; a NaN may be passed over: exp and the sum keep it. */
@@ -83,14 +107,18 @@ static void rows_norm_backward(float *restrict dx, const float *restrict x,
                                const float *restrict weight, const float *restrict dy, uint32_t n,
                                float eps) {
     const float factor = rows_norm_factor(x, n, eps);
-    double lanes[LANES] = {0};
+    rows_lanes sums[4] = {{0}};
+    double tail[LANES] = {0};
     uint32_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (uint32_t j = 0; j < LANES; j++)
-            lanes[j] += (double)(weight[i + j] * dy[i + j]) * (double)x[i + j];
-    for (uint32_t j = 0; i < n; i++, j++)
-        lanes[j] += (double)(weight[i] * dy[i]) * (double)x[i];
-    const float common = (float)(rows_sum_lanes(lanes) / n * (double)factor * (double)factor);
+    for (; i + LANES <= n; i += LANES) {
+        const rows_eight through =
+            *(const rows_eight *)(weight + i) * *(const rows_eight *)(dy + i);
+        sums[i / LANES % 4] += ROWS_WIDE(&through) * ROWS_WIDE(x + i);
+    }
+    for (uint32_t j = 0; i + j < n; j++)
+        tail[j] = (double)(weight[i + j] * dy[i + j]) * (double)x[i + j];
+    const float common =
+        (float)(rows_sum_lanes(sums, tail) / n * (double)factor * (double)factor);
     for (i = 0; i < n; i++)
         dx[i] += factor * (weight[i] * dy[i] - x[i] * common);
 }
@@ -102,9 +130,11 @@ static void rows_silu(float *restrict out, const float *restrict gate, const flo
     float e[ROWS_BLOCK];
     for (uint32_t i = 0; i < n; i += ROWS_BLOCK) {
         const uint32_t count = n - i < ROWS_BLOCK ? n - i : ROWS_BLOCK;
-        GEMM_EXP(e, gate + i, count, -1.0f, 0.0f);
+        const float *restrict g = gate + i, *restrict u = up + i;
+        float *restrict to = out + i;
+        GEMM_EXP(e, g, count, -1.0f, 0.0f);
         for (uint32_t j = 0; j < count; j++)
-            out[i + j] = gate[i + j] / (1.0f + e[j]) * up[i + j];
+            to[j] = g[j] / (1.0f + e[j]) * u[j];
     }
 }
 
