@@ -5,8 +5,14 @@
 
 #define CHUNK_BYTES ((size_t)34 << 20)
 
+/* An odd number of cache lines: rows a multiple of 4 KB apart, which a vocabulary of 49,152 makes,
+ * would all want the same few places of the cache. */
+static size_t row_floats(const struct lorica_arch *arch) {
+    return (((size_t)arch->vocab + 15) / 16 | 1) * 16;
+}
+
 uint32_t lorica_loss_chunk(const struct lorica_arch *arch, uint32_t max_tokens) {
-    size_t rows = CHUNK_BYTES / sizeof(float) / arch->vocab;
+    size_t rows = CHUNK_BYTES / sizeof(float) / row_floats(arch);
     rows = rows < 16 ? 16 : rows > 512 ? 512 : rows;
     return rows < max_tokens ? (uint32_t)rows : max_tokens;
 }
@@ -18,7 +24,8 @@ bool lorica_loss_init(struct lorica_loss *loss, struct lorica_pass *pass) {
     loss->losses = calloc(pass->max_tokens, sizeof(*loss->losses));
     loss->normed = lorica_pass_operands(pass, loss->chunk, arch->hidden);
     loss->dnormed = lorica_pass_floats(pass, loss->chunk, arch->hidden);
-    loss->logits = lorica_pass_floats(pass, loss->chunk, arch->vocab);
+    loss->row = row_floats(arch);
+    loss->logits = lorica_pass_floats(pass, loss->chunk, loss->row);
     loss->ld = ((size_t)loss->chunk + 31) / 32 * 32;
     if (pass->full && !(loss->turned = lorica_pass_operands(pass, arch->vocab, loss->ld)))
         return false;
@@ -46,11 +53,11 @@ static void chunk_forward(struct lorica_pass *pass, unsigned thread, struct lori
         pass->gemm.store(lorica_operands_at(pass, loss->normed, i * hidden), line, hidden);
     }
     lorica_pass_barrier(pass, thread, LORICA_PART_ROWS);
-    lorica_pass_product(pass, thread, loss->logits, vocab, count, base->arch.vocab, &head, 1,
+    lorica_pass_product(pass, thread, loss->logits, loss->row, count, base->arch.vocab, &head, 1,
                         LORICA_GEMM_SET);
     lorica_pass_barrier(pass, thread, LORICA_PART_HEAD);
     for (size_t i = begin; i < end; i++) {
-        float *row = loss->logits + i * vocab;
+        float *row = loss->logits + i * loss->row;
         loss->losses[first + i] =
             pass->gemm.cross_entropy(row, base->arch.vocab, (uint32_t)loss->rows[first + i].label);
         if (backward)
@@ -63,7 +70,7 @@ static void chunk_forward(struct lorica_pass *pass, unsigned thread, struct lori
 static void head_gradient(struct lorica_pass *pass, unsigned thread, struct lorica_loss *loss,
                           uint32_t count) {
     const uint32_t vocab = pass->base->arch.vocab, hidden = pass->base->arch.hidden;
-    const size_t ldx = vocab * sizeof(float) / pass->gemm.operand_nbytes;
+    const size_t ldx = loss->row * sizeof(float) / pass->gemm.operand_nbytes;
     const struct lorica_term term = {
         .a = loss->turned, .lda = loss->ld, .x = loss->normed, .ldx = hidden, .depth = count};
     uint32_t begin, end;
@@ -96,9 +103,9 @@ static void norm_gradient(struct lorica_pass *pass, unsigned thread, struct lori
 static void chunk_backward(struct lorica_pass *pass, unsigned thread, struct lorica_loss *loss,
                            uint32_t first, uint32_t count, float *d) {
     const struct lorica_base *base = pass->base;
-    const size_t hidden = base->arch.hidden, vocab = base->arch.vocab;
+    const size_t hidden = base->arch.hidden;
     const struct lorica_term head = {.a = loss->logits,
-                                     .lda = vocab * sizeof(float) / pass->gemm.operand_nbytes,
+                                     .lda = loss->row * sizeof(float) / pass->gemm.operand_nbytes,
                                      .w = &base->head,
                                      .by_rows = true,
                                      .scale = 1.0f};

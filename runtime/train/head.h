@@ -17,7 +17,8 @@ struct lorica_loss {
     uint32_t chunk; /**< rows at a time, at most */
     void *normed;   /**< [chunk][hidden], operands */
     float *dnormed; /**< [chunk][hidden] */
-    float *logits;  /**< [chunk][vocab]; then their gradient, operands, at the head of each row */
+    size_t row;     /**< floats from one row of logits to the next */
+    float *logits;  /**< [chunk][row]; then their gradient, operands, at the head of each row */
     void *turned;   /**< [vocab][ld]: that gradient turned, operands; of a full model only */
     size_t ld;      /**< chunk, rounded up to 32 */
     double *losses; /**< [max_tokens]: one per row */

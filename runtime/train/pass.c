@@ -7,6 +7,7 @@
 #include <string.h>
 
 #define ALIGN 64
+#define GROUP_BYTES ((size_t)384 << 10) /* of packed panels: what a level 2 cache holds well */
 
 void *lorica_pass_block(struct lorica_pass *pass, size_t rows, size_t columns, size_t size) {
     size_t count, nbytes;
@@ -96,6 +97,12 @@ static size_t panel_depth(const struct lorica_arch *arch, uint32_t max_rank) {
     return ((size_t)widest_of(arch) + 63) / 64 * 64 + ((size_t)max_rank + 63) / 64 * 64;
 }
 
+/* Room for one panel, and for several of those that are not so deep. */
+static size_t panel_nbytes(const struct lorica_arch *arch, size_t size, uint32_t max_rank) {
+    const size_t deepest = panel_depth(arch, max_rank) * LORICA_GEMM_NR * size;
+    return deepest > GROUP_BYTES ? deepest : GROUP_BYTES;
+}
+
 size_t lorica_pass_nbytes(const struct lorica_arch *arch, unsigned threads,
                           enum lorica_operand operand, uint32_t max_tokens, uint32_t max_rank,
                           bool dropout) {
@@ -105,7 +112,7 @@ size_t lorica_pass_nbytes(const struct lorica_arch *arch, unsigned threads,
     const size_t floats = arch->hidden + q + kv + arch->head_dim;
     const size_t operands = arch->hidden + (size_t)arch->intermediate + (dropout ? widest : 0);
     return max_tokens * (floats * sizeof(float) + operands * size + 16) +
-           threads * (panel_depth(arch, max_rank) * LORICA_GEMM_NR * size +
+           threads * (panel_nbytes(arch, size, max_rank) +
                       (lorica_attention_scratch(arch, max_tokens) + LORICA_PASS_LINES * widest) *
                           sizeof(float));
 }
@@ -119,7 +126,7 @@ static bool make_thread_buffers(struct lorica_pass *pass) {
     if (!pass->panels || !pass->scratch || !pass->lines)
         return false;
     for (unsigned i = 0; i < threads; i++) {
-        pass->panels[i] = lorica_pass_operands(pass, pass->panel_depth, LORICA_GEMM_NR);
+        pass->panels[i] = lorica_pass_block(pass, 1, pass->panel_nbytes, 1);
         pass->scratch[i] =
             lorica_pass_floats(pass, 1, lorica_attention_scratch(arch, pass->max_tokens));
         pass->lines[i] = lorica_pass_floats(pass, LORICA_PASS_LINES, pass->widest);
@@ -134,6 +141,7 @@ static bool make_buffers(struct lorica_pass *pass, bool dropout) {
     const size_t m = pass->max_tokens;
     pass->widest = widest_of(arch);
     pass->panel_depth = panel_depth(arch, pass->max_rank);
+    pass->panel_nbytes = panel_nbytes(arch, pass->gemm.operand_nbytes, pass->max_rank);
     pass->stream = lorica_pass_floats(pass, m, arch->hidden);
     pass->q = lorica_pass_floats(pass, m, (size_t)arch->heads * arch->head_dim);
     pass->k = lorica_pass_floats(pass, m, (size_t)arch->kv_heads * arch->head_dim);

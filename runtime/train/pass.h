@@ -76,8 +76,9 @@ struct lorica_pass {
     void *normed;       /**< [tokens][hidden], operands */
     void *wide;         /**< [tokens][intermediate], operands */
     void *dropped;      /**< [tokens][widest input], operands; with dropout only */
-    size_t panel_depth; /**< of a panel, at most */
-    void **panels;      /**< per thread: a packed panel */
+    size_t panel_depth;  /**< of a panel, at most */
+    size_t panel_nbytes; /**< of a thread's panels together */
+    void **panels;       /**< per thread: packed panels */
     float **scratch;    /**< per thread: attention's workspace */
     float **lines;      /**< per thread: LORICA_PASS_LINES rows of the widest, as floats */
     uint32_t widest;

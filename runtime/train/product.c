@@ -5,6 +5,8 @@
 #define NR LORICA_GEMM_NR
 #define MIN_ROWS 48  /* rows for which a panel is worth decoding twice */
 #define MAX_PARTS 16 /* of one product at a time */
+#define MAX_GROUP 8  /* panels */
+#define ROW_BLOCK 48 /* rows that go through a group of panels at a time */
 
 /* Panels are dealt to the threads; where there are too few of them, rows are split too. */
 static uint32_t row_parts(uint32_t panels, uint32_t rows, unsigned threads) {
@@ -30,34 +32,64 @@ static uint32_t depth_of(const struct lorica_term *term) {
     return !term->w ? term->depth : term->by_rows ? term->w->n : term->w->k;
 }
 
-/* Where a task of a product stands: parts that are packed and not yet multiplied. */
+/* Panels of one group: so many that they stay in the level 2 cache beside a block of rows. */
+static uint32_t group_panels(const struct lorica_pass *pass, const struct lorica_term *terms,
+                             size_t count) {
+    size_t depth = 0;
+    for (size_t i = 0; i < count; i++)
+        depth += depth_of(&terms[i]) + 63u;
+    if (depth > pass->panel_depth)
+        depth = pass->panel_depth;
+    const size_t fit = pass->panel_nbytes / lorica_gemm_panel_nbytes(&pass->gemm, depth);
+    return fit < 1 ? 1 : fit > MAX_GROUP ? MAX_GROUP : (uint32_t)fit;
+}
+
+/* Where a task of a product stands: parts of a group of panels that are packed and not yet
+ * multiplied. Rows are taken in blocks, and each block through all panels of the group, so that
+ * what they read comes from far away once for the group and not for every panel. */
 struct task {
     struct lorica_pass *pass;
     unsigned thread;
     void *out;
     size_t ldo;
-    uint32_t row, rows, col, cols;
+    uint32_t row, rows, col, cols; /* cols: of all panels */
     enum lorica_gemm_out how;
-    struct lorica_gemm_part parts[MAX_PARTS];
+    size_t size; /* of an element of `out` as it is asked for */
+    struct lorica_gemm_part parts[MAX_PARTS]; /* of the first panel */
+    size_t stride;                            /* bytes from one panel to the next */
     size_t count, depth;
 };
 
 static void flush(struct task *task) {
-    if (task->count == 0)
-        return;
-    task->pass->gemm.panel(task->out, task->ldo, task->parts, task->count, task->rows, task->cols,
-                           task->how);
+    const struct lorica_gemm_kernels *gemm = &task->pass->gemm;
+    for (uint32_t r = 0; task->count > 0 && r < task->rows; r += ROW_BLOCK) {
+        const uint32_t rows = task->rows - r < ROW_BLOCK ? task->rows - r : ROW_BLOCK;
+        struct lorica_gemm_part parts[MAX_PARTS];
+        for (size_t i = 0; i < task->count; i++) {
+            parts[i] = task->parts[i];
+            parts[i].a = lorica_operands_at(task->pass, parts[i].a, r * parts[i].lda);
+        }
+        for (uint32_t col = 0; col < task->cols; col += NR) {
+            const uint32_t cols = task->cols - col < NR ? task->cols - col : NR;
+            gemm->panel((char *)task->out + (r * task->ldo + col) * task->size, task->ldo, parts,
+                        task->count, rows, cols, task->how);
+            for (size_t i = 0; i < task->count; i++)
+                parts[i].panel = (const char *)parts[i].panel + task->stride;
+        }
+    }
+    if (task->count > 0)
+        task->how = LORICA_GEMM_ADD;
     task->count = 0;
     task->depth = 0;
-    task->how = LORICA_GEMM_ADD;
 }
 
-/* Packs a term, in pieces where it is deeper than what is left of the panel. */
+/* Packs a term, in pieces where it is deeper than what is left of the panels. */
 static void add_term(struct task *task, const struct lorica_term *term) {
     struct lorica_pass *pass = task->pass;
     const uint32_t depth = depth_of(term);
     for (uint32_t p = 0; p < depth;) {
-        const size_t room = pass->panel_depth - task->depth;
+        const size_t room = task->stride / lorica_gemm_panel_nbytes(&pass->gemm, 2) * 2 -
+                            task->depth;
         if (task->count == MAX_PARTS || (room < 64 && room < depth - p)) {
             flush(task);
             continue;
@@ -65,7 +97,9 @@ static void add_term(struct task *task, const struct lorica_term *term) {
         const uint32_t piece = depth - p <= room ? depth - p : (uint32_t)(room / 64 * 64);
         char *panel =
             (char *)pass->panels[task->thread] + lorica_gemm_panel_nbytes(&pass->gemm, task->depth);
-        pack(pass, term, panel, task->col, task->cols, p, p + piece);
+        for (uint32_t col = 0; col < task->cols; col += NR)
+            pack(pass, term, panel + col / NR * task->stride, task->col + col,
+                 task->cols - col < NR ? task->cols - col : NR, p, p + piece);
         task->parts[task->count++] = (struct lorica_gemm_part){
             .a = lorica_operands_at(pass, term->a, task->row * term->lda + p),
             .lda = term->lda,
@@ -81,12 +115,16 @@ void lorica_pass_product(struct lorica_pass *pass, unsigned thread, void *out, s
                          size_t count, enum lorica_gemm_out how) {
     const unsigned threads = lorica_pool_threads(pass->pool);
     const uint32_t panels = (cols + NR - 1) / NR, parts = row_parts(panels, rows, threads);
+    const uint32_t most = parts > 1 ? 1 : group_panels(pass, terms, count);
     const size_t size = how == LORICA_GEMM_OPERAND ? pass->gemm.operand_nbytes : sizeof(float);
     uint32_t begin, end;
     lorica_pool_range(panels * parts, thread, threads, &begin, &end);
-    for (uint32_t number = begin; number < end; number++) {
-        const uint32_t col = number / parts * NR;
-        uint32_t r0, r1;
+    const uint32_t groups = (end - begin + most - 1) / most;
+    for (uint32_t g = 0; g < groups; g++) {
+        uint32_t first, last, r0, r1; /* groups of one size, nearly */
+        lorica_pool_range(end - begin, g, groups, &first, &last);
+        const uint32_t number = begin + first, col = number / parts * NR;
+        const uint32_t width = (last - first) * NR;
         lorica_pool_range(rows, number % parts, parts, &r0, &r1);
         struct task task = {.pass = pass,
                             .thread = thread,
@@ -95,8 +133,10 @@ void lorica_pass_product(struct lorica_pass *pass, unsigned thread, void *out, s
                             .row = r0,
                             .rows = r1 - r0,
                             .col = col,
-                            .cols = cols - col < NR ? cols - col : NR,
-                            .how = how};
+                            .cols = cols - col < width ? cols - col : width,
+                            .how = how,
+                            .size = size,
+                            .stride = pass->panel_nbytes / (last - first) / 256 * 256};
         for (size_t t = 0; t < count; t++)
             add_term(&task, &terms[t]);
         flush(&task);
