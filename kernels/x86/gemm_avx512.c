@@ -150,8 +150,86 @@ static void pairs(uint16_t *to, const float *from, uint32_t depth) {
     }
 }
 
+/* Where a register of values of row p and one of row p + 1 go as pairs. */
+static inline void put_pairs(uint16_t *to, __m512 first, __m512 second, __m512i order) {
+    _mm512_storeu_si512(to, _mm512_permutexvar_epi16(
+                                order, (__m512i)_mm512_cvtne2ps_pbh(second, first)));
+}
+
+/* The inputs [k0, k1) of 16 rows from `row` on, which begin a tile of NF4: columns of a panel. */
+static void pack_w_nf4_tile(uint16_t *to, const struct lorica_matrix *w, uint32_t row, uint32_t k0,
+                            uint32_t k1) {
+    const uint32_t blocks = w->k / LORICA_NF4_BLOCK;
+    const uint8_t *codes =
+        (const uint8_t *)w->data + (size_t)(row / LORICA_TILE_ROWS) * blocks * 512;
+    const __m512 table = _mm512_loadu_ps(lorica_nf4_table);
+    const __m512i order = pair_order();
+    for (uint32_t b = k0 / LORICA_NF4_BLOCK; b < k1 / LORICA_NF4_BLOCK; b++) {
+        float absmax[16];
+        for (uint32_t i = 0; i < 16; i++)
+            absmax[i] = row + i < w->n ? lorica_nf4_absmax(w, (size_t)(row + i) * blocks + b) : 0;
+        const __m512 scale = _mm512_loadu_ps(absmax);
+        for (uint32_t g = 0; g < 8; g++, to += (size_t)8 * NR) {
+            const __m512i v = _mm512_loadu_si512(codes + (size_t)b * 512 + (size_t)g * 64);
+            __m512 x[8]; /* the permutation looks at the low four bits only */
+            LORICA_GEMM_UNROLL
+            for (unsigned j = 0; j < 8; j++)
+                x[j] = _mm512_mul_ps(
+                    _mm512_permutexvar_ps(_mm512_srli_epi32(v, j % 4 * 8 + j / 4 * 4), table),
+                    scale);
+            LORICA_GEMM_UNROLL
+            for (unsigned j = 0; j < 8; j += 2)
+                put_pairs(to + (size_t)j * NR, x[j], x[j + 1], order);
+        }
+    }
+}
+
+static void pack_w_q8_tile(uint16_t *to, const struct lorica_matrix *w, uint32_t row, uint32_t k0,
+                           uint32_t k1) {
+    const size_t blocks = w->k / LORICA_Q8_BLOCK, tile = row / LORICA_TILE_ROWS;
+    const int8_t *codes = (const int8_t *)w->data + tile * blocks * 512;
+    const uint16_t *scales = w->scales + tile * blocks * LORICA_TILE_ROWS;
+    const __m512i order = pair_order();
+    for (uint32_t p = k0; p < k1; p += 4, to += (size_t)4 * NR) {
+        const size_t b = p / LORICA_Q8_BLOCK, g = p % LORICA_Q8_BLOCK / 4;
+        const __m512 scale = _mm512_cvtph_ps(
+            _mm256_loadu_si256((const __m256i *)(const void *)(scales + b * LORICA_TILE_ROWS)));
+        const __m512i v = _mm512_loadu_si512(codes + b * 512 + g * 64);
+        __m512 x[4];
+        LORICA_GEMM_UNROLL
+        for (unsigned j = 0; j < 4; j++)
+            x[j] = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_srai_epi32(
+                                     _mm512_slli_epi32(v, 24 - 8 * j), 24)),
+                                 scale);
+        put_pairs(to, x[0], x[1], order);
+        put_pairs(to + (size_t)2 * NR, x[2], x[3], order);
+    }
+}
+
+/* Columns that do not exist. */
+static void pack_no_tile(uint16_t *to, uint32_t depth) {
+    for (uint32_t p = 0; p < depth; p += 2)
+        _mm512_storeu_si512(to + (size_t)p * NR, _mm512_setzero_si512());
+}
+
+/* Whole tiles go straight to pairs. */
 static void pack_w_bf16_avx512(void *panel, const struct lorica_matrix *w, uint32_t row,
                                uint32_t cols, uint32_t k0, uint32_t k1, float scale) {
+    const bool nf4 = w->format == LORICA_FORMAT_NF4 && lorica_matrix_is_tiled(w);
+    const uint32_t unit = nf4 ? LORICA_NF4_BLOCK : 4;
+    if ((nf4 || w->format == LORICA_FORMAT_Q8) && (cols == NR || row + cols == w->n) &&
+        row % LORICA_TILE_ROWS == 0 && k0 % unit == 0 && k1 % unit == 0 && scale == 1.0f) {
+        for (uint32_t j = 0; j < NR; j += 16) {
+            uint16_t *to = (uint16_t *)panel + (size_t)2 * j;
+            if (row + j >= w->n)
+                pack_no_tile(to, k1 - k0);
+            else if (nf4)
+                pack_w_nf4_tile(to, w, row + j, k0, k1);
+            else
+                pack_w_q8_tile(to, w, row + j, k0, k1);
+        }
+        return;
+    }
     float floats[CHUNK * NR];
     for (uint32_t k = k0; k < k1; k += CHUNK) {
         const uint32_t last = k1 - k < CHUNK ? k1 : k + CHUNK;
@@ -160,8 +238,81 @@ static void pack_w_bf16_avx512(void *panel, const struct lorica_matrix *w, uint3
     }
 }
 
+/* 16 inputs of a row of a tile: those of two groups of 8, of which `groups` holds the rows. */
+static inline __m512 nf4_row(const __m512i *groups, uint32_t row, float absmax) {
+    const __m512i shifts =
+        _mm512_setr_epi32(0, 8, 16, 24, 4, 12, 20, 28, 0, 8, 16, 24, 4, 12, 20, 28);
+    const __m512i take =
+        _mm512_add_epi32(_mm512_set1_epi32((int)row),
+                         _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 16, 16, 16, 16, 16, 16, 16, 16));
+    const __m512i codes =
+        _mm512_srlv_epi32(_mm512_permutex2var_epi32(groups[0], take, groups[1]), shifts);
+    return _mm512_mul_ps(_mm512_permutexvar_ps(codes, _mm512_loadu_ps(lorica_nf4_table)),
+                         _mm512_set1_ps(absmax));
+}
+
+static void pack_wt_nf4(uint16_t *to, const struct lorica_matrix *w, uint32_t row0, uint32_t row1,
+                        uint32_t col) {
+    const uint32_t blocks = w->k / LORICA_NF4_BLOCK, b = col / LORICA_NF4_BLOCK;
+    const __m512i order = pair_order();
+    for (uint32_t row = row0; row < row1; row += LORICA_TILE_ROWS) {
+        const uint8_t *codes = (const uint8_t *)w->data +
+                               ((size_t)(row / LORICA_TILE_ROWS) * blocks + b) * 512 +
+                               (size_t)(col % LORICA_NF4_BLOCK) * 8;
+        __m512i groups[4];
+        for (size_t g = 0; g < 4; g++)
+            groups[g] = _mm512_loadu_si512(codes + g * 64);
+        for (uint32_t r = 0; r < LORICA_TILE_ROWS; r += 2, to += (size_t)2 * NR) {
+            const float first = lorica_nf4_absmax(w, (size_t)(row + r) * blocks + b),
+                        second = lorica_nf4_absmax(w, (size_t)(row + r + 1) * blocks + b);
+            put_pairs(to, nf4_row(groups, r, first), nf4_row(groups, r + 1, second), order);
+            put_pairs(to + NR, nf4_row(groups + 2, r, first), nf4_row(groups + 2, r + 1, second),
+                      order);
+        }
+    }
+}
+
+/* 16 inputs of row `r` of a tile: those of four groups of 4 from `codes` on. */
+static inline __m512 q8_row(const int8_t *codes, size_t r, __m512 scale) {
+    int32_t words[4];
+    for (size_t g = 0; g < 4; g++)
+        memcpy(&words[g], codes + g * 64 + r * 4, sizeof(words[g]));
+    const __m128i bytes = _mm_setr_epi32(words[0], words[1], words[2], words[3]);
+    return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)), scale);
+}
+
+static void pack_wt_q8(uint16_t *to, const struct lorica_matrix *w, uint32_t row0, uint32_t row1,
+                       uint32_t col) {
+    const size_t blocks = w->k / LORICA_Q8_BLOCK, b = col / LORICA_Q8_BLOCK;
+    const __m512i order = pair_order();
+    for (uint32_t row = row0; row < row1; row += LORICA_TILE_ROWS) {
+        const size_t at = row / LORICA_TILE_ROWS * blocks + b;
+        const int8_t *codes = (const int8_t *)w->data + at * 512;
+        float scales[LORICA_TILE_ROWS];
+        _mm512_storeu_ps(scales, _mm512_cvtph_ps(_mm256_loadu_si256(
+                                     (const __m256i *)(const void *)(w->scales +
+                                                                     at * LORICA_TILE_ROWS))));
+        for (uint32_t r = 0; r < LORICA_TILE_ROWS; r += 2, to += (size_t)2 * NR) {
+            const __m512 first = _mm512_set1_ps(scales[r]), second = _mm512_set1_ps(scales[r + 1]);
+            for (size_t j = 0; j < NR; j += 16)
+                put_pairs(to + 2 * j, q8_row(codes + j * 16, r, first),
+                          q8_row(codes + j * 16, r + 1, second), order);
+        }
+    }
+}
+
 static void pack_wt_bf16_avx512(void *panel, const struct lorica_matrix *w, uint32_t row0,
                                 uint32_t row1, uint32_t col, uint32_t cols, float scale) {
+    const bool nf4 = w->format == LORICA_FORMAT_NF4 && lorica_matrix_is_tiled(w);
+    if ((nf4 || w->format == LORICA_FORMAT_Q8) && cols == NR && col % NR == 0 &&
+        col + NR <= w->k && row0 % LORICA_TILE_ROWS == 0 && row1 % LORICA_TILE_ROWS == 0 &&
+        scale == 1.0f) {
+        if (nf4)
+            pack_wt_nf4(panel, w, row0, row1, col);
+        else
+            pack_wt_q8(panel, w, row0, row1, col);
+        return;
+    }
     float floats[CHUNK * NR];
     for (uint32_t i = row0; i < row1; i += CHUNK) {
         const uint32_t last = row1 - i < CHUNK ? row1 : i + CHUNK;
