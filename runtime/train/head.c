@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-#define CHUNK_BYTES ((size_t)34 << 20)
+#define CHUNK_BYTES ((size_t)26 << 20)
 
 /* An odd number of cache lines: rows a multiple of 4 KB apart, which a vocabulary of 49,152 makes,
  * would all want the same few places of the cache. */
