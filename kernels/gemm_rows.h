@@ -117,8 +117,7 @@ static void rows_norm_backward(float *restrict dx, const float *restrict x,
     }
     for (uint32_t j = 0; i + j < n; j++)
         tail[j] = (double)(weight[i + j] * dy[i + j]) * (double)x[i + j];
-    const float common =
-        (float)(rows_sum_lanes(sums, tail) / n * (double)factor * (double)factor);
+    const float common = (float)(rows_sum_lanes(sums, tail) / n * (double)factor * (double)factor);
     for (i = 0; i < n; i++)
         dx[i] += factor * (weight[i] * dy[i] - x[i] * common);
 }

@@ -152,8 +152,8 @@ static void pairs(uint16_t *to, const float *from, uint32_t depth) {
 
 /* Where a register of values of row p and one of row p + 1 go as pairs. */
 static inline void put_pairs(uint16_t *to, __m512 first, __m512 second, __m512i order) {
-    _mm512_storeu_si512(to, _mm512_permutexvar_epi16(
-                                order, (__m512i)_mm512_cvtne2ps_pbh(second, first)));
+    _mm512_storeu_si512(
+        to, _mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(second, first)));
 }
 
 /* The inputs [k0, k1) of 16 rows from `row` on, which begin a tile of NF4: columns of a panel. */
@@ -198,9 +198,8 @@ static void pack_w_q8_tile(uint16_t *to, const struct lorica_matrix *w, uint32_t
         __m512 x[4];
         LORICA_GEMM_UNROLL
         for (unsigned j = 0; j < 4; j++)
-            x[j] = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_srai_epi32(
-                                     _mm512_slli_epi32(v, 24 - 8 * j), 24)),
-                                 scale);
+            x[j] = _mm512_mul_ps(
+                _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(v, 24 - 8 * j), 24)), scale);
         put_pairs(to, x[0], x[1], order);
         put_pairs(to + (size_t)2 * NR, x[2], x[3], order);
     }
@@ -289,9 +288,9 @@ static void pack_wt_q8(uint16_t *to, const struct lorica_matrix *w, uint32_t row
         const size_t at = row / LORICA_TILE_ROWS * blocks + b;
         const int8_t *codes = (const int8_t *)w->data + at * 512;
         float scales[LORICA_TILE_ROWS];
-        _mm512_storeu_ps(scales, _mm512_cvtph_ps(_mm256_loadu_si256(
-                                     (const __m256i *)(const void *)(w->scales +
-                                                                     at * LORICA_TILE_ROWS))));
+        _mm512_storeu_ps(scales,
+                         _mm512_cvtph_ps(_mm256_loadu_si256(
+                             (const __m256i *)(const void *)(w->scales + at * LORICA_TILE_ROWS))));
         for (uint32_t r = 0; r < LORICA_TILE_ROWS; r += 2, to += (size_t)2 * NR) {
             const __m512 first = _mm512_set1_ps(scales[r]), second = _mm512_set1_ps(scales[r + 1]);
             for (size_t j = 0; j < NR; j += 16)
@@ -304,9 +303,8 @@ static void pack_wt_q8(uint16_t *to, const struct lorica_matrix *w, uint32_t row
 static void pack_wt_bf16_avx512(void *panel, const struct lorica_matrix *w, uint32_t row0,
                                 uint32_t row1, uint32_t col, uint32_t cols, float scale) {
     const bool nf4 = w->format == LORICA_FORMAT_NF4 && lorica_matrix_is_tiled(w);
-    if ((nf4 || w->format == LORICA_FORMAT_Q8) && cols == NR && col % NR == 0 &&
-        col + NR <= w->k && row0 % LORICA_TILE_ROWS == 0 && row1 % LORICA_TILE_ROWS == 0 &&
-        scale == 1.0f) {
+    if ((nf4 || w->format == LORICA_FORMAT_Q8) && cols == NR && col % NR == 0 && col + NR <= w->k &&
+        row0 % LORICA_TILE_ROWS == 0 && row1 % LORICA_TILE_ROWS == 0 && scale == 1.0f) {
         if (nf4)
             pack_wt_nf4(panel, w, row0, row1, col);
         else

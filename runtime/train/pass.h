@@ -71,16 +71,16 @@ struct lorica_pass {
     uint32_t *positions; /**< [tokens] */
     float *rotary;       /**< [max_tokens][head_dim]: cosines, then sines */
 
-    float *stream;      /**< [tokens][hidden]: the residual stream */
-    float *q, *k;       /**< queries and keys before they are rotated */
-    void *normed;       /**< [tokens][hidden], operands */
-    void *wide;         /**< [tokens][intermediate], operands */
-    void *dropped;      /**< [tokens][widest input], operands; with dropout only */
+    float *stream;       /**< [tokens][hidden]: the residual stream */
+    float *q, *k;        /**< queries and keys before they are rotated */
+    void *normed;        /**< [tokens][hidden], operands */
+    void *wide;          /**< [tokens][intermediate], operands */
+    void *dropped;       /**< [tokens][widest input], operands; with dropout only */
     size_t panel_depth;  /**< of a panel, at most */
     size_t panel_nbytes; /**< of a thread's panels together */
     void **panels;       /**< per thread: packed panels */
-    float **scratch;    /**< per thread: attention's workspace */
-    float **lines;      /**< per thread: LORICA_PASS_LINES rows of the widest, as floats */
+    float **scratch;     /**< per thread: attention's workspace */
+    float **lines;       /**< per thread: LORICA_PASS_LINES rows of the widest, as floats */
     uint32_t widest;
 
     void **owned; /**< every allocation, for finish */

@@ -54,7 +54,7 @@ struct task {
     size_t ldo;
     uint32_t row, rows, col, cols; /* cols: of all panels */
     enum lorica_gemm_out how;
-    size_t size; /* of an element of `out` as it is asked for */
+    size_t size;                              /* of an element of `out` as it is asked for */
     struct lorica_gemm_part parts[MAX_PARTS]; /* of the first panel */
     size_t stride;                            /* bytes from one panel to the next */
     size_t count, depth;
@@ -88,8 +88,8 @@ static void add_term(struct task *task, const struct lorica_term *term) {
     struct lorica_pass *pass = task->pass;
     const uint32_t depth = depth_of(term);
     for (uint32_t p = 0; p < depth;) {
-        const size_t room = task->stride / lorica_gemm_panel_nbytes(&pass->gemm, 2) * 2 -
-                            task->depth;
+        const size_t room =
+            task->stride / lorica_gemm_panel_nbytes(&pass->gemm, 2) * 2 - task->depth;
         if (task->count == MAX_PARTS || (room < 64 && room < depth - p)) {
             flush(task);
             continue;
