@@ -19,7 +19,7 @@
 /** Content piece: 64 pages less the page header, so that every run of pages is of one size. */
 #define LORICA_CHUNK_BYTES ((size_t)262128)
 /** Content written per transaction when it is too much for one. */
-#define LORICA_BATCH_CHUNKS 64u
+#define LORICA_BATCH_CHUNKS 128u
 
 struct lorica_registry {
     struct lorica_store *store;

@@ -17,7 +17,10 @@
 
 #include "registry/registry.h"
 
-#define MAP_BYTES (UINT64_C(1) << 30)
+#define MAP_BYTES (UINT64_C(16) << 30) /* of addresses: the file grows by what it holds */
+/* More than one transaction takes. */
+#define LARGE_CHUNKS 134
+#define LARGE_BYTES ((size_t)LARGE_CHUNKS * 262128)
 
 struct fixture {
     char root[64]; /* temporary directory; holds the registry and weights */

@@ -66,7 +66,7 @@ static void publish_large(struct fixture *f) {
     struct lorica_publish publish = publish_of("large", f->weights);
     struct lorica_version version;
     bool existing;
-    write_seeded(f->weights, 77, 17000000); /* several transactions */
+    write_seeded(f->weights, 77, LARGE_BYTES);
     ok(lorica_registry_publish(f->registry, &publish, &actor, &version, &existing, &err));
 }
 

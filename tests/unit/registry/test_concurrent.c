@@ -97,7 +97,7 @@ static void *publisher(void *arg) {
         struct lorica_version version;
         struct lorica_error err;
         bool existing;
-        write_seeded(path, i, i == 3 ? 17000000 : 5000);
+        write_seeded(path, i, i == 3 ? LARGE_BYTES : 5000);
         int rc = lorica_registry_publish(shared->f->registry, &publish, &actor, &version, &existing,
                                          &err);
         atomic_fetch_add(&shared->wrong, rc != 0);

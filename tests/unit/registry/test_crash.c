@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * kill -9 at random moments. The test runs itself again as a worker that changes the registry and
- * writes one line per acknowledged change into a pipe; after each kill every line must be true, the
- * walk clean, and the registry open with less than a second's work. LORICA_CRASH_CYCLES varies the
- * length. */
+ * writes one line per acknowledged change into a pipe; after each kill every line must be true and
+ * the walk clean; how long the registry took to open is told, and with LORICA_LONG held against a
+ * second. LORICA_CRASH_CYCLES varies the length. */
 #include "fixture.h"
 
 #include <signal.h>
@@ -63,8 +63,8 @@ static int work(const char *root, uint64_t seed) {
         char line[64];
         int len = 0, rc = 0;
         if (i % 5 == 0) {
-            /* now and then large enough for several transactions; soon deleted and swept again */
-            write_seeded(f.weights, i, i % 70 == 35 ? 17000000 : 3000 + i % 1000);
+            /* now and then large: in a round that soon deletes and sweeps it (see retire) */
+            write_seeded(f.weights, i, i % 30 == 15 ? LARGE_BYTES : 3000 + i % 1000);
             rc = lorica_registry_publish(f.registry, &publish, &actor, &version, &existing, &err);
             len = snprintf(line, sizeof(line), "p %llu\n", (unsigned long long)version.version);
         } else if (i % 5 == 1) {
@@ -138,9 +138,9 @@ static unsigned read_lines(FILE *lines, struct known *known) {
     return count;
 }
 
-static int64_t clock_us(clockid_t clock) {
+static int64_t clock_us(void) {
     struct timespec now;
-    clock_gettime(clock, &now);
+    clock_gettime(CLOCK_MONOTONIC, &now);
     return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
@@ -183,7 +183,7 @@ static void test_kill_at_random_moments_nothing_lost(void **state) {
     long cycles = text ? strtol(text, NULL, 10) : DEFAULT_CYCLES;
     struct known known = {0};
     unsigned lines_read = 0;
-    int64_t slowest_us = 0, busiest_us = 0;
+    int64_t slowest_us = 0;
     unsigned seed = (unsigned)time(NULL);
     print_message("seed %u, %ld cycles\n", seed, cycles);
     srandom(seed);
@@ -202,19 +202,17 @@ static void test_kill_at_random_moments_nothing_lost(void **state) {
         int status;
         assert_int_equal(waitpid(pid, &status, 0), pid);
         assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
-        int64_t began_us = clock_us(CLOCK_MONOTONIC), busy_us = clock_us(CLOCK_PROCESS_CPUTIME_ID);
+        int64_t began_us = clock_us();
         fixture_open(f);
-        busy_us = clock_us(CLOCK_PROCESS_CPUTIME_ID) - busy_us;
-        int64_t took_us = clock_us(CLOCK_MONOTONIC) - began_us;
+        int64_t took_us = clock_us() - began_us;
         slowest_us = took_us > slowest_us ? took_us : slowest_us;
-        busiest_us = busy_us > busiest_us ? busy_us : busiest_us;
         check_known(f, &known);
     }
-    print_message(
-        "%u acknowledged changes; reopening took %lld us at most, %lld us of a processor\n",
-        lines_read, (long long)slowest_us, (long long)busiest_us);
+    print_message("%u acknowledged changes; reopening took %lld us at most\n", lines_read,
+                  (long long)slowest_us);
     assert_true(lines_read > 0);
-    assert_true(busiest_us < REOPEN_LIMIT_MS * 1000); /* the rest is the machine's other work */
+    if (getenv("LORICA_LONG"))
+        assert_true(slowest_us < REOPEN_LIMIT_MS * 1000);
 }
 
 int main(int argc, char **argv) {

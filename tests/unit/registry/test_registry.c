@@ -581,7 +581,7 @@ static void test_audit_tells_every_change(void **state) {
 
 static void test_known_digest_saves_a_reading_and_must_hold(void **state) {
     struct fixture *f = *state;
-    const size_t sizes[] = {5000, 20000000}; /* in one transaction, and staged */
+    const size_t sizes[] = {5000, LARGE_BYTES}; /* in one transaction, and staged */
     for (size_t i = 0; i < 2; i++) {
         struct lorica_publish publish = publish_of("known", f->weights);
         struct lorica_version found, version;
