@@ -209,14 +209,11 @@ int lorica_handle_version_config(struct lorica_request *request) {
 
 int lorica_handle_version_weights(struct lorica_request *request) {
     struct lorica_version version;
-    struct lorica_error err = {0};
     int rc = path_live_version(request, &version);
+    if (rc == 0)
+        rc = lorica_handler_content(request, &version.weights_digest, true);
     if (rc != 0)
         return rc;
-    rc = lorica_registry_weights(registry_of(request), &version, &request->response.blob,
-                                 &request->response.blob_len, &err);
-    if (rc != 0)
-        return fail_err(request, rc, &err);
     describe_download(request, "application/octet-stream", &version.weights_digest);
     return 0;
 }

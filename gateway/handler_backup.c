@@ -12,6 +12,7 @@
 #include "gateway/handlers.h"
 #include "gateway/server.h"
 #include "registry/backup.h"
+#include "registry/digest.h"
 
 #define SNAPSHOTS_MAX 2 /* that are read at once: each takes disk */
 
@@ -108,50 +109,85 @@ int lorica_handle_backup_snapshot(struct lorica_request *request) {
     return 0;
 }
 
+/* Content of the registry as a body. */
 struct content {
     struct lorica_body_source source;
     struct lorica_registry *registry;
     struct lorica_digest digest;
+    void *stream; /* hash of what goes out; NULL: none, or done */
 };
 
 static struct content *content_of(struct lorica_body_source *source) {
     return (struct content *)(void *)((char *)source - offsetof(struct content, source));
 }
 
-static int content_read(struct lorica_body_source *source, uint64_t offset, void *out, size_t len,
-                        struct lorica_error *err) {
-    const struct content *content = content_of(source);
-    return lorica_backup_content_at(content->registry, &content->digest, source->nbytes, offset,
-                                    out, len, err);
+static int content_end(struct content *content, struct lorica_error *err) {
+    struct lorica_digest found;
+    void *stream = content->stream;
+    content->stream = NULL;
+    if (lorica_sha256_hasher.finish(stream, &found) != 0)
+        return lorica_fail(err, LORICA_EBUG, "content cannot be hashed");
+    return lorica_digest_equal(&found, &content->digest)
+               ? 0
+               : lorica_fail(err, LORICA_EFORMAT, "content does not have its digest");
 }
 
-static void content_close(struct lorica_body_source *source) { free(content_of(source)); }
-
-int lorica_handle_backup_content(struct lorica_request *request) {
-    const char *text = request->match.params[0];
-    struct lorica_digest digest;
-    struct lorica_error err = {0};
-    uint64_t nbytes = 0;
-    int rc = whole_key(request);
+static int content_read(struct lorica_body_source *source, uint64_t offset, void *out, size_t len,
+                        struct lorica_error *err) {
+    struct content *content = content_of(source);
+    const int rc = lorica_backup_content_at(content->registry, &content->digest, source->nbytes,
+                                            offset, out, len, err);
     if (rc != 0)
         return rc;
-    if (lorica_digest_parse(text, strlen(text), &digest) != 0)
-        return lorica_request_fail(request, LORICA_EINVAL, NULL, NULL,
-                                   "\"%.80s\" is no digest: sha256: and 64 hex digits", text);
-    rc = lorica_backup_content_size(request->server->parts.registry, &digest, &nbytes, &err);
+    if (!content->stream)
+        return 0;
+    if (lorica_sha256_hasher.update(content->stream, out, len) != 0)
+        return lorica_fail(err, LORICA_EBUG, "content cannot be hashed");
+    return offset + len == source->nbytes ? content_end(content, err) : 0;
+}
+
+static void content_close(struct lorica_body_source *source) {
+    struct content *content = content_of(source);
+    if (content->stream)
+        (void)lorica_sha256_hasher.finish(content->stream, NULL);
+    free(content);
+}
+
+int lorica_handler_content(struct lorica_request *request, const struct lorica_digest *digest,
+                           bool checked) {
+    struct lorica_registry *registry = request->server->parts.registry;
+    struct lorica_error err = {0};
+    uint64_t nbytes = 0;
+    const int rc = lorica_backup_content_size(registry, digest, &nbytes, &err);
     if (rc != 0)
         return rc == LORICA_EFORMAT
                    ? lorica_request_fail_status(request, 500, "registry_damaged", "%s", err.text)
                    : lorica_request_fail(request, rc, NULL, NULL, "%s", err.text);
     struct content *content = calloc(1, sizeof(*content));
-    if (!content)
+    void *stream = content && checked ? lorica_sha256_hasher.create() : NULL;
+    if (!content || (checked && !stream)) {
+        free(content);
         return lorica_request_fail(request, LORICA_ENOMEM, NULL, NULL, "out of memory");
+    }
     *content =
         (struct content){.source = {.nbytes = nbytes, .read = content_read, .close = content_close},
-                         .registry = request->server->parts.registry,
-                         .digest = digest};
+                         .registry = registry,
+                         .digest = *digest,
+                         .stream = stream};
     request->response.status = 200;
     request->response.content_type = "application/octet-stream";
     request->response.source = &content->source;
     return 0;
+}
+
+int lorica_handle_backup_content(struct lorica_request *request) {
+    const char *text = request->match.params[0];
+    struct lorica_digest digest;
+    const int rc = whole_key(request);
+    if (rc != 0)
+        return rc;
+    if (lorica_digest_parse(text, strlen(text), &digest) != 0)
+        return lorica_request_fail(request, LORICA_EINVAL, NULL, NULL,
+                                   "\"%.80s\" is no digest: sha256: and 64 hex digits", text);
+    return lorica_handler_content(request, &digest, false); /* the one who restores compares */
 }

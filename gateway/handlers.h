@@ -87,6 +87,10 @@ int lorica_handle_key_revoke(struct lorica_request *request);
 
 /** The first name of the path is that of an adapter. */
 int lorica_handler_known_adapter(struct lorica_request *request) LORICA_MUSTCHECK;
+/** Answers with content of the registry, read as it goes out (handler_backup.c). `checked`: one
+ * that proves at its end not to have its digest is cut off before it is whole. */
+int lorica_handler_content(struct lorica_request *request, const struct lorica_digest *digest,
+                           bool checked) LORICA_MUSTCHECK;
 /** And the second may be that of a channel. */
 int lorica_handler_known_channel(struct lorica_request *request) LORICA_MUSTCHECK;
 /** The second part of the path is the number of a version. */
