@@ -32,6 +32,11 @@ def full_server(lorica_bin, small_disk):
     running.stop()
 
 
+def logged(server):
+    server.log.seek(0)
+    return server.log.read().decode()
+
+
 def state(api):
     """Everything that a change could have left a trace in."""
     adapters = [a["name"] for a in api.get("/v1/adapters").json["data"]]
@@ -56,6 +61,9 @@ def test_full_disk_refuses_and_keeps_what_was(full_server, small_disk, tmp_path)
     count, refused = fill(api, small_disk, tmp_path)
     assert count > 2 and refused.status == 507, refused.body
     assert "nothing was changed" in refused.error["message"]
+    where = str(full_server.lorica.data)  # the log says it, the client need not know
+    assert where not in refused.error["message"]
+    assert f'why="{where}/registry: ' in logged(full_server)
     before = state(api)
     for seed in (1001, 1002):  # again and again: nothing is left behind
         again = api.publish("filler", write_adapter(tmp_path / str(seed), seed, rank=1024,
