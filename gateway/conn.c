@@ -551,6 +551,9 @@ static void on_timer(uv_timer_t *timer) {
     case LORICA_CONN_BODY:
         time_out(conn, "the body of the request took too long");
         break;
+    case LORICA_CONN_SPOOL:
+        lorica_dispatch_paused(conn);
+        break;
     case LORICA_CONN_STREAM:
         if (conn->unsent == 0) {
             lorica_conn_stream(conn, ": ping\n\n", 8);
@@ -571,6 +574,8 @@ void lorica_conn_wait(struct lorica_conn *conn, enum lorica_conn_state state) {
     conn_set_state(conn, state);
     (void)uv_timer_stop(&conn->timer);
 }
+
+void lorica_conn_pause(struct lorica_conn *conn, uint64_t ms) { conn_set_timeout(conn, ms); }
 
 void lorica_conn_read_body(struct lorica_conn *conn) {
     if (conn->state == LORICA_CONN_CHECK) {

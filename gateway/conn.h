@@ -49,7 +49,7 @@ enum lorica_conn_state {
     LORICA_CONN_HEAD,      /**< the first byte of a head came */
     LORICA_CONN_CHECK,     /**< a worker judges the key; nothing is read from the body */
     LORICA_CONN_BODY,      /**< the body comes in */
-    LORICA_CONN_SPOOL,     /**< a worker stores a piece of an upload; nothing is read meanwhile */
+    LORICA_CONN_SPOOL,     /**< a piece of an upload waits to be stored; nothing is read */
     LORICA_CONN_WORK,      /**< the handler works */
     LORICA_CONN_STREAM,    /**< server-sent events go out as they come */
     LORICA_CONN_SEND,      /**< the rest of the answer goes out */
@@ -90,6 +90,8 @@ void lorica_conn_drain(struct lorica_conn *conn);
 
 /** Goes to CHECK, SPOOL or WORK: somebody else has the request now. */
 void lorica_conn_wait(struct lorica_conn *conn, enum lorica_conn_state state);
+/** In SPOOL: the dispatcher is called again (lorica_dispatch_paused) after so many milliseconds. */
+void lorica_conn_pause(struct lorica_conn *conn, uint64_t ms);
 /** Goes (back) to BODY and reads on. */
 void lorica_conn_read_body(struct lorica_conn *conn);
 /** Sends the request's response. */

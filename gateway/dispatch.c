@@ -40,6 +40,12 @@ static void run_refusal_done(struct lorica_lane_job *job) {
 /* The request failed: records a refused attempt at a change, then answers. */
 static void answer_error(struct lorica_request *request) {
     struct lorica_refusals *refusals = request->server->refusals;
+    if (request->storing) {
+        request->refused = true;
+        if (request->conn)
+            lorica_conn_wait(request->conn, LORICA_CONN_SPOOL);
+        return;
+    }
     if (lorica_refusals_is_one(request) && lorica_refusals_take(refusals, request)) {
         request->job.run = run_refusal;
         request->job.done = run_refusal_done;
@@ -317,37 +323,81 @@ void lorica_dispatch_http_failure(struct lorica_conn *conn) {
     answer_error(conn->request);
 }
 
-static void spool_work(uv_work_t *work) {
+static void store_work(uv_work_t *work) {
     struct lorica_request *request = work->data;
-    request->run_rc = lorica_upload_feed(request, request->body_done);
+    request->store_rc = lorica_upload_feed(request->upload, &request->piece, request->body_done,
+                                           &request->store_param, &request->store_error);
 }
 
-static void spool_done(uv_work_t *work, int status) {
+static void store_done(uv_work_t *work, int status);
+
+/* Gives what came of an upload to a worker; the next piece may come meanwhile. */
+static void store(struct lorica_request *request) {
+    const struct lorica_buf came = request->body;
+    request->body = request->piece;
+    request->piece = came;
+    request->body_done = request->conn->http.state == LORICA_HTTP_DONE;
+    request->storing = true;
+    request->work.data = lorica_request_ref(request);
+    /* Fails for a missing callback only. */
+    (void)uv_queue_work(&request->server->loop, &request->work, store_work, store_done);
+}
+
+/* Milliseconds that an upload's next piece has to wait. While answers are computed, pieces have
+ * turns, one at a time for the whole server: what they take of the processors is spread thinly over
+ * the steps, so that no token comes noticeably later. */
+static uint64_t wait_for_turn(struct lorica_server *server) {
+    const uint64_t now = uv_now(&server->loop);
+    if (!lorica_server_busy(server))
+        return 0;
+    const uint64_t turn = server->next_piece_ms > now ? server->next_piece_ms : now;
+    server->next_piece_ms = turn + LORICA_UPLOAD_TURN_MS;
+    return turn - now;
+}
+
+void lorica_dispatch_paused(struct lorica_conn *conn) {
+    store(conn->request);
+    if (!conn->request->body_done)
+        lorica_conn_read_body(conn);
+}
+
+static void store_done(uv_work_t *work, int status) {
     struct lorica_request *request = work->data;
     struct lorica_conn *conn = request->conn;
-    lorica_buf_clear(&request->body);
-    if (request->run_rc != 0)
+    request->storing = false;
+    lorica_buf_clear(&request->piece);
+    if (request->store_rc != 0 && !request->refused)
+        request->refused = lorica_request_fail(request, request->store_rc, request->store_param,
+                                               NULL, "%s", request->store_error.text) != 0;
+    if (request->refused) {
+        if (conn && conn->state == LORICA_CONN_BODY)
+            lorica_conn_wait(conn, LORICA_CONN_SPOOL);
         answer_error(request);
-    else if (conn && request->body_done)
+    } else if (conn && request->body_done) {
         run_handler(request);
-    else if (conn)
-        lorica_conn_read_body(conn);
+    } else if (conn && conn->state == LORICA_CONN_SPOOL) {
+        const uint64_t ms = wait_for_turn(conn->server);
+        if (ms > 0)
+            lorica_conn_pause(conn, ms);
+        else
+            lorica_dispatch_paused(conn);
+    }
     lorica_request_unref(request);
 }
 
-/* An upload's bytes go to a worker in pieces; meanwhile nothing is read. */
+/* A piece of an upload goes to a worker when it has a turn and the one before is stored. */
 static void spool(struct lorica_conn *conn) {
     struct lorica_request *request = conn->request;
-    request->body_done = conn->http.state == LORICA_HTTP_DONE;
-    if (!request->body_done && request->body.len < LORICA_UPLOAD_PIECE)
+    if (conn->http.state != LORICA_HTTP_DONE && request->body.len < LORICA_UPLOAD_PIECE)
         return;
-    lorica_conn_wait(conn, LORICA_CONN_SPOOL);
-    request->work.data = lorica_request_ref(request);
-    if (uv_queue_work(&conn->server->loop, &request->work, spool_work, spool_done) != 0) {
-        lorica_request_unref(request);
-        (void)lorica_request_fail(request, LORICA_EBUSY, NULL, NULL, "the server is busy");
-        answer_error(request);
-    }
+    const uint64_t ms = request->storing ? 0 : wait_for_turn(conn->server);
+    const bool waits = request->storing || ms > 0;
+    if (!waits)
+        store(request);
+    if (waits || request->body_done)
+        lorica_conn_wait(conn, LORICA_CONN_SPOOL);
+    if (ms > 0)
+        lorica_conn_pause(conn, ms);
 }
 
 void lorica_dispatch_body(struct lorica_conn *conn) {

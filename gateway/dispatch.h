@@ -11,5 +11,7 @@ void lorica_dispatch_head(struct lorica_conn *conn);
 void lorica_dispatch_http_failure(struct lorica_conn *conn);
 /** Body bytes stand in conn->http.body: takes them. */
 void lorica_dispatch_body(struct lorica_conn *conn);
+/** What lorica_conn_pause waited for has come. */
+void lorica_dispatch_paused(struct lorica_conn *conn);
 
 #endif

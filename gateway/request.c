@@ -84,6 +84,7 @@ struct lorica_request *lorica_request_create(struct lorica_conn *conn) {
     request->started_ns = uv_hrtime();
     request->method = http->method;
     lorica_buf_init(&request->body, LORICA_JSON_BODY_MAX);
+    lorica_buf_init(&request->piece, LORICA_JSON_BODY_MAX);
     lorica_buf_init(&request->response.headers, HEADERS_MAX);
     lorica_buf_init(&request->response.body, RESPONSE_MAX);
     conn->server->request_count++;
@@ -121,10 +122,11 @@ void lorica_request_unref(struct lorica_request *request) {
     if (request->finish)
         request->finish(request);
     lorica_checks_free(request);
-    lorica_upload_destroy(request->upload);
+    lorica_upload_destroy(request->upload, &server->loop);
     free(request->query);
     free(request->content_type);
     lorica_buf_finish(&request->body);
+    lorica_buf_finish(&request->piece);
     lorica_buf_finish(&request->response.headers);
     lorica_buf_finish(&request->response.body);
     free(request->response.blob);

@@ -70,7 +70,8 @@ struct lorica_request {
 
     struct lorica_key key;        /**< W: valid when keyed */
     bool keyed;                   /**< W */
-    struct lorica_buf body;       /**< JSON; for an upload the bytes not yet stored */
+    struct lorica_buf body;       /**< JSON; for an upload the bytes that came last */
+    struct lorica_buf piece;      /**< W: of an upload: the bytes before, while they are stored */
     uint64_t body_total;          /**< bytes of the body so far */
     struct lorica_upload *upload; /**< W: of an upload route */
 
@@ -89,11 +90,16 @@ struct lorica_request {
     void (*finish)(struct lorica_request *request);  /**< frees `state`; may be NULL */
     void (*on_gone)(struct lorica_request *request); /**< loop: the client went away; may be NULL */
 
-    int run_rc;                 /**< private: what run returned */
-    uv_work_t work;             /**< private */
-    struct lorica_lane_job job; /**< private */
-    bool body_done;             /**< private: no more pieces of an upload come */
-    bool logged;                /**< private */
+    int run_rc;                      /**< private: what run returned */
+    uv_work_t work;                  /**< private */
+    struct lorica_lane_job job;      /**< private */
+    int store_rc;                    /**< private: what storing a piece returned, */
+    const char *store_param;         /**< private: the part at fault, */
+    struct lorica_error store_error; /**< private: and why */
+    bool storing;                    /**< private: a worker has `piece` */
+    bool body_done;                  /**< private: `piece` is an upload's last */
+    bool refused;                    /**< private: to be answered once the worker is back */
+    bool logged;                     /**< private */
 };
 
 /** A new request of a connection whose HTTP head was judged; one reference. NULL: out of memory. */

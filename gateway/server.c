@@ -184,6 +184,12 @@ void lorica_server_run(struct lorica_server *server) {
     (void)uv_run(&server->loop, UV_RUN_DEFAULT);
 }
 
+bool lorica_server_busy(const struct lorica_server *server) {
+    struct lorica_engine_stats stats;
+    lorica_engine_stats(server->parts.engine, &stats);
+    return stats.running > 0;
+}
+
 static void on_left(uv_handle_t *handle, void *arg) { close_handle(handle); }
 
 void lorica_server_finish(struct lorica_server *server) {

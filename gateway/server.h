@@ -60,6 +60,7 @@ struct lorica_server {
     bool accept_waits;          /**< a connection waits in the listener for a free place */
     size_t request_count;       /**< that live, with or without a client */
     size_t upload_serial;       /**< makes names in the spool directory */
+    uint64_t next_piece_ms;     /**< when the next piece of an upload has its turn */
     _Atomic unsigned snapshots; /**< of backups, that are being read */
     struct lorica_lane *writer;
     struct lorica_lane *judge;
@@ -86,6 +87,8 @@ void lorica_server_run(struct lorica_server *server);
 /** Closes and frees. */
 void lorica_server_finish(struct lorica_server *server);
 
+/** True while answers are computed: all else gives way. Any thread. */
+bool lorica_server_busy(const struct lorica_server *server);
 /** Begins the drain, as SIGTERM does. */
 void lorica_server_drain(struct lorica_server *server);
 /** A connection or request ended: takes a waiting connection, or ends the drain. */

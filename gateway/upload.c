@@ -172,39 +172,52 @@ static int close_file(struct lorica_upload *upload, struct lorica_error *err) {
     return 0;
 }
 
-static int check_complete(struct lorica_request *request) {
-    const struct lorica_upload *upload = request->upload;
+static int check_complete(const struct lorica_upload *upload, const char **ret_param,
+                          struct lorica_error *err) {
     const struct lorica_upload_form *form = upload->form;
     for (int i = 0; i < LORICA_UPLOAD_PARTS && form->parts[i].name; i++) {
         char needed[256];
         if (upload->seen[i] || !form->parts[i].required)
             continue;
         list_parts(form, true, needed, sizeof(needed));
-        return lorica_request_fail(request, LORICA_EINVAL, form->parts[i].name, NULL,
-                                   "the part \"%s\" is missing; %s are required%s%s",
-                                   form->parts[i].name, needed, form->note ? ": " : "",
-                                   form->note ? form->note : "");
+        *ret_param = form->parts[i].name;
+        return lorica_fail(err, LORICA_EINVAL, "the part \"%s\" is missing; %s are required%s%s",
+                           form->parts[i].name, needed, form->note ? ": " : "",
+                           form->note ? form->note : "");
     }
     return 0;
 }
 
-int lorica_upload_feed(struct lorica_request *request, bool last) {
-    struct lorica_upload *upload = request->upload;
-    struct lorica_error err = {0};
-    int rc = open_file(upload, &err);
+int lorica_upload_feed(struct lorica_upload *upload, const struct lorica_buf *bytes, bool last,
+                       const char **ret_param, struct lorica_error *err) {
+    int rc = open_file(upload, err);
     if (rc == 0)
-        rc = lorica_multipart_feed(&upload->reader, request->body.data ? request->body.data : "",
-                                   request->body.len, &err);
+        rc =
+            lorica_multipart_feed(&upload->reader, bytes->data ? bytes->data : "", bytes->len, err);
     if (rc == 0 && last)
-        rc = lorica_multipart_end(&upload->reader, &err);
+        rc = lorica_multipart_end(&upload->reader, err);
     if (rc == 0 && last)
-        rc = close_file(upload, &err);
+        rc = close_file(upload, err);
     if (rc != 0)
-        return lorica_request_fail(request, rc, upload->at_fault, NULL, "%s", err.text);
-    return last ? check_complete(request) : 0;
+        *ret_param = upload->at_fault;
+    return rc == 0 && last ? check_complete(upload, ret_param, err) : rc;
 }
 
-void lorica_upload_destroy(struct lorica_upload *upload) {
+static void on_unlinked(uv_fs_t *req) {
+    uv_fs_req_cleanup(req);
+    free(req);
+}
+
+/* Freeing a large file's pages takes milliseconds: not the loop's. */
+static void remove_file(const char *path, uv_loop_t *loop) {
+    uv_fs_t *req = malloc(sizeof(*req));
+    if (req && uv_fs_unlink(loop, req, path, on_unlinked) == 0)
+        return;
+    free(req);
+    (void)unlink(path);
+}
+
+void lorica_upload_destroy(struct lorica_upload *upload, uv_loop_t *loop) {
     if (!upload)
         return;
     if (upload->stream)
@@ -212,7 +225,7 @@ void lorica_upload_destroy(struct lorica_upload *upload) {
     if (upload->fd >= 0)
         (void)close(upload->fd);
     if (upload->fd != -1)
-        (void)unlink(upload->path);
+        remove_file(upload->path, loop);
     for (int i = 0; i < LORICA_UPLOAD_PARTS; i++)
         lorica_buf_finish(&upload->texts[i]);
     free(upload->path);

@@ -9,6 +9,8 @@
 #include "gateway/request.h"
 #include "proto/multipart.h"
 
+/** Milliseconds between two such pieces, of all uploads together, while answers are computed. */
+#define LORICA_UPLOAD_TURN_MS 10
 /** Bytes of body that are given to a worker at once. */
 #define LORICA_UPLOAD_PIECE ((size_t)256 << 10)
 /** Largest part other than the file. */
@@ -34,11 +36,14 @@ uint64_t lorica_upload_limit(const struct lorica_request *request);
 /** Prepares for the request's body, which its route's form describes; fails the request when its
  * Content-Type is not multipart. */
 int lorica_upload_create(struct lorica_request *request) LORICA_MUSTCHECK;
-/** Takes the request's body bytes; on a worker. `last`: no more will come. Fails the request for a
- * malformed body, an unknown, repeated or missing part. */
-int lorica_upload_feed(struct lorica_request *request, bool last) LORICA_MUSTCHECK;
-/** Frees, and removes the file unless it was moved away. NULL is accepted. */
-void lorica_upload_destroy(struct lorica_upload *upload);
+/** Takes body bytes; on a worker, meanwhile the request is the loop's. `last`: no more will come.
+ * Refuses a malformed body, an unknown, repeated or missing part; *ret_param (borrowed) is then the
+ * part at fault, if it is one. */
+int lorica_upload_feed(struct lorica_upload *upload, const struct lorica_buf *bytes, bool last,
+                       const char **ret_param, struct lorica_error *err) LORICA_MUSTCHECK;
+/** Frees, and has a worker remove the file unless it was moved away.
+ * Loop thread. NULL is accepted. */
+void lorica_upload_destroy(struct lorica_upload *upload, uv_loop_t *loop);
 
 /** A part kept in memory, by its name: NULL when it did not come, or the form has none such.
  * NUL-terminated, borrowed. */
