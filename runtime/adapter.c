@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -19,6 +20,7 @@
 #define MAX_CONFIG_BYTES ((size_t)1 << 20)
 #define MAX_WEIGHTS_BYTES ((size_t)1 << 34)
 #define ALIGNMENT 64
+#define HUGE_PAGE ((size_t)2 << 20)
 #define MODULE_NAME_MAX 160
 /* Values that are converted at once; no rank is larger. */
 #define RUN 4096
@@ -325,10 +327,31 @@ static int fill_pair(const struct build *build, unsigned module, const struct sl
     return rc ? rc : fill_exact(build, slot->b, b);
 }
 
+/* Zeroed memory of its own mapping, on huge pages where there are any: all of an adapter is read in
+ * every step, in parts too small for small pages. It goes back to the system as soon as an adapter
+ * falls out of the cache. NULL when there is none. */
+static void *arena_map(size_t nbytes) {
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    const size_t size = (nbytes + page - 1) / page * page;
+    uint8_t *bytes =
+        mmap(NULL, size + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (bytes == MAP_FAILED)
+        return NULL;
+    const size_t before = (HUGE_PAGE - (uintptr_t)bytes % HUGE_PAGE) % HUGE_PAGE;
+    if (before > 0)
+        (void)munmap(bytes, before);
+    (void)munmap(bytes + before + size, HUGE_PAGE - before);
+#ifdef MADV_HUGEPAGE
+    (void)madvise(bytes + before, size, MADV_HUGEPAGE);
+#endif
+    return bytes + before;
+}
+
 static void adapter_free(struct lorica_adapter *adapter) {
     if (!adapter)
         return;
-    free(adapter->arena);
+    if (adapter->arena)
+        (void)munmap(adapter->arena, adapter->arena_nbytes);
     free(adapter->layers);
     free(adapter);
 }
@@ -346,12 +369,12 @@ static struct lorica_adapter *adapter_allocate(const struct build *build) {
     if (!adapter)
         return NULL;
     adapter->layers = calloc(count, sizeof(*adapter->layers));
-    adapter->arena = aligned_alloc(ALIGNMENT, total);
+    adapter->arena = arena_map(total);
+    adapter->arena_nbytes = total;
     if (!adapter->layers || !adapter->arena) {
         adapter_free(adapter);
         return NULL;
     }
-    memset(adapter->arena, 0, total);
     adapter->nbytes = total + sizeof(*adapter) + count * sizeof(*adapter->layers);
     adapter->layer_count = build->arch->layers;
     adapter->refs = 1;

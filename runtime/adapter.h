@@ -32,8 +32,9 @@ struct lorica_adapter {
     uint32_t layer_count;
     uint32_t max_rank;
     size_t nbytes; /**< memory held */
-    void *arena;   /**< private: all pairs' values */
-    int refs;      /**< private, atomic */
+    void *arena;   /**< private: all pairs' values, a mapping of its own */
+    size_t arena_nbytes;
+    int refs; /**< private, atomic */
 };
 
 /** Builds from the two PEFT files' bytes. Refused, naming the tensor or key: whatever
