@@ -45,8 +45,12 @@ typedef __m256 vec;
 #define INLINE static inline __attribute__((always_inline))
 /* Rows that share each loaded piece of A or B. */
 #define ROWS 4
-/* Ranks that one row is shrunk to at a time. */
-#define ROW_RANKS 4
+/* Ranks that two rows and that one row are shrunk to at a time: as many as it takes for the latency
+ * of an addition not to be waited for. */
+#define PAIR_RANKS 4
+#define ROW_RANKS 8
+/* Sums that are held at a time, at most. */
+#define SUMS 16
 /* How far ahead B is fetched, in bytes. */
 #define EXPAND_AHEAD 2048
 #define TILE_VECTORS (LORICA_TILE_ROWS / WIDTH)
@@ -68,7 +72,7 @@ INLINE vec weights_left(const uint16_t *a, uint32_t j, uint32_t k) {
 INLINE void shrink_some(const struct lorica_lora_rows *rows, uint32_t row, const uint32_t R,
                         const float *x, size_t ldx, uint32_t k, const uint16_t *a, uint32_t i,
                         const uint32_t ranks) {
-    vec sum[ROW_RANKS * ROWS];
+    vec sum[SUMS];
     const float *from[ROWS];
     a += (size_t)i * k;
 #pragma GCC unroll 4
@@ -83,7 +87,7 @@ INLINE void shrink_some(const struct lorica_lora_rows *rows, uint32_t row, const
 #pragma GCC unroll 4
         for (uint32_t r = 0; r < R; r++)
             inputs[r] = vec_load(from[r] + j);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (uint32_t n = 0; n < ranks; n++) {
             const vec weights = vec_bf16(a + (size_t)n * k + j);
             _mm_prefetch((const char *)(a + (size_t)(n + ranks) * k + j), _MM_HINT_T0);
@@ -92,7 +96,7 @@ INLINE void shrink_some(const struct lorica_lora_rows *rows, uint32_t row, const
                 sum[n * R + r] = vec_fma(weights, inputs[r], sum[n * R + r]);
         }
     }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (uint32_t n = 0; n < ranks; n++)
 #pragma GCC unroll 4
         for (uint32_t r = 0; r < R; r++) {
@@ -103,23 +107,25 @@ INLINE void shrink_some(const struct lorica_lora_rows *rows, uint32_t row, const
         }
 }
 
+/* R rows, `ranks` rows of A at a time as long as there are so many; both constants. */
+INLINE void shrink_rows(const struct lorica_lora_rows *rows, uint32_t row, const uint32_t R,
+                        const float *x, size_t ldx, uint32_t k, const uint16_t *a, uint32_t i0,
+                        uint32_t i1, const uint32_t ranks) {
+    for (; i0 + ranks <= i1; i0 += ranks)
+        shrink_some(rows, row, R, x, ldx, k, a, i0, ranks);
+    for (; i0 < i1; i0++)
+        shrink_some(rows, row, R, x, ldx, k, a, i0, 1);
+}
+
 static void shrink(const struct lorica_lora_rows *rows, const float *x, size_t ldx, uint32_t k,
                    const uint16_t *a, uint32_t i0, uint32_t i1) {
     uint32_t row = 0;
-    for (; row + ROWS <= rows->count; row += ROWS) {
-        uint32_t i = i0;
-        for (; i + SHRINK_RANKS <= i1; i += SHRINK_RANKS)
-            shrink_some(rows, row, ROWS, x, ldx, k, a, i, SHRINK_RANKS);
-        for (; i < i1; i++)
-            shrink_some(rows, row, ROWS, x, ldx, k, a, i, 1);
-    }
-    for (; row < rows->count; row++) {
-        uint32_t i = i0;
-        for (; i + ROW_RANKS <= i1; i += ROW_RANKS)
-            shrink_some(rows, row, 1, x, ldx, k, a, i, ROW_RANKS);
-        for (; i < i1; i++)
-            shrink_some(rows, row, 1, x, ldx, k, a, i, 1);
-    }
+    for (; row + ROWS <= rows->count; row += ROWS)
+        shrink_rows(rows, row, ROWS, x, ldx, k, a, i0, i1, SHRINK_RANKS);
+    for (; row + 2 <= rows->count; row += 2)
+        shrink_rows(rows, row, 2, x, ldx, k, a, i0, i1, PAIR_RANKS);
+    if (row < rows->count)
+        shrink_rows(rows, row, 1, x, ldx, k, a, i0, i1, ROW_RANKS);
 }
 
 /* One tile of R rows from `row` on; b: the tile's part of B. */
@@ -163,7 +169,9 @@ static void expand(const struct lorica_lora_rows *rows, float *y, size_t ldy, ui
         uint32_t row = 0;
         for (; row + ROWS <= rows->count; row += ROWS)
             expand_some(rows, row, ROWS, to, ldy, rank, part);
-        for (; row < rows->count; row++)
+        for (; row + 2 <= rows->count; row += 2)
+            expand_some(rows, row, 2, to, ldy, rank, part);
+        if (row < rows->count)
             expand_some(rows, row, 1, to, ldy, rank, part);
     }
 }
