@@ -6,6 +6,7 @@ import pathlib
 import random
 import signal
 import ssl
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -116,13 +117,14 @@ def llama_body(adapter_of, count, words=40):
     return body
 
 
-def load(server, body_of, headers, clients, seconds=None):
-    """Closed loop, for `seconds` or one request each; generated tokens per second."""
+def load(server, body_of, headers, clients, seconds=None, turn=0):
+    """Closed loop, for `seconds` or one request each; generated tokens per second. Another turn asks
+    with other prompts, which no cache has seen."""
     done, failures = [0] * clients, []
     stop = time.monotonic() + (seconds or 0)
 
     def client(number):
-        rng, connection = random.Random(f"{number} {seconds}"), server.connect()
+        rng, connection = random.Random(f"{number} {seconds} {turn}"), server.connect()
         while not failures:
             status, answer = server.request("POST", *body_of(rng, number), headers, connection)
             if status != 200:
@@ -143,9 +145,9 @@ def load(server, body_of, headers, clients, seconds=None):
     return sum(done) / (time.monotonic() - began)
 
 
-def warm_load(server, body, headers, clients, seconds):
-    load(server, body, headers, clients, 3)
-    return load(server, body, headers, clients, seconds)
+def warm_load(server, body, headers, clients, seconds, turn=0):
+    load(server, body, headers, clients, 3, turn)
+    return load(server, body, headers, clients, seconds, turn)
 
 
 CASES = [("1 client over HTTP(S), no adapter", 1, lambda n: None),
@@ -196,7 +198,7 @@ def measure_memory(args, arch, build):
 
 def measure_many(args, arch):
     """What 2,000 adapters, of which the cache holds 256, cost against one."""
-    count, cached, seconds = (200, 26, 5) if args.quick else (MANY, CACHED, 30)
+    count, cached, seconds = (200, 26, 5) if args.quick else (MANY, CACHED, 10)
     directory = adapters.make(args.work, arch, 0, 4, adapters.ATTENTION, "tiny")
     # Adapters lie in the cache as bf16: half of their file.
     size = (directory / "adapter_model.safetensors").stat().st_size / 2 / 2**20
@@ -206,13 +208,18 @@ def measure_many(args, arch):
         publisher = live.Publisher(server, {"authorization": headers["authorization"]}, directory)
         for i in range(count):
             publisher.publish(f"many-{i}")
-        for name, model in (("one", lambda rng, n: "many-0@1"),
-                            ("uniform", lambda rng, n: f"many-{rng.randrange(count)}@1"),
-                            ("power law", lambda rng, n:
-                             f"many-{min(count - 1, int(rng.paretovariate(1.0)) - 1)}@1")):
-            rates[name] = warm_load(server, lorica_body(model), headers, CLIENTS, seconds)
+        choices = {"one": lambda rng, n: "many-0@1",
+                   "uniform": lambda rng, n: f"many-{rng.randrange(count)}@1",
+                   "power law": lambda rng, n:
+                       f"many-{min(count - 1, int(rng.paretovariate(1.0)) - 1)}@1"}
+        # In turn, since the machine's own speed varies by more than what is to be seen.
+        for turn in range(3):
+            for name, choose in choices.items():
+                rates.setdefault(name, []).append(
+                    warm_load(server, lorica_body(choose), headers, CLIENTS, seconds, turn))
+    middle = {name: statistics.median(found) for name, found in rates.items()}
     return [(f"16 clients, {count:,} adapters of which {cached} are cached, {name}, against one",
-             f"{rates[name] / rates['one']:.0%}", aim)
+             f"{middle[name] / middle['one']:.0%}", aim)
             for name, aim in (("uniform", "80 %"), ("power law", "94 %"))]
 
 
