@@ -25,7 +25,10 @@ bool lorica_kv_format_find(const char *name, enum lorica_kv_format *ret) {
 }
 
 size_t lorica_kv_page_nbytes(enum lorica_kv_format format, uint32_t head_dim) {
-    return lorica_kv_value_scales_at(format, head_dim) + lorica_kv_scales(format);
+    const enum lorica_cpu_level level = lorica_cpu_level();
+    if (format == LORICA_KV_BF16 && level != LORICA_CPU_AVX2 && level != LORICA_CPU_AVXVNNI)
+        return lorica_kv_pairs_nbytes(head_dim);
+    return lorica_kv_value_scales_at(format, head_dim) + LORICA_KV_SCALES_NBYTES;
 }
 
 static void put_bf16_c(void *page, uint32_t slot, const float *key, const float *value,
@@ -63,17 +66,18 @@ static void put_int8_c(void *page, uint32_t slot, const float *key, const float 
     }
     for (uint32_t d = head_dim; d % 4; d++)
         *lorica_kv_int8_key(page, slot, d) = 0;
-    lorica_kv_key_scales(page, head_dim)[slot] = key_scale;
-    lorica_kv_value_scales(page, head_dim)[slot] = value_scale;
+    lorica_kv_key_scales(page, LORICA_KV_INT8, head_dim)[slot] = key_scale;
+    lorica_kv_value_scales(page, LORICA_KV_INT8, head_dim)[slot] = value_scale;
 }
 
 static float key_int8(void *page, uint32_t slot, uint32_t d, uint32_t head_dim) {
-    return (float)*lorica_kv_int8_key(page, slot, d) * lorica_kv_key_scales(page, head_dim)[slot];
+    return (float)*lorica_kv_int8_key(page, slot, d) *
+           lorica_kv_key_scales(page, LORICA_KV_INT8, head_dim)[slot];
 }
 
 static float value_int8(void *page, uint32_t slot, uint32_t d, uint32_t head_dim) {
     return (float)*lorica_kv_int8_value(page, slot, d, head_dim) *
-           lorica_kv_value_scales(page, head_dim)[slot];
+           lorica_kv_value_scales(page, LORICA_KV_INT8, head_dim)[slot];
 }
 
 static float key_bf16(void *page, uint32_t slot, uint32_t d, uint32_t head_dim) {

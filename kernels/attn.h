@@ -25,7 +25,8 @@
 
 /** How the cache holds keys and values. */
 enum lorica_kv_format {
-    LORICA_KV_BF16, /**< bfloat16 */
+    LORICA_KV_BF16, /**< bfloat16; with AVX2 int16, with one float32 scale for each key and one for
+                       each value, which is closer */
     LORICA_KV_INT8, /**< int8, with one float32 scale for each key and one for each value */
     LORICA_KV_COUNT
 };
@@ -36,7 +37,8 @@ const char *lorica_kv_format_name(enum lorica_kv_format format);
 /** Finds a format by its name. False for another word, and then *ret stays as it is. */
 bool lorica_kv_format_find(const char *name, enum lorica_kv_format *ret);
 
-/** Bytes of one page of one (layer, key/value head), keys and values together; a multiple of 64.
+/** Bytes of one page of one (layer, key/value head), keys and values together; a multiple of 64. It
+ * depends on lorica_cpu_level(), as the tables do.
  * What is inside is the kernels' own matter: pages are copied and shared whole. */
 size_t lorica_kv_page_nbytes(enum lorica_kv_format format, uint32_t head_dim);
 

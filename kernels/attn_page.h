@@ -6,7 +6,10 @@
  *   bf16  keys    [ceil(dim / 2)][16 tokens][2]: columns 2i and 2i + 1 of each token; where dim is
  *                 odd, the last is 0
  *         values  [16 / 2 tokens][columns][2]: tokens 2i and 2i + 1 of each column; columns are dim
- *                 rounded up to 16, what is past dim is never used */
+ *                 rounded up to 16, what is past dim is never used
+ *
+ * AVX2, which multiplies int16 twice as fast as floats, holds int16 instead, and behind them, for
+ * each token, what one step of its key is worth, and what 4095 steps of its value. */
 #ifndef LORICA_KERNELS_ATTN_PAGE_H
 #define LORICA_KERNELS_ATTN_PAGE_H
 
@@ -22,25 +25,47 @@ static inline uint32_t lorica_kv_group(enum lorica_kv_format format) {
 }
 
 /** Bytes of the scales of keys, or of values. */
-static inline size_t lorica_kv_scales(enum lorica_kv_format format) {
-    return format == LORICA_KV_INT8 ? LORICA_KV_PAGE * sizeof(float) : 0;
-}
+#define LORICA_KV_SCALES_NBYTES (LORICA_KV_PAGE * sizeof(float))
 
-/** Bytes of the codes of keys, which their scales follow; and then the codes of values. */
+/** Bytes of the codes of keys, which with int8 their scales follow; and then the codes of values.
+ */
 static inline size_t lorica_kv_keys(enum lorica_kv_format format, uint32_t head_dim) {
     const uint32_t group = lorica_kv_group(format);
     return ((size_t)head_dim + group - 1) / group * 64;
 }
 
-/** Where the codes of values begin in a page, and where their scales do. */
+/** Where the codes of values begin in a page. */
 static inline size_t lorica_kv_values_at(enum lorica_kv_format format, uint32_t head_dim) {
-    return lorica_kv_keys(format, head_dim) + lorica_kv_scales(format);
+    return lorica_kv_keys(format, head_dim) +
+           (format == LORICA_KV_INT8 ? LORICA_KV_SCALES_NBYTES : 0);
+}
+
+/** Bytes of the keys and values of a page of pairs. */
+static inline size_t lorica_kv_pairs_nbytes(uint32_t head_dim) {
+    return lorica_kv_keys(LORICA_KV_BF16, head_dim) +
+           LORICA_KV_PAGE / 2 * lorica_kv_columns(head_dim) * 4;
+}
+
+/** Where the scales of keys lie in a page, and where those of values do; with bf16 AVX2's alone. */
+static inline size_t lorica_kv_key_scales_at(enum lorica_kv_format format, uint32_t head_dim) {
+    return format == LORICA_KV_INT8 ? lorica_kv_keys(format, head_dim)
+                                    : lorica_kv_pairs_nbytes(head_dim);
 }
 
 static inline size_t lorica_kv_value_scales_at(enum lorica_kv_format format, uint32_t head_dim) {
-    return lorica_kv_values_at(format, head_dim) +
-           LORICA_KV_PAGE / lorica_kv_group(format) * lorica_kv_columns(head_dim) * 4;
+    return format == LORICA_KV_INT8 ? lorica_kv_values_at(format, head_dim) +
+                                          lorica_kv_columns(head_dim) * LORICA_KV_PAGE
+                                    : lorica_kv_pairs_nbytes(head_dim) + LORICA_KV_SCALES_NBYTES;
 }
+
+/** Steps of a key's largest element in an int16 page. With half as many of a query's no sum of
+ * head_dim products leaves 32 bits. */
+static inline uint32_t lorica_kv_key_steps(uint32_t head_dim) {
+    return head_dim <= 64 ? 8191 : head_dim <= 256 ? 4095 : 2047;
+}
+
+/** Steps of a value's, and of the largest weight of a span: no sum of a span leaves 32 bits. */
+#define LORICA_KV_VALUE_STEPS 4095
 
 /** Elements of a page: column d of the key, and of the value, of token `slot`. */
 static inline uint16_t *lorica_kv_bf16_key(void *page, uint32_t slot, uint32_t d) {
@@ -63,13 +88,15 @@ static inline int8_t *lorica_kv_int8_value(void *page, uint32_t slot, uint32_t d
            slot / 4 * 4 * lorica_kv_columns(head_dim) + (size_t)d * 4 + slot % 4;
 }
 
-/** The scales of the keys, and of the values, of an int8 page. */
-static inline float *lorica_kv_key_scales(void *page, uint32_t head_dim) {
-    return (float *)((char *)page + lorica_kv_keys(LORICA_KV_INT8, head_dim));
+/** The scales of the keys, and of the values, of a page. */
+static inline float *lorica_kv_key_scales(void *page, enum lorica_kv_format format,
+                                          uint32_t head_dim) {
+    return (float *)((char *)page + lorica_kv_key_scales_at(format, head_dim));
 }
 
-static inline float *lorica_kv_value_scales(void *page, uint32_t head_dim) {
-    return (float *)((char *)page + lorica_kv_value_scales_at(LORICA_KV_INT8, head_dim));
+static inline float *lorica_kv_value_scales(void *page, enum lorica_kv_format format,
+                                            uint32_t head_dim) {
+    return (float *)((char *)page + lorica_kv_value_scales_at(format, head_dim));
 }
 
 /** The first row of `queries` that sees a span; it may be past the last row. */

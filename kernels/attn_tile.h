@@ -13,10 +13,13 @@
  *     bytes i = 0..3 of 32-bit lanes as floats
  *   PAIRS 0, and vec_low(at), vec_high(at): the low, or high, bf16 halves of 32-bit lanes as
  *     floats; or, where there is an instruction for pairs of bf16,
- *   PAIRS 1: queries and weights are rounded to bf16 too, and there are vec_pairs(at) and
- *     vec_set1_pairs(uint32_t), pairs of bf16 in each lane; vec_first(pairs), without the high
- *     halves; vec_dot(sum, a, b), which adds both products; and vec_round(uint32_t *to,
- *     const float *x, n), pairs of n floats, the last with 0 where n is odd
+ *   PAIRS 1: queries and weights are rounded to pairs too, and there are vec_pairs(at) and
+ *     vec_set1_pairs(uint32_t), a pair in each lane; vec_first(pairs), without the high halves;
+ *     vec_dot(sum, a, b), which adds both products; and vec_round(uint32_t *to, const float *x, n,
+ *     steps), pairs of n floats, the last with 0 where n is odd
+ *   UNITS 1: the pairs are int16; vec_dot adds to lanes of int32, of which vec_total(sum) makes
+ *     floats; vec_round makes `steps` of the largest magnitude and returns what one is worth, NaN
+ *     when not all are finite. UNITS 0: they are bf16, and vec_round returns 1
  *
  * Each sum is one chain, in the order of its index, whatever the tile: that makes results
  * independent of it. */
@@ -25,6 +28,7 @@
 
 #if defined(LANES)
 #include <math.h>
+#include <stdbool.h>
 
 #include "kernels/attn_page.h"
 
@@ -44,6 +48,7 @@
 struct factors {
     const float *real[TILE];
     const uint32_t *pairs[TILE];
+    float units[TILE]; /* of the pairs */
 };
 
 /* Queries of one call that see keys of a span, and their states. */
@@ -65,6 +70,18 @@ INLINE vec element(const uint8_t *at, uint32_t e, enum lorica_kv_format format) 
         return e ? vec_high(at) : vec_low(at);
 #endif
     return vec_byte(at, e);
+}
+
+/* True when a page has scales. */
+INLINE bool scaled(enum lorica_kv_format format) { return UNITS || format == LORICA_KV_INT8; }
+
+/* A sum of products of pairs. */
+INLINE vec total(vec sum) {
+#if UNITS
+    return vec_total(sum);
+#else
+    return sum;
+#endif
 }
 
 INLINE void clear(vec (*sums)[VECS], uint32_t vecs, uint32_t queries) {
@@ -167,13 +184,15 @@ INLINE void score(float (*scores)[LORICA_ATTN_SPAN], const struct tile *t, uint3
         at[v] = t->pages[page + v / PAGE_VECS] + (size_t)(v % PAGE_VECS) * 4 * LANES;
     clear(sums, count * PAGE_VECS, queries);
     products(sums, at, 64, count * PAGE_VECS, &t->q, 0, t->head_dim, queries, format);
-    for (uint32_t v = 0; format == LORICA_KV_INT8 && v < count * PAGE_VECS; v++) {
-        const vec scale = vec_load(
-            (const float *)(t->pages[page + v / PAGE_VECS] + lorica_kv_keys(format, t->head_dim)) +
-            v % PAGE_VECS * LANES);
+    for (uint32_t v = 0; scaled(format) && v < count * PAGE_VECS; v++) {
+        const size_t scales = lorica_kv_key_scales_at(format, t->head_dim);
+        const vec scale = vec_load((const float *)(t->pages[page + v / PAGE_VECS] + scales) +
+                                   v % PAGE_VECS * LANES);
         UNROLL
         for (uint32_t i = 0; i < queries; i++)
-            sums[i][v] = vec_mul(sums[i][v], scale);
+            sums[i][v] = format == LORICA_KV_INT8
+                             ? vec_mul(sums[i][v], scale)
+                             : vec_mul(total(sums[i][v]), vec_mul(scale, vec_set1(t->q.units[i])));
     }
     UNROLL
     for (uint32_t i = 0; i < queries; i++)
@@ -257,7 +276,7 @@ INLINE void gather_rest(vec (*sums)[VECS], const struct tile *t, const uint8_t *
         rest[v] = at[v] + common / lorica_kv_group(format) * stride;
     UNROLL
     for (uint32_t i = 0; i < queries; i++) {
-        const struct factors own = {{weights->real[i]}, {weights->pairs[i]}};
+        const struct factors own = {.real = {weights->real[i]}, .pairs = {weights->pairs[i]}};
         const uint32_t seen =
             t->visible[i] < key + LORICA_KV_PAGE ? t->visible[i] : key + LORICA_KV_PAGE;
         if (seen > key + common)
@@ -290,9 +309,13 @@ INLINE void gather(const struct tile *t, uint32_t queries, const struct factors 
     UNROLL
     for (uint32_t i = 0; i < queries; i++)
         UNROLL
-    for (uint32_t v = 0; v < vecs; v++)
-        fold_values(t->state[i] + LORICA_STATE_VALUES + column + (size_t)v * LANES, sums[i][v],
-                    t->begin, f->of[i], f->of[ADD + i]);
+    for (uint32_t v = 0; v < vecs; v++) {
+        const vec sum = UNITS && format == LORICA_KV_BF16
+                            ? vec_mul(total(sums[i][v]), vec_set1(weights->units[i]))
+                            : sums[i][v];
+        fold_values(t->state[i] + LORICA_STATE_VALUES + column + (size_t)v * LANES, sum, t->begin,
+                    f->of[i], f->of[ADD + i]);
+    }
 }
 
 /* A tile of `queries` queries, a constant after inlining. */
@@ -301,7 +324,7 @@ INLINE void attend_tile(const struct tile *t, uint32_t queries, enum lorica_kv_f
 #if PAIRS
     uint32_t pairs[TILE][LORICA_ATTN_SPAN / 2] __attribute__((aligned(64)));
 #endif
-    struct factors rows = {{0}};
+    struct factors rows = {.real = {0}};
     float tops[TILE], sums[TILE];
     struct shares f = {{0}};
     const uint32_t pages = (t->most + LORICA_KV_PAGE - 1) / LORICA_KV_PAGE;
@@ -318,12 +341,13 @@ INLINE void attend_tile(const struct tile *t, uint32_t queries, enum lorica_kv_f
     for (uint32_t i = 0; i < queries; i++) {
         sums[i] = weigh(weights[i], t->visible[i], t->scale, tops[i]);
         rows.real[i] = weights[i];
-        if (format == LORICA_KV_INT8)
+        if (scaled(format))
             scale_weights(weights[i], t, (t->visible[i] + LORICA_KV_PAGE - 1) / LORICA_KV_PAGE,
                           format);
 #if PAIRS
         if (format == LORICA_KV_BF16)
-            vec_round(pairs[i], weights[i], t->visible[i]);
+            rows.units[i] = vec_round(pairs[i], weights[i], t->visible[i], LORICA_KV_VALUE_STEPS) /
+                            (UNITS ? LORICA_KV_VALUE_STEPS : 1);
         rows.pairs[i] = pairs[i];
 #endif
     }
@@ -388,7 +412,8 @@ static void attend_range(struct tile *t, float *states, const struct lorica_attn
             t->q.real[i] = lorica_attn_query(queries, begin + i, t->head_dim);
             t->state[i] = states + (begin + i) * each;
 #if PAIRS
-            vec_round(pairs[i], t->q.real[i], t->head_dim);
+            t->q.units[i] = vec_round(pairs[i], t->q.real[i], t->head_dim,
+                                      lorica_kv_key_steps(t->head_dim) / 2);
             t->q.pairs[i] = pairs[i];
 #endif
         }

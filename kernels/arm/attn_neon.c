@@ -9,6 +9,7 @@
 #define SCORE_PAGES(queries) 1
 #define GATHER_VECS(queries) 4
 #define PAIRS 0
+#define UNITS 0
 
 typedef float32x4_t vec;
 

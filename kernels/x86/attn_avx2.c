@@ -49,44 +49,10 @@ static inline vec vec_exp2(vec v) {
     return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), _mm256_slli_epi32(n, 23)));
 }
 
-static inline vec vec_low(const uint8_t *at) {
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256((const __m256i *)at), 16));
-}
-
-static inline vec vec_high(const uint8_t *at) {
-    return _mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256((const __m256i *)at),
-                                                _mm256_set1_epi32((int)0xffff0000)));
-}
-
 static inline vec vec_byte(const uint8_t *at, uint32_t i) {
     const __m256i left =
         _mm256_slli_epi32(_mm256_loadu_si256((const __m256i *)at), (int)(24 - 8 * i));
     return _mm256_cvtepi32_ps(_mm256_srai_epi32(left, 24));
-}
-
-#define PAIRS 0
-#include "kernels/attn_tile.h"
-
-/* Eight columns at a time; single stores, for a neighbour may be writing the slot beside. */
-static void put_bf16(void *page, uint32_t slot, const float *key, const float *value,
-                     uint32_t head_dim) {
-    for (uint32_t d = 0; d < head_dim; d += 8) {
-        float tail[2][8] = {{0}};
-        uint16_t bits[2][8];
-        const uint32_t count = head_dim - d < 8 ? head_dim - d : 8;
-        if (count < 8) {
-            memcpy(tail[0], key + d, count * sizeof(*key));
-            memcpy(tail[1], value + d, count * sizeof(*value));
-        }
-        _mm_storeu_si128((__m128i *)bits[0],
-                         to_bf16_8(_mm256_loadu_ps(count < 8 ? tail[0] : key + d)));
-        _mm_storeu_si128((__m128i *)bits[1],
-                         to_bf16_8(_mm256_loadu_ps(count < 8 ? tail[1] : value + d)));
-        for (uint32_t i = 0; i < count; i += 2)
-            memcpy(lorica_kv_bf16_key(page, slot, d + i), &bits[0][i], 2 * sizeof(uint16_t));
-        for (uint32_t i = 0; i < count; i++)
-            *lorica_kv_bf16_value(page, slot, d + i, head_dim) = bits[1][i];
-    }
 }
 
 /* Up to eight values, the rest 0. */
@@ -95,22 +61,95 @@ static inline __m256 load_some(const float *x, uint32_t count) {
     return _mm256_maskload_ps(x, _mm256_loadu_si256((const __m256i *)(ones + 8 - count)));
 }
 
-/* As the reference: the largest magnitude becomes 127; NaN when a value is not finite. */
-static float scale_of(const float *x, uint32_t n) {
+/* The largest magnitude; NaN when a value is not finite. */
+static inline float top_of(const float *x, uint32_t n) {
     const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
     __m256i top = _mm256_setzero_si256();
-    for (uint32_t d = 0; d < n; d += 8) {
-        const __m256i bits = _mm256_castps_si256(load_some(x + d, n - d < 8 ? n - d : 8));
-        top = _mm256_max_epi32(top, _mm256_and_si256(bits, magnitude));
-    }
-    int32_t lanes[8], bits = 0; /* of magnitudes: NaN and infinity are the largest */
-    float max;
-    _mm256_storeu_si256((__m256i *)lanes, top);
-    for (int i = 0; i < 8; i++)
-        bits = lanes[i] > bits ? lanes[i] : bits;
-    memcpy(&max, &bits, sizeof(max));
-    return max <= __FLT_MAX__ ? max / 127 : __builtin_nanf("");
+    uint32_t d = 0;
+    for (; d + 8 <= n; d += 8)
+        top = _mm256_max_epi32(
+            top, _mm256_and_si256(_mm256_castps_si256(_mm256_loadu_ps(x + d)), magnitude));
+    if (d < n)
+        top = _mm256_max_epi32(
+            top, _mm256_and_si256(_mm256_castps_si256(load_some(x + d, n - d)), magnitude));
+    /* Of magnitudes as integers: NaN and infinity are the largest. */
+    __m128i most = _mm_max_epi32(_mm256_castsi256_si128(top), _mm256_extracti128_si256(top, 1));
+    most = _mm_max_epi32(most, _mm_shuffle_epi32(most, 0x4e));
+    most = _mm_max_epi32(most, _mm_shuffle_epi32(most, 0xb1));
+    const float max = _mm_cvtss_f32(_mm_castsi128_ps(most));
+    return max <= __FLT_MAX__ ? max : __builtin_nanf("");
 }
+
+/* Eight values as int16 steps. */
+static inline __m128i steps_of(__m256 x, __m256 inverse) {
+    const __m256i q = _mm256_cvtps_epi32(_mm256_mul_ps(x, inverse));
+    return _mm_packs_epi32(_mm256_castsi256_si128(q), _mm256_extracti128_si256(q, 1));
+}
+
+/* Steps for one of a value whose largest magnitude is `top`; 0 where that is next to nothing. */
+static inline float inverse_of(float top, float steps) {
+    return top >= 0x1p-113f ? steps / top : 0;
+}
+
+#define PAIRS 1
+#define UNITS 1
+
+typedef __m256i vec_raw;
+
+static inline vec_raw vec_pairs(const uint8_t *at) {
+    return _mm256_loadu_si256((const __m256i *)at);
+}
+static inline vec_raw vec_set1_pairs(uint32_t x) { return _mm256_set1_epi32((int)x); }
+static inline vec_raw vec_first(vec_raw pairs) {
+    return _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff));
+}
+static inline vec vec_dot(vec sum, vec_raw a, vec_raw b) {
+    __m256i total = _mm256_castps_si256(sum);
+    /* In place: gcc would keep a copy of each sum in memory. */
+    __asm__("vpaddd %1, %0, %0" : "+x"(total) : "x"(_mm256_madd_epi16(a, b)));
+    return _mm256_castsi256_ps(total);
+}
+static inline vec vec_total(vec sum) { return _mm256_cvtepi32_ps(_mm256_castps_si256(sum)); }
+
+static inline float vec_round(uint32_t *to, const float *x, uint32_t n, uint32_t steps) {
+    const float top = top_of(x, n), inverse = inverse_of(top, (float)steps);
+    const __m256 factor = _mm256_set1_ps(inverse);
+    uint32_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        _mm_storeu_si128((__m128i *)(to + i / 2), steps_of(_mm256_loadu_ps(x + i), factor));
+    if (i < n) {
+        uint32_t tail[4];
+        _mm_storeu_si128((__m128i *)tail, steps_of(load_some(x + i, n - i), factor));
+        memcpy(to + i / 2, tail, (n - i + 1) / 2 * sizeof(*tail));
+    }
+    return top == top ? (inverse > 0 ? top / (float)steps : 0) : top;
+}
+
+#include "kernels/attn_tile.h"
+
+/* Eight columns at a time; single stores, for a neighbour may be writing the slot beside. */
+static void put_int16(void *page, uint32_t slot, const float *key, const float *value,
+                      uint32_t head_dim) {
+    const float tops[2] = {top_of(key, head_dim), top_of(value, head_dim)};
+    const float steps = (float)lorica_kv_key_steps(head_dim);
+    const __m256 factors[2] = {_mm256_set1_ps(inverse_of(tops[0], steps)),
+                               _mm256_set1_ps(inverse_of(tops[1], LORICA_KV_VALUE_STEPS))};
+    for (uint32_t d = 0; d < head_dim; d += 8) {
+        uint16_t bits[2][8];
+        const uint32_t count = head_dim - d < 8 ? head_dim - d : 8;
+        _mm_storeu_si128((__m128i *)bits[0], steps_of(load_some(key + d, count), factors[0]));
+        _mm_storeu_si128((__m128i *)bits[1], steps_of(load_some(value + d, count), factors[1]));
+        for (uint32_t i = 0; i < count; i += 2)
+            memcpy(lorica_kv_bf16_key(page, slot, d + i), &bits[0][i], 2 * sizeof(uint16_t));
+        for (uint32_t i = 0; i < count; i++)
+            *lorica_kv_bf16_value(page, slot, d + i, head_dim) = bits[1][i];
+    }
+    lorica_kv_key_scales(page, LORICA_KV_BF16, head_dim)[slot] = tops[0] / steps;
+    lorica_kv_value_scales(page, LORICA_KV_BF16, head_dim)[slot] = tops[1];
+}
+
+/* As the reference: the largest magnitude becomes 127; NaN when a value is not finite. */
+static float scale_of(const float *x, uint32_t n) { return top_of(x, n) / 127; }
 
 /* Codes of up to eight values. */
 static inline void codes_of(int8_t codes[8], const float *x, uint32_t count, float scale) {
@@ -134,12 +173,12 @@ static void put_int8(void *page, uint32_t slot, const float *key, const float *v
         for (uint32_t i = 0; i < count; i++)
             *lorica_kv_int8_value(page, slot, d + i, head_dim) = codes[1][i];
     }
-    lorica_kv_key_scales(page, head_dim)[slot] = key_scale;
-    lorica_kv_value_scales(page, head_dim)[slot] = value_scale;
+    lorica_kv_key_scales(page, LORICA_KV_INT8, head_dim)[slot] = key_scale;
+    lorica_kv_value_scales(page, LORICA_KV_INT8, head_dim)[slot] = value_scale;
 }
 
 void lorica_attn_kernels_avx2(struct lorica_attn_kernels *kernels) {
-    *kernels = (struct lorica_attn_kernels){.put = {put_bf16, put_int8},
+    *kernels = (struct lorica_attn_kernels){.put = {put_int16, put_int8},
                                             .attend = {attend_bf16, attend_int8},
                                             .fold = fold,
                                             .finish = finish};

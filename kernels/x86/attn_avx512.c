@@ -3,8 +3,10 @@
  * float32 queries and weights that moves the model's distribution over next tokens by less than can
  * be measured beside the rounding of activations in linear_avx512.c. */
 #include <immintrin.h>
+#include <string.h>
 
 #include "kernels/kernels.h"
+#include "kernels/x86/exp_avx2.h"
 
 #define LANES 16
 /* 6 queries: 24 sums, four operands and a factor in 32 registers. */
@@ -46,6 +48,7 @@ static inline vec vec_byte(const uint8_t *at, uint32_t i) {
 }
 
 #define PAIRS 1
+#define UNITS 0
 
 typedef __m512i vec_raw;
 
@@ -60,18 +63,43 @@ static inline vec vec_dot(vec sum, vec_raw a, vec_raw b) {
     return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
 }
 
-static inline void vec_round(uint32_t *to, const float *x, uint32_t n) {
+static inline float vec_round(uint32_t *to, const float *x, uint32_t n, uint32_t steps) {
+    (void)steps;
     for (; n >= 16; n -= 16, x += 16, to += 8)
         _mm256_storeu_si256((__m256i *)to, (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(x)));
     if (n > 0)
         _mm256_mask_storeu_epi16(
             to, (__mmask16)((1u << (n + n % 2)) - 1),
             (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), x)));
+    return 1;
 }
 
 #include "kernels/attn_tile.h"
 
+/* Eight columns at a time; single stores, for a neighbour may be writing the slot beside. */
+static void put_bf16(void *page, uint32_t slot, const float *key, const float *value,
+                     uint32_t head_dim) {
+    for (uint32_t d = 0; d < head_dim; d += 8) {
+        float tail[2][8] = {{0}};
+        uint16_t bits[2][8];
+        const uint32_t count = head_dim - d < 8 ? head_dim - d : 8;
+        if (count < 8) {
+            memcpy(tail[0], key + d, count * sizeof(*key));
+            memcpy(tail[1], value + d, count * sizeof(*value));
+        }
+        _mm_storeu_si128((__m128i *)bits[0],
+                         to_bf16_8(_mm256_loadu_ps(count < 8 ? tail[0] : key + d)));
+        _mm_storeu_si128((__m128i *)bits[1],
+                         to_bf16_8(_mm256_loadu_ps(count < 8 ? tail[1] : value + d)));
+        for (uint32_t i = 0; i < count; i += 2)
+            memcpy(lorica_kv_bf16_key(page, slot, d + i), &bits[0][i], 2 * sizeof(uint16_t));
+        for (uint32_t i = 0; i < count; i++)
+            *lorica_kv_bf16_value(page, slot, d + i, head_dim) = bits[1][i];
+    }
+}
+
 void lorica_attn_kernels_avx512(struct lorica_attn_kernels *kernels) {
+    kernels->put[LORICA_KV_BF16] = put_bf16;
     kernels->attend[LORICA_KV_BF16] = attend_bf16;
     kernels->attend[LORICA_KV_INT8] = attend_int8;
     kernels->fold = fold;

@@ -27,22 +27,32 @@ static void *page_of(const struct cache *c, uint32_t position) {
     return c->cells + c->view.pages[position / LORICA_KV_PAGE] * c->view.page_nbytes;
 }
 
-/* What the cache holds of x. */
-static void hold(float *to, const float *x, uint32_t dim, enum lorica_kv_format format) {
+/* True when pages of bf16 hold int16 instead, and queries and weights are rounded to that. */
+static bool integers(enum lorica_kv_format format) {
+    return format == LORICA_KV_BF16 &&
+           (lorica_cpu_level() == LORICA_CPU_AVX2 || lorica_cpu_level() == LORICA_CPU_AVXVNNI);
+}
+
+/* What the cache holds of x, in steps of the largest. */
+static void hold(float *to, const float *x, uint32_t dim, bool bf16, uint32_t steps) {
     float top = 0;
     for (uint32_t d = 0; d < dim; d++)
         top = fabsf(x[d]) > top ? fabsf(x[d]) : top;
-    const float scale = top / 127;
+    const float scale = top / (float)steps;
     for (uint32_t d = 0; d < dim; d++)
-        to[d] = format == LORICA_KV_BF16 ? lorica_bf16_to_f32(lorica_f32_to_bf16(x[d]))
-                                         : rintf(x[d] / scale) * scale;
+        to[d] = bf16         ? lorica_bf16_to_f32(lorica_f32_to_bf16(x[d]))
+                : scale == 0 ? 0
+                             : rintf(x[d] / scale) * scale;
 }
+
+static uint32_t key_steps(uint32_t dim) { return dim <= 64 ? 8191 : dim <= 256 ? 4095 : 2047; }
 
 static void put(struct cache *c, uint32_t p, const float *key, const float *value) {
     const uint32_t dim = c->view.head_dim;
     kernels.put[c->format](page_of(c, p), p % LORICA_KV_PAGE, key, value, dim);
-    hold(c->keys + (size_t)p * dim, key, dim, c->format);
-    hold(c->values + (size_t)p * dim, value, dim, c->format);
+    const bool bf16 = c->format == LORICA_KV_BF16 && !integers(c->format);
+    hold(c->keys + (size_t)p * dim, key, dim, bf16, integers(c->format) ? key_steps(dim) : 127);
+    hold(c->values + (size_t)p * dim, value, dim, bf16, integers(c->format) ? 4095 : 127);
 }
 
 /* Pages in random order, a gap between them that holds NaN, as do slots before they are written. */
@@ -74,21 +84,44 @@ static struct cache make_cache(enum lorica_kv_format format, uint32_t length, ui
     return c;
 }
 
+/* Largest magnitude of a row. */
+static double top_of(const float *x, uint32_t dim) {
+    double top = 0;
+    for (uint32_t d = 0; d < dim; d++)
+        top = fmax(top, fabs((double)x[d]));
+    return top;
+}
+
+/* How far a score may be off for what rounding to whole steps leaves of the query and of the key,
+ * of which the code may be the one beside the test's. */
+static double steps_error(const float *q, const float *key, uint32_t dim) {
+    double sum_q = 0, sum_key = 0;
+    for (uint32_t d = 0; d < dim; d++) {
+        sum_q += fabs((double)q[d]);
+        sum_key += fabs((double)key[d]);
+    }
+    const double steps = key_steps(dim);
+    return top_of(q, dim) / (steps - 1) * sum_key + 1e-3 * top_of(key, dim) / steps * sum_q;
+}
+
 /* One query in double; and how far float32 may be off, relative to sum of weight * |value|. */
 static double exact_weights(double *weights, const float *q, const struct cache *c, uint32_t seen,
                             float scale) {
     const uint32_t dim = c->view.head_dim;
-    double top = -INFINITY, largest = 0, total = 0;
+    double top = -INFINITY, largest = 0, total = 0, steps = 0;
     for (uint32_t p = 0; p < seen; p++) {
+        const float *key = c->keys + (size_t)p * dim;
         double sum = 0, size = 0;
         for (uint32_t d = 0; d < dim; d++) {
-            const double product = (double)q[d] * (double)c->keys[(size_t)p * dim + d];
+            const double product = (double)q[d] * (double)key[d];
             sum += product;
             size += fabs(product);
         }
         weights[p] = sum * (double)scale;
         largest = fmax(largest, size * fabs((double)scale));
         top = fmax(top, weights[p]);
+        if (integers(c->format))
+            steps = fmax(steps, steps_error(q, key, dim) * fabs((double)scale));
     }
     for (uint32_t p = 0; p < seen; p++)
         total += weights[p] = exp(weights[p] - top);
@@ -99,10 +132,25 @@ static double exact_weights(double *weights, const float *q, const struct cache 
      * off alike, and summed in chains. Where queries and weights are rounded to bfloat16, each is
      * off by half a unit of that. */
     const bool rounded = lorica_cpu_level() == LORICA_CPU_AVX512 && c->format == LORICA_KV_BF16;
-    const double half = rounded ? 0x1p-9 : 0;
+    const double half = rounded ? 0x1p-8 : 0;
     const double folds = seen / LORICA_ATTN_SPAN + 1;
-    return 2 * expm1(((dim + 6) * EPS * 2 + half) * largest + 1e-6 * (1 + folds)) + half +
+    return 2 * expm1(((dim + 6) * EPS * 2 + half) * largest + steps + 1e-6 * (1 + folds)) + half +
            2 * (LORICA_ATTN_SPAN + 4 * folds) * EPS;
+}
+
+/* What rounding weights to steps of the largest of their span may bring, in all: half a step of
+ * each, times values of at most the largest of its key. */
+static double weights_error(const double *weights, const struct cache *c, uint32_t seen) {
+    const uint32_t dim = c->view.head_dim;
+    double error = 0;
+    for (uint32_t start = 0; integers(c->format) && start < seen; start += LORICA_ATTN_SPAN) {
+        const uint32_t end = seen - start < LORICA_ATTN_SPAN ? seen : start + LORICA_ATTN_SPAN;
+        double top = 0;
+        for (uint32_t p = start; p < end; p++)
+            top = fmax(top, weights[p] * top_of(c->values + (size_t)p * dim, dim));
+        error += (end - start) * top * (0.5 + 1e-3) / 4095;
+    }
+    return error;
 }
 
 static void compare(const float *out, const float *q, const struct cache *c, uint32_t seen,
@@ -110,6 +158,7 @@ static void compare(const float *out, const float *q, const struct cache *c, uin
     const uint32_t dim = c->view.head_dim;
     double *weights = malloc(seen * sizeof(double));
     const double relative = exact_weights(weights, q, c, seen, scale);
+    const double absolute = 2 * weights_error(weights, c, seen) + 1e-37;
     for (uint32_t d = 0; d < dim; d++) {
         double sum = 0, size = 0;
         for (uint32_t p = 0; p < seen; p++) {
@@ -117,7 +166,7 @@ static void compare(const float *out, const float *q, const struct cache *c, uin
             sum += product;
             size += fabs(product);
         }
-        if (!check_near((double)out[d], sum, relative * size + 1e-37, "attend", d))
+        if (!check_near((double)out[d], sum, relative * size + absolute, "attend", d))
             break;
     }
     free(weights);
