@@ -119,7 +119,19 @@
  *                                                      job goes on with what it began with
  * POST   /v1/keys                                      {"name","role","adapters":[...]?} -> 201 key
  * GET    /v1/keys                                      list of key
- * GET    /v1/receipts/key                              {"object":"receipt.key","key_id",
+ * POST   /v1/fine_tuning/jobs                          {"model","training_file","suffix",
+ *                                                      "validation_file"?,"method"? or
+ *                                                      "hyperparameters"?,"seed"?,"metadata"?,
+ *                                                      "lorica":{"rank","alpha","max_length"}?}
+ *                                                      -> job, as OpenAI's; suffix is the adapter's
+ *                                                      name. 400 names the file and line of
+ * examples that are bad; 429: too many jobs GET    /v1/fine_tuning/jobs list of job, the newest
+ * first ?after=ID&limit=N&metadata[KEY]=VALUE GET    /v1/fine_tuning/jobs/{id} job POST
+ * /v1/fine_tuning/jobs/{id}/cancel, .../pause, .../resume    job; 400 where it is over or so
+ * already, 409 while it is published GET    /v1/fine_tuning/jobs/{id}/events              list of
+ * event, the newest first ?after=ID&limit=N; with stream=true server-sent events, from the first
+ * on, until the job is over GET    /v1/fine_tuning/jobs/{id}/checkpoints         list of what was
+ * published: one, or none yet GET    /v1/receipts/key {"object":"receipt.key","key_id",
  *                                                      "algorithm","public_key":PEM}: what verifies
  *                                                      receipts. A chat or completion with the
  *                                                      header "lorica-receipt: true" is answered

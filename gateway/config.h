@@ -21,9 +21,12 @@ struct lorica_config {
     long long prefix_cache_mb, adapter_cache_mb, upload_limit_mb, training_file_mb;
     long long max_connections, max_per_key;
     long long drain_seconds;
-    long long step_ms;   /**< how long prompts may make a step; 0: no bound */
-    bool no_speculation; /**< never guess ahead */
-    bool metrics_open;   /**< /metrics without a key */
+    long long step_ms; /**< how long prompts may make a step; 0: no bound */
+    bool no_training;  /**< jobs are refused, and those there wait */
+    long long training_threads,
+        training_memory_mb; /**< of the trainer; 0: half the cores, no bound */
+    bool no_speculation;    /**< never guess ahead */
+    bool metrics_open;      /**< /metrics without a key */
     /** Names of keys, with "*" and "?", separated by commas; NULL: none. */
     char *priority_high, *priority_low;
     char *mlflow_url, *mlflow_ca; /**< tracking server that versions go to; NULL: none */

@@ -83,6 +83,18 @@ int lorica_handle_keys(struct lorica_request *request);
 int lorica_handle_key_create(struct lorica_request *request);
 int lorica_handle_key_revoke(struct lorica_request *request);
 
+/* Fine-tuning jobs (jobs.h). Making one is judged on the judge's thread. */
+int lorica_handle_job_create(struct lorica_request *request);
+int lorica_handle_jobs(struct lorica_request *request);
+int lorica_handle_job(struct lorica_request *request);
+int lorica_handle_job_cancel(struct lorica_request *request);
+int lorica_handle_job_pause(struct lorica_request *request);
+int lorica_handle_job_resume(struct lorica_request *request);
+int lorica_handle_job_checkpoints(struct lorica_request *request);
+int lorica_handle_job_events(struct lorica_request *request);
+/** Sends the list of events that the handler made, or streams them. Loop thread. */
+void lorica_job_events_follow(struct lorica_request *request);
+
 /* What handlers share (handler_adapters.c). Each fails the request when it returns an error. */
 
 /** The first name of the path is that of an adapter. */

@@ -27,7 +27,7 @@ int lorica_lane_create(uv_loop_t *loop, void (*after)(void *arg), void *arg,
  * after it, which completes those jobs and frees the lane. Loop thread. NULL is accepted. */
 void lorica_lane_destroy(struct lorica_lane *lane);
 
-/** Queues a job. LORICA_EBUSY when the queue is full: its callbacks are then never called. Loop
+/** Queues a job. LORICA_EBUSY when the queue is full: its callbacks are then never called. Any
  * thread. */
 int lorica_lane_submit(struct lorica_lane *lane, struct lorica_lane_job *job) LORICA_MUSTCHECK;
 

@@ -181,6 +181,16 @@ static void write_mlflow(const struct lorica_server *server, struct lorica_buf *
               "Changes that MLflow refused for good.", (double)stats.refused);
 }
 
+static void write_jobs(struct lorica_server *server, struct lorica_buf *out) {
+    unsigned counts[LORICA_JOB_STATE_COUNT] = {0};
+    lorica_jobs_count(server->jobs, counts);
+    lorica_buf_puts(out, "# HELP lorica_training_jobs Fine-tuning jobs that are kept, by state.\n"
+                         "# TYPE lorica_training_jobs gauge\n");
+    for (int i = 0; i < LORICA_JOB_STATE_COUNT; i++)
+        lorica_buf_printf(out, "lorica_training_jobs{state=\"%s\"} %u\n",
+                          lorica_job_state_name((enum lorica_job_state)i), counts[i]);
+}
+
 void lorica_metrics_write(struct lorica_server *server, struct lorica_buf *out) {
     const struct lorica_metrics *m = &server->metrics;
     lorica_buf_printf(out,
@@ -201,6 +211,7 @@ void lorica_metrics_write(struct lorica_server *server, struct lorica_buf *out) 
     write_adapters(m, out);
     write_engine(server, out);
     write_mlflow(server, out);
+    write_jobs(server, out);
     write_one(out, "lorica_connections", "gauge", "Open connections.", (double)server->conn_count);
     write_one(out, "lorica_connections_total", "counter", "Connections taken.",
               (double)m->connections_total);

@@ -115,14 +115,36 @@ struct lorica_request *lorica_request_ref(struct lorica_request *request) {
     return request;
 }
 
-void lorica_request_unref(struct lorica_request *request) {
-    if (--request->refs > 0)
+struct lorica_request *lorica_request_create_own(struct lorica_server *server,
+                                                 enum lorica_method method, const char *path,
+                                                 const struct lorica_key *key) {
+    size_t count = 0;
+    const struct lorica_route *routes = lorica_routes(&count);
+    struct lorica_request *request = calloc(1, sizeof(*request));
+    if (!request)
+        return NULL;
+    request->server = server;
+    request->method = method;
+    request->key = *key;
+    request->keyed = true;
+    lorica_buf_init(&request->body, LORICA_JSON_BODY_MAX);
+    lorica_buf_init(&request->response.headers, HEADERS_MAX);
+    lorica_buf_init(&request->response.body, RESPONSE_MAX);
+    make_id(request->id);
+    if (lorica_route_find(routes, count, method, path, strlen(path), &request->match) == 0 &&
+        request->match.route)
+        return request;
+    free(request);
+    return NULL;
+}
+
+void lorica_request_destroy_own(struct lorica_request *request) {
+    if (!request)
         return;
-    struct lorica_server *server = request->server;
     if (request->finish)
         request->finish(request);
     lorica_checks_free(request);
-    lorica_upload_destroy(request->upload, &server->loop);
+    lorica_upload_destroy(request->upload, &request->server->loop);
     free(request->query);
     free(request->content_type);
     lorica_buf_finish(&request->body);
@@ -133,6 +155,13 @@ void lorica_request_unref(struct lorica_request *request) {
     if (request->response.source)
         request->response.source->close(request->response.source);
     free(request);
+}
+
+void lorica_request_unref(struct lorica_request *request) {
+    if (--request->refs > 0)
+        return;
+    struct lorica_server *server = request->server;
+    lorica_request_destroy_own(request);
     server->request_count--;
     lorica_server_released(server);
 }

@@ -108,6 +108,15 @@ struct lorica_request *lorica_request_ref(struct lorica_request *request);
 /** Gives a reference back; the last frees. Loop thread. */
 void lorica_request_unref(struct lorica_request *request);
 
+/** A request of the server's own in the name of a key, with the route of method and path: what a
+ * handler needs, without client or connection; it is not shared, counted or logged. Any thread.
+ * NULL: out of memory. */
+struct lorica_request *lorica_request_create_own(struct lorica_server *server,
+                                                 enum lorica_method method, const char *path,
+                                                 const struct lorica_key *key);
+/** Frees it. NULL is accepted. */
+void lorica_request_destroy_own(struct lorica_request *request);
+
 /** Writes the log line and counts the request, once. `status` 499: the client went away. */
 void lorica_request_log(struct lorica_request *request, int status, const char *why);
 

@@ -26,7 +26,8 @@ static void on_drain_over(uv_timer_t *timer) {
     struct lorica_conn *next = NULL;
     for (struct lorica_conn *conn = server->conns; conn; conn = next) {
         next = conn->next;
-        if (conn->state == LORICA_CONN_STREAM)
+        if (conn->state == LORICA_CONN_STREAM &&
+            conn->request->match.route->after == lorica_generate_start)
             lorica_generate_cut(conn->request, "the server ends");
         else
             lorica_conn_close(conn, "the server ends");
@@ -45,6 +46,7 @@ void lorica_server_drain(struct lorica_server *server) {
     lorica_log_line(server->parts.log, "info", "event=drain connections=%zu requests=%zu",
                     server->conn_count, server->request_count);
     close_handle((uv_handle_t *)&server->listener);
+    lorica_jobs_drain(server->jobs);
     (void)uv_timer_start(&server->drain_timer, on_drain_over,
                          (uint64_t)server->parts.config->drain_seconds * 1000, 0);
     struct lorica_conn *next = NULL;
@@ -174,6 +176,8 @@ int lorica_server_init(struct lorica_server *server, const struct lorica_server_
             rc = lorica_uv_fail(err, rc, "the sweep");
         if (rc == 0)
             rc = start_mlflow(server, err);
+        if (rc == 0)
+            rc = lorica_jobs_create(server, &server->jobs, err);
     }
     if (rc != 0)
         lorica_server_finish(server);
@@ -193,6 +197,8 @@ bool lorica_server_busy(const struct lorica_server *server) {
 static void on_left(uv_handle_t *handle, void *arg) { close_handle(handle); }
 
 void lorica_server_finish(struct lorica_server *server) {
+    lorica_jobs_destroy(server->jobs); /* may still publish */
+    server->jobs = NULL;
     lorica_refusals_flush(server->refusals);
     lorica_lane_destroy(server->judge); /* what it lets pass goes to the writer */
     lorica_lane_destroy(server->checker);

@@ -8,6 +8,7 @@
 #include "gateway/config.h"
 #include "gateway/conn.h"
 #include "gateway/generate.h"
+#include "gateway/jobs.h"
 #include "gateway/log.h"
 #include "gateway/metrics.h"
 #include "gateway/mlflow_mirror.h"
@@ -70,6 +71,7 @@ struct lorica_server {
     struct lorica_hub *hub; /**< engine events on their way to the loop */
     struct lorica_split_watcher *splits;
     struct lorica_mlflow_mirror *mlflow; /**< NULL: none is configured */
+    struct lorica_jobs *jobs;            /**< fine-tuning */
     struct lorica_pins pins;
     struct lorica_metrics metrics;
     uint64_t started_ms;

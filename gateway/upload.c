@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "gateway/files.h"
+#include "gateway/model_dir.h"
 #include "gateway/server.h"
 #include "registry/digest.h"
 
@@ -150,6 +151,36 @@ int lorica_upload_create(struct lorica_request *request) {
         upload->path = NULL;
         return lorica_request_fail(request, LORICA_ENOMEM, NULL, NULL, "out of memory");
     }
+    return 0;
+}
+
+int lorica_upload_create_own(struct lorica_request *request, const char *path) {
+    struct lorica_upload *upload = calloc(1, sizeof(*upload));
+    struct lorica_error err = {0};
+    char *copy = strdup(path);
+    if (!upload || !copy) {
+        free(upload);
+        free(copy);
+        return lorica_request_fail(request, LORICA_ENOMEM, NULL, NULL, "out of memory");
+    }
+    upload->form = request->match.route->form;
+    for (int i = 0; i < LORICA_UPLOAD_PARTS; i++)
+        lorica_buf_init(&upload->texts[i], upload->form->parts[i].max);
+    upload->path = copy;
+    upload->fd = -1; /* nothing that destroy would remove */
+    request->upload = upload;
+    const int rc = lorica_file_digest(path, &upload->digest, &err);
+    return rc == 0 ? 0 : lorica_request_fail(request, rc, NULL, NULL, "%s", err.text);
+}
+
+int lorica_upload_put(struct lorica_request *request, const char *name, const char *text,
+                      size_t len) {
+    struct lorica_upload *upload = request->upload;
+    const int part = find_part(upload->form, name);
+    const int rc = part < 0 ? LORICA_EBUG : lorica_buf_append(&upload->texts[part], text, len);
+    if (rc != 0)
+        return lorica_request_fail(request, rc, name, NULL, "%s: %s", name, lorica_err_text(rc));
+    upload->seen[part] = true;
     return 0;
 }
 

@@ -36,13 +36,18 @@ uint64_t lorica_upload_limit(const struct lorica_request *request);
 /** Prepares for the request's body, which its route's form describes; fails the request when its
  * Content-Type is not multipart. */
 int lorica_upload_create(struct lorica_request *request) LORICA_MUSTCHECK;
+/** Makes an upload of what is there already, for a request of the server's own: `path` is the file,
+ * which stays where it is. Texts are added with put. Any thread. */
+int lorica_upload_create_own(struct lorica_request *request, const char *path) LORICA_MUSTCHECK;
+int lorica_upload_put(struct lorica_request *request, const char *name, const char *text,
+                      size_t len) LORICA_MUSTCHECK;
 /** Takes body bytes; on a worker, meanwhile the request is the loop's. `last`: no more will come.
  * Refuses a malformed body, an unknown, repeated or missing part; *ret_param (borrowed) is then the
  * part at fault, if it is one. */
 int lorica_upload_feed(struct lorica_upload *upload, const struct lorica_buf *bytes, bool last,
                        const char **ret_param, struct lorica_error *err) LORICA_MUSTCHECK;
 /** Frees, and has a worker remove the file unless it was moved away.
- * Loop thread. NULL is accepted. */
+ * Loop thread, or any for one of the server's own. NULL is accepted. */
 void lorica_upload_destroy(struct lorica_upload *upload, uv_loop_t *loop);
 
 /** A part kept in memory, by its name: NULL when it did not come, or the form has none such.

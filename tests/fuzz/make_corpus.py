@@ -531,6 +531,29 @@ SEEDS = {
 }
 
 
+def job(**members):
+    """A job.json."""
+    digest = "sha256:" + 63 * "0" + "1"
+    file = {"id": "file-0123456789abcdef01234567", "filename": "a.jsonl", "digest": digest}
+    recipe = {"epochs": 3, "batch": 4, "lr_multiplier": 0.5, "seed": 7, "rank": 8, "alpha": 16,
+              "max_length": 512, "threads": 1, "steps": 12}
+    return json.dumps({
+        "id": "ftjob-0123456789abcdef01234567", "owner": "dept", "suffix": "cardiology",
+        "model": "tiny", "base": digest, "training": file, "recipe": recipe,
+        "metadata": {"team": "er"}, "state": "queued", "created_ms": 1795611213000,
+        "finished_ms": 0, **members}).encode()
+
+
+SEEDS["job"] = {
+    "queued": job(), "cut": job()[:-30], "times": job(created_ms=1e300), "state": job(state="new"),
+    "validation": job(validation={"id": "file-0", "filename": "é", "digest": "sha256:" + 64 * "a"}),
+    "failed": job(state="failed", error={"code": "x", "param": "", "message": "why \u00e9"}),
+    "succeeded": job(state="succeeded", result={"model": "cardiology@4", "tokens": 17, "step": 12,
+                                                "train_loss": 0.25, "valid_loss": None}),
+    "metadata": job(metadata={"a": 1}), "id": job(id="ftjob-../../../../../etc/passwd"),
+}
+
+
 def main():
     for target, seeds in SEEDS.items():
         folder = pathlib.Path(sys.argv[1]) / target
