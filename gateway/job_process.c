@@ -46,7 +46,7 @@ static _Noreturn void become(const struct lorica_process_plan *plan, int out, pi
         close_range(LOCK_FD + 1, ~0U, 0) != 0)
         _exit(127);
     (void)setpriority(PRIO_PROCESS, 0, NICEST);
-    (void)sched_setscheduler(0, SCHED_BATCH, &none);
+    (void)sched_setscheduler(0, SCHED_IDLE, &none);
     (void)syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_IDLE);
     if (plan->memory_bytes > 0 && setrlimit(RLIMIT_DATA, &memory) != 0)
         _exit(127);
