@@ -33,8 +33,9 @@ struct data {
     struct lorica_lora_kernels lora;
     struct lorica_attn_kernels attn;
     uint8_t *codes, *xq, *cells;
-    uint16_t *scales, *lora_a, *lora_b;
-    float *x, *y, *t, *q, *out, *states;
+    uint16_t *scales;
+    int8_t *lora_a, *lora_b;
+    float *x, *y, *t, *q, *out, *states, *lora_scales;
     uint32_t pages[PAGES], index[MAX_ROWS];
     size_t xq_stride;
     void *owned[16];
@@ -76,7 +77,7 @@ static void run_quantise(struct data *d, uint32_t rows) {
 
 static void run_shrink(struct data *d, uint32_t rows) {
     const struct lorica_lora_rows some = {d->index, rows, d->t, RANK};
-    d->lora.shrink(&some, d->x, K, K, d->lora_a, 0, RANK);
+    d->lora.shrink(&some, d->x, K, K, d->lora_a, d->lora_scales, 0, RANK);
 }
 
 static void run_expand(struct data *d, uint32_t rows) {
@@ -101,10 +102,10 @@ static const struct entry entries[] = {
     {"q8 x 1 row", run_q8, 1, (double)N *K, (double)N *K},
     {"q8 x 16 rows", run_q8, 16, (double)N *K, 16.0 * N *K},
     {"quantise activations", run_quantise, 1, K * 4.0, 0},
-    {"lora shrink, rank 16 x 1 row", run_shrink, 1, 2.0 * RANK *K, (double)RANK *K},
-    {"lora shrink, rank 16 x 16 rows", run_shrink, 16, 2.0 * RANK *K, 16.0 * RANK *K},
-    {"lora expand, rank 16 x 1 row", run_expand, 1, 2.0 * RANK *N, (double)RANK *N},
-    {"lora expand, rank 16 x 16 rows", run_expand, 16, 2.0 * RANK *N, 16.0 * RANK *N},
+    {"lora shrink, rank 16 x 1 row", run_shrink, 1, (double)RANK *K, (double)RANK *K},
+    {"lora shrink, rank 16 x 16 rows", run_shrink, 16, (double)RANK *K, 16.0 * RANK *K},
+    {"lora expand, rank 16 x 1 row", run_expand, 1, (double)RANK *N, (double)RANK *N},
+    {"lora expand, rank 16 x 16 rows", run_expand, 16, (double)RANK *N, 16.0 * RANK *N},
     {"attention x 1 row, 1024 tokens", run_attend, 1, 4.0 * LENGTH *HEAD_DIM,
      2.0 * LENGTH *HEAD_DIM *HEADS},
     {"attention x 16 rows, 1024 tokens", run_attend, 16, 4.0 * LENGTH *HEAD_DIM,
@@ -140,9 +141,9 @@ static bool prepare(struct data *d) {
     d->xq_stride = d->linear.act_nbytes(K);
     if (!(d->codes = take(d, (size_t)N * K)) || !(d->xq = take(d, MAX_ROWS * d->xq_stride)) ||
         !(d->scales = take(d, (size_t)N * K / 32 * 2)) ||
-        !(d->lora_a = take(d, (size_t)RANK * K * 2)) ||
-        !(d->lora_b = take(d, (size_t)RANK * N * 2)) ||
-        !(d->cells = take(d, PAGES * PAGE_NBYTES)) || !(d->x = take(d, (size_t)MAX_ROWS * K * 4)) ||
+        !(d->lora_a = take(d, (size_t)RANK * K)) || !(d->lora_b = take(d, (size_t)RANK * N)) ||
+        !(d->lora_scales = take(d, RANK * 4)) || !(d->cells = take(d, PAGES * PAGE_NBYTES)) ||
+        !(d->x = take(d, (size_t)MAX_ROWS * K * 4)) ||
         !(d->y = take(d, (size_t)MAX_ROWS * N * 4)) ||
         !(d->t = take(d, (size_t)MAX_ROWS * RANK * 4)) ||
         !(d->q = take(d, (size_t)QUERIES * HEAD_DIM * 4)) ||

@@ -171,7 +171,7 @@ static int judge_weights(struct lorica_request *request, const char *config, siz
     (void)munmap(bytes, (size_t)st.st_size);
     if (rc != 0)
         return lorica_request_fail(request, rc, NULL, "invalid_adapter", "%s", err.text);
-    const bool effect = lorica_adapter_has_effect(&request->server->parts.base->arch, adapter);
+    const bool effect = lorica_adapter_has_effect(adapter);
     publish->adapter = adapter;
     if (!effect)
         return lorica_request_fail(request, LORICA_EFORMAT, "weights", "invalid_adapter",

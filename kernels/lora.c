@@ -5,28 +5,28 @@
 #include "kernels/matrix.h"
 
 static void shrink_c(const struct lorica_lora_rows *rows, const float *x, size_t ldx, uint32_t k,
-                     const uint16_t *a, uint32_t i0, uint32_t i1) {
+                     const int8_t *a, const float *scales, uint32_t i0, uint32_t i1) {
     for (uint32_t r = 0; r < rows->count; r++) {
         const float *from = x + rows->index[r] * ldx;
         for (uint32_t i = i0; i < i1; i++) {
             float sum = 0;
             for (uint32_t j = 0; j < k; j++)
-                sum += lorica_bf16_to_f32(a[(size_t)i * k + j]) * from[j];
-            rows->t[rows->index[r] * rows->ldt + i] = sum;
+                sum += a[(size_t)i * k + j] * from[j];
+            rows->t[rows->index[r] * rows->ldt + i] = scales[i] * sum;
         }
     }
 }
 
 static void expand_c(const struct lorica_lora_rows *rows, float *y, size_t ldy, uint32_t rank,
-                     const uint16_t *b, uint32_t tile0, uint32_t tile1) {
+                     const int8_t *b, uint32_t tile0, uint32_t tile1) {
     for (uint32_t r = 0; r < rows->count; r++) {
         const float *t = rows->t + rows->index[r] * rows->ldt;
         float *to = y + rows->index[r] * ldy;
         for (uint32_t i = tile0 * LORICA_TILE_ROWS; i < tile1 * LORICA_TILE_ROWS; i++) {
-            const uint16_t *tile = b + (size_t)(i / LORICA_TILE_ROWS) * rank * LORICA_TILE_ROWS;
+            const int8_t *tile = b + (size_t)(i / LORICA_TILE_ROWS) * rank * LORICA_TILE_ROWS;
             float sum = 0;
             for (uint32_t j = 0; j < rank; j++)
-                sum += lorica_bf16_to_f32(tile[j * LORICA_TILE_ROWS + i % LORICA_TILE_ROWS]) * t[j];
+                sum += tile[j * LORICA_TILE_ROWS + i % LORICA_TILE_ROWS] * t[j];
             to[i] += sum;
         }
     }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
- * The two thin products of LoRA, y += B (A x), on bfloat16 A and B with float32 activations and
+ * The two thin products of LoRA, y += B (s * (A x)), on int8 A and B with float32 activations and
  * accumulation, for the rows of a batch that share an adapter: A and B are read once for all of
- * them. As in linear.h, each result depends on its own row only, to the bit. The scale alpha/r is
- * folded into B when an adapter is loaded. */
+ * them. As in linear.h, each result depends on its own row only, to the bit. There is one scale for
+ * each rank: that of its row of A times that of its column of B times alpha/r. */
 #ifndef LORICA_KERNELS_LORA_H
 #define LORICA_KERNELS_LORA_H
 
@@ -18,17 +18,17 @@ struct lorica_lora_rows {
     size_t ldt; /**< in floats, >= the rank */
 };
 
-/** Shrink: t[i] = sum_j A[i][j] x[j] for i in [i0, i1). Row r of x is at x + r * ldx.
- * a: bf16 bits [rank][k]. */
+/** Shrink: t[i] = scales[i] * sum_j A[i][j] x[j] for i in [i0, i1). Row r of x is at x + r * ldx.
+ * a: [rank][k]. */
 typedef void (*lorica_lora_shrink_fn)(const struct lorica_lora_rows *rows, const float *x,
-                                      size_t ldx, uint32_t k, const uint16_t *a, uint32_t i0,
-                                      uint32_t i1);
+                                      size_t ldx, uint32_t k, const int8_t *a, const float *scales,
+                                      uint32_t i0, uint32_t i1);
 
 /** Expand: y[i] += sum_j B[i][j] t[j] for the 16 outputs i of each tile in [tile0, tile1). Row r of
  * y is at y + r * ldy and has room for whole tiles.
- * b: bf16 bits of B by tiles, [tile][rank][16 outputs], 0 past the last output. */
+ * b: B by tiles, [tile][rank][16 outputs], 0 past the last output. */
 typedef void (*lorica_lora_expand_fn)(const struct lorica_lora_rows *rows, float *y, size_t ldy,
-                                      uint32_t rank, const uint16_t *b, uint32_t tile0,
+                                      uint32_t rank, const int8_t *b, uint32_t tile0,
                                       uint32_t tile1);
 
 struct lorica_lora_kernels {

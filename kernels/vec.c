@@ -2,9 +2,9 @@
 #include "kernels/vec.h"
 
 #include <math.h>
+#include <stdbool.h>
 
 #include "kernels/kernels.h"
-#include "kernels/matrix.h"
 
 static void rmsnorm_c(float *y, const float *x, const float *weight, uint32_t n, float eps) {
     float sum = 0;
@@ -36,9 +36,18 @@ static void add_c(float *y, const float *x, uint32_t n) {
         y[i] += x[i];
 }
 
-static void to_bf16_c(uint16_t *dst, const float *x, uint32_t n) {
+static float to_int8_c(int8_t *dst, const float *x, uint32_t n) {
+    float top = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        if (!isfinite(x[i]))
+            return NAN;
+        top = fmaxf(top, fabsf(x[i]));
+    }
+    const bool none = top < LORICA_INT8_LEAST;
+    const float inverse = none ? 0 : 127 / top;
     for (uint32_t i = 0; i < n; i++)
-        dst[i] = lorica_f32_to_bf16(x[i]);
+        dst[i] = (int8_t)lrintf(x[i] * inverse);
+    return none ? 0 : top / 127;
 }
 
 static void logsumexp_c(const float *x, uint32_t n, float *ret_max, float *ret_sum) {
@@ -57,7 +66,7 @@ void lorica_vec_kernels_init(struct lorica_vec_kernels *kernels) {
         .rope = rope_c,
         .silu_mul = silu_mul_c,
         .add = add_c,
-        .to_bf16 = to_bf16_c,
+        .to_int8 = to_int8_c,
         .logsumexp = logsumexp_c,
     };
 #if defined(__x86_64__)

@@ -7,6 +7,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/** Vectors without a larger magnitude count as zeros in int8. */
+#define LORICA_INT8_LEAST 2e-36f
+
 struct lorica_vec_kernels {
     /** y[i] = x[i] * weight[i] / sqrt(mean(x^2) + eps). y may be x. */
     void (*rmsnorm)(float *y, const float *x, const float *weight, uint32_t n, float eps);
@@ -21,8 +24,10 @@ struct lorica_vec_kernels {
     /** y[i] += x[i]. */
     void (*add)(float *y, const float *x, uint32_t n);
 
-    /** dst[i] = bf16(x[i]), round to nearest even. */
-    void (*to_bf16)(uint16_t *dst, const float *x, uint32_t n);
+    /** dst[i] = x[i] / s, rounded to nearest even, where s, which is returned, is the largest
+     * magnitude / 127; both are 0 where that magnitude is below LORICA_INT8_LEAST. NaN, and nothing
+     * that could be read in dst, where a value is not finite. */
+    float (*to_int8)(int8_t *dst, const float *x, uint32_t n);
 
     /** Largest value, and sum of exp(x[i] - max), of a row of logits. n >= 1. */
     void (*logsumexp)(const float *x, uint32_t n, float *ret_max, float *ret_sum);

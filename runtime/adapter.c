@@ -22,8 +22,6 @@
 #define ALIGNMENT 64
 #define HUGE_PAGE ((size_t)2 << 20)
 #define MODULE_NAME_MAX 160
-/* Values that are converted at once; no rank is larger. */
-#define RUN 4096
 
 /* The two tensors of one module, while judging. */
 struct slot {
@@ -41,6 +39,8 @@ struct build {
     struct lorica_safetensors file;
     struct slot *slots; /* [layers][LORICA_MODULE_COUNT] */
     struct lorica_vec_kernels vec;
+    float *scratch; /* as long as the longest row of an A or column of a B */
+    int8_t *column; /* likewise */
     struct lorica_error *err;
 };
 
@@ -209,16 +209,16 @@ static uint32_t padded(uint32_t n) {
     return (n + LORICA_TILE_ROWS - 1) / LORICA_TILE_ROWS * LORICA_TILE_ROWS;
 }
 
-/* Bytes of a module's A and B in the form wanted. Ranks are at most 4096 and shapes those of a
- * base, so that no product comes near 64 bits. */
+/* Bytes of a module's A, and of its B and scales, in the form wanted. Ranks are at most 4096 and
+ * shapes those of a base, so that no product comes near 64 bits. */
 static void pair_nbytes(const struct build *build, unsigned module, uint32_t rank, size_t *ret_a,
                         size_t *ret_b) {
     uint32_t n, k;
     lorica_arch_module_shape(build->arch, (enum lorica_module)module, &n, &k);
     const bool fast = build->form == LORICA_ADAPTER_FAST;
-    const size_t size = fast ? sizeof(uint16_t) : sizeof(float);
-    *ret_a = aligned((size_t)rank * k * size);
-    *ret_b = aligned((size_t)rank * (fast ? padded(n) : n) * size);
+    *ret_a = aligned(fast ? (size_t)rank * k : (size_t)rank * k * sizeof(float));
+    *ret_b = fast ? aligned((size_t)rank * padded(n)) + aligned(rank * sizeof(float))
+                  : aligned((size_t)rank * n * sizeof(float));
 }
 
 /* Element i of a tensor as float32. */
@@ -251,59 +251,60 @@ static int fill_exact(const struct build *build, const struct lorica_tensor *ten
     return 0;
 }
 
-/* Elements [first, first + count) as scale * value in bf16, in their order; scratch: `count`
- * floats. Fails at the first that is not finite then. */
-static int convert_run(const struct build *build, const struct lorica_tensor *tensor, size_t first,
-                       size_t count, float scale, float *scratch, uint16_t *dst) {
+/* `count` elements, `step` apart from `first` on, as int8 with a scale. Fails at the first that is
+ * not finite. */
+static int fill_int8(const struct build *build, const struct lorica_tensor *tensor, size_t first,
+                     size_t step, uint32_t count, int8_t *dst, float *ret_scale) {
+    float *scratch = build->scratch;
     const uint8_t *bytes = build->weights + tensor->offset;
-    uint32_t finite = 1;
-    if (tensor->dtype == LORICA_DTYPE_F32)
+    if (tensor->dtype == LORICA_DTYPE_F32 && step == 1)
         memcpy(scratch, bytes + first * sizeof(float), count * sizeof(float));
-    for (size_t i = 0; i < count && tensor->dtype != LORICA_DTYPE_F32; i++)
-        scratch[i] = element(bytes, tensor->dtype, first + i);
-    for (size_t i = 0; i < count; i++)
-        scratch[i] *= scale;
-    build->vec.to_bf16(dst, scratch, (uint32_t)count);
-    for (size_t i = 0; i < count; i++)
-        finite &= (dst[i] & 0x7f80u) != 0x7f80u;
-    for (size_t i = 0; i < count && !finite; i++)
-        if (!isfinite(lorica_bf16_to_f32(dst[i])))
-            return not_finite(build, tensor, first + i);
-    return 0;
-}
-
-/* bf16 of A as it is. */
-static int fill_a16(const struct build *build, const struct lorica_tensor *tensor, uint16_t *dst) {
-    const size_t count = (size_t)(tensor->shape[0] * tensor->shape[1]);
-    float scratch[RUN];
-    int rc = 0;
-    for (size_t i = 0; i < count && rc == 0; i += RUN)
-        rc = convert_run(build, tensor, i, count - i < RUN ? count - i : RUN, 1, scratch, dst + i);
-    return rc;
+    else
+        for (uint32_t i = 0; i < count; i++)
+            scratch[i] = element(bytes, tensor->dtype, first + i * step);
+    *ret_scale = build->vec.to_int8(dst, scratch, count);
+    if (isfinite(*ret_scale))
+        return 0;
+    uint32_t i = 0;
+    while (isfinite(scratch[i]))
+        i++;
+    return not_finite(build, tensor, first + i * step);
 }
 
 /* Where the tiled form has output i and rank j. */
-static size_t b16_at(uint32_t rank, uint32_t i, uint32_t j) {
+static size_t b8_at(uint32_t rank, uint32_t i, uint32_t j) {
     return ((size_t)(i / LORICA_TILE_ROWS) * rank + j) * LORICA_TILE_ROWS + i % LORICA_TILE_ROWS;
 }
 
-/* bf16 of scale * B by tiles; outputs past n stay 0 as the arena came. */
-static int fill_b16(const struct build *build, const struct slot *slot, uint16_t *dst) {
-    const uint32_t n = (uint32_t)slot->b->shape[0], rank = slot->rank;
-    float scratch[RUN];
-    uint16_t values[RUN];
-    const uint32_t at_once = RUN / rank;
-    for (uint32_t row = 0; row < n; row += at_once) {
-        const uint32_t rows = n - row < at_once ? n - row : at_once;
-        const int rc = convert_run(build, slot->b, (size_t)row * rank, (size_t)rows * rank,
-                                   (float)slot->scale, scratch, values);
-        if (rc)
-            return rc;
-        for (uint32_t j = 0; j < rank; j++)
-            for (uint32_t i = 0; i < rows; i++)
-                dst[b16_at(rank, row + i, j)] = values[i * rank + j];
-    }
-    return 0;
+/* One rank of a pair: a row of A, and a column of B, whose outputs past n stay 0 as the arena
+ * came. */
+static int fill_rank(const struct build *build, const struct slot *slot, uint32_t j,
+                     const struct lorica_adapter_pair *pair) {
+    const uint32_t k = (uint32_t)slot->a->shape[1], n = (uint32_t)slot->b->shape[0];
+    float a, b;
+    int rc = fill_int8(build, slot->a, (size_t)j * k, 1, k, pair->a8 + (size_t)j * k, &a);
+    if (rc == 0)
+        rc = fill_int8(build, slot->b, j, slot->rank, n, build->column, &b);
+    if (rc)
+        return rc;
+    for (uint32_t i = 0; i < n; i += LORICA_TILE_ROWS)
+        memcpy(pair->b8 + b8_at(slot->rank, i, j), build->column + i,
+               n - i < LORICA_TILE_ROWS ? n - i : LORICA_TILE_ROWS);
+    pair->scales[j] = (float)((double)a * (double)b * slot->scale);
+    if (isfinite(pair->scales[j]))
+        return 0;
+    return lorica_fail(build->err, LORICA_EFORMAT,
+                       "adapter tensor \"%.160s\" and its lora_B have values at rank %u that are "
+                       "too large to be multiplied",
+                       slot->a->name, j);
+}
+
+static int fill_fast(const struct build *build, const struct slot *slot,
+                     const struct lorica_adapter_pair *pair) {
+    int rc = 0;
+    for (uint32_t j = 0; j < slot->rank && rc == 0; j++)
+        rc = fill_rank(build, slot, j, pair);
+    return rc;
 }
 
 /* One pair into the arena at *at. */
@@ -316,10 +317,10 @@ static int fill_pair(const struct build *build, unsigned module, const struct sl
     pair->rank = slot->rank;
     pair->scale = (float)slot->scale;
     if (build->form == LORICA_ADAPTER_FAST) {
-        pair->a16 = a;
-        pair->b16 = b;
-        const int rc = fill_a16(build, slot->a, a);
-        return rc ? rc : fill_b16(build, slot, b);
+        pair->a8 = a;
+        pair->b8 = b;
+        pair->scales = (float *)(void *)(*at - aligned(slot->rank * sizeof(float)));
+        return fill_fast(build, slot, pair);
     }
     pair->a = a;
     pair->b = b;
@@ -404,6 +405,18 @@ static int build_adapter(const struct build *build, struct lorica_adapter **ret)
     return 0;
 }
 
+/* The most inputs or outputs that a module has. */
+static uint32_t longest_vector(const struct lorica_arch *arch) {
+    uint32_t longest = 0;
+    for (unsigned m = 0; m < LORICA_MODULE_COUNT; m++) {
+        uint32_t n, k;
+        lorica_arch_module_shape(arch, (enum lorica_module)m, &n, &k);
+        longest = n > longest ? n : longest;
+        longest = k > longest ? k : longest;
+    }
+    return longest;
+}
+
 int lorica_adapter_create(const struct lorica_arch *arch, enum lorica_adapter_form form,
                           const char *config, size_t config_len, const void *weights,
                           size_t weights_len, struct lorica_adapter **ret,
@@ -419,12 +432,13 @@ int lorica_adapter_create(const struct lorica_arch *arch, enum lorica_adapter_fo
         rc = lorica_fail(err, rc, "adapter_model.safetensors: %s", local.text);
         goto error_config;
     }
+    const uint32_t longest = longest_vector(arch);
     build.slots = calloc((size_t)arch->layers * LORICA_MODULE_COUNT, sizeof(*build.slots));
-    if (!build.slots) {
-        rc = lorica_fail(err, LORICA_ENOMEM, "no memory for an adapter");
-        goto error_file;
-    }
-    rc = check_names(&build);
+    build.scratch = malloc(longest * sizeof(*build.scratch));
+    build.column = malloc(longest);
+    rc = build.slots && build.scratch && build.column
+             ? check_names(&build)
+             : lorica_fail(err, LORICA_ENOMEM, "no memory for an adapter");
     if (!rc)
         rc = assign_tensors(&build);
     if (!rc)
@@ -432,40 +446,20 @@ int lorica_adapter_create(const struct lorica_arch *arch, enum lorica_adapter_fo
     if (!rc)
         rc = build_adapter(&build, ret);
     free(build.slots);
-error_file:
+    free(build.scratch);
+    free(build.column);
     lorica_safetensors_finish(&build.file);
 error_config:
     lorica_peft_finish(&build.config);
     return rc;
 }
 
-/* True when a column of B in the tiled form has a value other than 0 and -0. */
-static bool any_output(const struct lorica_adapter_pair *pair, uint32_t n, uint32_t j) {
-    for (uint32_t i = 0; i < n; i++)
-        if (pair->b16[b16_at(pair->rank, i, j)] & 0x7FFF)
-            return true;
-    return false;
-}
-
-/* The same of a run of values. */
-static bool any_value(const uint16_t *values, uint32_t count) {
-    for (uint32_t i = 0; i < count; i++)
-        if (values[i] & 0x7FFF)
-            return true;
-    return false;
-}
-
-bool lorica_adapter_has_effect(const struct lorica_arch *arch,
-                               const struct lorica_adapter *adapter) {
+bool lorica_adapter_has_effect(const struct lorica_adapter *adapter) {
     const size_t count = (size_t)adapter->layer_count * LORICA_MODULE_COUNT;
-    for (size_t i = 0; i < count; i++) {
-        const struct lorica_adapter_pair *pair = &adapter->layers[i];
-        uint32_t n, k;
-        lorica_arch_module_shape(arch, (enum lorica_module)(i % LORICA_MODULE_COUNT), &n, &k);
-        for (uint32_t j = 0; j < pair->rank; j++)
-            if (any_value(pair->a16 + (size_t)j * k, k) && any_output(pair, n, j))
+    for (size_t i = 0; i < count; i++)
+        for (uint32_t j = 0; j < adapter->layers[i].rank; j++)
+            if (adapter->layers[i].scales[j] != 0)
                 return true;
-    }
     return false;
 }
 

@@ -19,8 +19,9 @@ struct lorica_adapter_pair {
     float *a;      /**< [rank][k] */
     float *b;      /**< [n][rank] */
     /* Fast form: */
-    uint16_t *a16; /**< bf16 [rank][k] */
-    uint16_t *b16; /**< bf16 of scale * B by tiles, [n / 16 rounded up][rank][16 outputs] */
+    int8_t *a8;    /**< [rank][k]; kernels/lora.h has what these are */
+    int8_t *b8;    /**< by tiles, [n / 16 rounded up][rank][16 outputs] */
+    float *scales; /**< [rank]; `scale` is in them */
 };
 
 /** Which of the two forms to build. */
@@ -66,8 +67,7 @@ lorica_adapter_pair(const struct lorica_adapter *adapter, uint32_t layer, enum l
 
 /** True when an adapter in fast form changes what the base computes: some row of an A and the
  * column of its scaled B that it meets both hold a value other than 0. */
-bool lorica_adapter_has_effect(const struct lorica_arch *arch,
-                               const struct lorica_adapter *adapter);
+bool lorica_adapter_has_effect(const struct lorica_adapter *adapter);
 
 /** A cache of adapters in fast form, keyed by digest, capped in bytes, least recently used out
  * first (adapters in use elsewhere live on through their references). Thread-safe. */

@@ -167,7 +167,7 @@ static void shrink_share(const struct worker *w, const struct stage *stage, cons
             const uint32_t i1 = items_before(end, at, rank_cost(group), pair->rank);
             if (i0 < i1)
                 fw->model->lora.shrink(&rows, in->x, in->ldx, stage_module(w, stage, i)->k,
-                                       pair->a16, i0, i1);
+                                       pair->a8, pair->scales, i0, i1);
             at += pair->rank * rank_cost(group);
         }
     }
@@ -239,7 +239,7 @@ static void expand_groups(const struct worker *w, const struct stage *stage, uns
         const struct lorica_adapter_pair *pair = stage_pair(w, stage, i, &fw->groups[g]);
         const struct lorica_lora_rows rows = group_rows(fw, &fw->groups[g], i);
         if (pair->rank > 0)
-            fw->model->lora.expand(&rows, out->y, out->ldy, pair->rank, pair->b16, out->tile0,
+            fw->model->lora.expand(&rows, out->y, out->ldy, pair->rank, pair->b8, out->tile0,
                                    out->tile1);
     }
 }

@@ -34,7 +34,7 @@ static int check_adapter(const struct lorica_adapter *adapter, const struct lori
         return 0;
     bool fits = adapter->layer_count == arch->layers;
     for (size_t i = 0; fits && i < (size_t)arch->layers * LORICA_MODULE_COUNT; i++)
-        fits = adapter->layers[i].rank == 0 || adapter->layers[i].a16;
+        fits = adapter->layers[i].rank == 0 || adapter->layers[i].a8;
     return fits ? 0
                 : lorica_fail(err, LORICA_EINVAL,
                               "the adapter was not made for serving on this base");

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * What the NEON kernels share: exp, as exp_avx2.h has it, and bfloat16. */
+ * What the NEON kernels share: exp, as exp_avx2.h has it. */
 #ifndef LORICA_KERNELS_ARM_MATH_NEON_H
 #define LORICA_KERNELS_ARM_MATH_NEON_H
 
@@ -30,28 +30,6 @@ static inline float32x4_t exp_neon(float32x4_t x) {
     y = vbslq_f32(vcltq_f32(x, low), vdupq_n_f32(0), y);
     y = vbslq_f32(vcgtq_f32(x, high), vdupq_n_f32(__builtin_inff()), y);
     return vbslq_f32(vceqq_f32(x, x), y, x);
-}
-
-/* Four bfloat16 values as floats; one. */
-static inline float32x4_t bf16_neon(const uint16_t *h) {
-    return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(h), 16));
-}
-
-static inline float bf16_scalar(uint16_t h) {
-    const uint32_t bits = (uint32_t)h << 16;
-    float f;
-    __builtin_memcpy(&f, &bits, sizeof(f));
-    return f;
-}
-
-/* Four floats as bfloat16, rounded to nearest even; NaN stays NaN. */
-static inline uint16x4_t to_bf16_4(float32x4_t x) {
-    const uint32x4_t bits = vreinterpretq_u32_f32(x);
-    const uint32x4_t odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
-    const uint32x4_t rounded =
-        vshrq_n_u32(vaddq_u32(vaddq_u32(bits, vdupq_n_u32(0x7fff)), odd), 16);
-    const uint32x4_t nan = vorrq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(0x40));
-    return vmovn_u32(vbslq_u32(vceqq_f32(x, x), rounded, nan));
 }
 #endif
 

@@ -79,15 +79,24 @@ static void add_neon(float *y, const float *x, uint32_t n) {
         y[i] += x[i];
 }
 
-static void to_bf16_neon(uint16_t *dst, const float *x, uint32_t n) {
-    uint32_t i = 0;
-    for (; i + 4 <= n; i += 4)
-        vst1_u16(dst + i, to_bf16_4(vld1q_f32(x + i)));
-    if (i < n) {
-        uint16_t lanes[4];
-        vst1_u16(lanes, to_bf16_4(load_tail(x + i, n - i, 0)));
-        memcpy(dst + i, lanes, (n - i) * sizeof(*dst));
+static float to_int8_neon(int8_t *dst, const float *x, uint32_t n) {
+    float32x4_t tops = vdupq_n_f32(0);
+    for (uint32_t i = 0; i < n; i += 4) /* the maximum with NaN is NaN */
+        tops =
+            vmaxq_f32(tops, vabsq_f32(n - i >= 4 ? vld1q_f32(x + i) : load_tail(x + i, n - i, 0)));
+    const float top = vmaxvq_f32(tops);
+    if (!isfinite(top))
+        return NAN;
+    const int none = top < LORICA_INT8_LEAST;
+    const float inverse = none ? 0 : 127 / top;
+    for (uint32_t i = 0; i < n; i += 4) {
+        const float32x4_t v = n - i >= 4 ? vld1q_f32(x + i) : load_tail(x + i, n - i, 0);
+        int32_t lanes[4];
+        vst1q_s32(lanes, vcvtnq_s32_f32(vmulq_n_f32(v, inverse)));
+        for (uint32_t l = 0; l < 4 && i + l < n; l++)
+            dst[i + l] = (int8_t)lanes[l];
     }
+    return none ? 0 : top / 127;
 }
 
 /* vmaxq gives NaN when one of its operands is. */
@@ -110,7 +119,7 @@ void lorica_vec_kernels_neon(struct lorica_vec_kernels *kernels) {
         .rope = rope_neon,
         .silu_mul = silu_mul_neon,
         .add = add_neon,
-        .to_bf16 = to_bf16_neon,
+        .to_int8 = to_int8_neon,
         .logsumexp = logsumexp_neon,
     };
 }

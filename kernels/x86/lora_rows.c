@@ -23,9 +23,8 @@ typedef __m512 vec;
 #define vec_fma _mm512_fmadd_ps
 #define vec_sum _mm512_reduce_add_ps
 
-static inline vec vec_bf16(const uint16_t *h) {
-    return _mm512_castsi512_ps(
-        _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)h)), 16));
+static inline vec vec_int8(const int8_t *q) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)q)));
 }
 #else
 #define LEVEL_NAME(name) name##_avx2
@@ -35,11 +34,14 @@ typedef __m256 vec;
 #define vec_zero _mm256_setzero_ps
 #define vec_set1 _mm256_set1_ps
 #define vec_load _mm256_loadu_ps
-#define vec_bf16 bf16_avx2
 #define vec_store _mm256_storeu_ps
 #define vec_add _mm256_add_ps
 #define vec_fma _mm256_fmadd_ps
 #define vec_sum sum_avx2
+
+static inline vec vec_int8(const int8_t *q) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)q)));
+}
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
@@ -62,16 +64,16 @@ INLINE vec inputs_left(const float *x, uint32_t j, uint32_t k) {
     return vec_load(left);
 }
 
-INLINE vec weights_left(const uint16_t *a, uint32_t j, uint32_t k) {
-    uint16_t left[WIDTH] = {0};
-    memcpy(left, a + j, (k - j) * sizeof(*left));
-    return vec_bf16(left);
+INLINE vec weights_left(const int8_t *a, uint32_t j, uint32_t k) {
+    int8_t left[WIDTH] = {0};
+    memcpy(left, a + j, k - j);
+    return vec_int8(left);
 }
 
 /* R rows from `row` on times `ranks` rows of A from i on; both constants after inlining. */
 INLINE void shrink_some(const struct lorica_lora_rows *rows, uint32_t row, const uint32_t R,
-                        const float *x, size_t ldx, uint32_t k, const uint16_t *a, uint32_t i,
-                        const uint32_t ranks) {
+                        const float *x, size_t ldx, uint32_t k, const int8_t *a,
+                        const float *scales, uint32_t i, const uint32_t ranks) {
     vec sum[SUMS];
     const float *from[ROWS];
     a += (size_t)i * k;
@@ -89,7 +91,7 @@ INLINE void shrink_some(const struct lorica_lora_rows *rows, uint32_t row, const
             inputs[r] = vec_load(from[r] + j);
 #pragma GCC unroll 8
         for (uint32_t n = 0; n < ranks; n++) {
-            const vec weights = vec_bf16(a + (size_t)n * k + j);
+            const vec weights = vec_int8(a + (size_t)n * k + j);
             _mm_prefetch((const char *)(a + (size_t)(n + ranks) * k + j), _MM_HINT_T0);
 #pragma GCC unroll 4
             for (uint32_t r = 0; r < R; r++)
@@ -103,34 +105,35 @@ INLINE void shrink_some(const struct lorica_lora_rows *rows, uint32_t row, const
             if (j < k)
                 sum[n * R + r] = vec_fma(weights_left(a + (size_t)n * k, j, k),
                                          inputs_left(from[r], j, k), sum[n * R + r]);
-            rows->t[rows->index[row + r] * rows->ldt + i + n] = vec_sum(sum[n * R + r]);
+            rows->t[rows->index[row + r] * rows->ldt + i + n] =
+                scales[i + n] * vec_sum(sum[n * R + r]);
         }
 }
 
 /* R rows, `ranks` rows of A at a time as long as there are so many; both constants. */
 INLINE void shrink_rows(const struct lorica_lora_rows *rows, uint32_t row, const uint32_t R,
-                        const float *x, size_t ldx, uint32_t k, const uint16_t *a, uint32_t i0,
-                        uint32_t i1, const uint32_t ranks) {
+                        const float *x, size_t ldx, uint32_t k, const int8_t *a,
+                        const float *scales, uint32_t i0, uint32_t i1, const uint32_t ranks) {
     for (; i0 + ranks <= i1; i0 += ranks)
-        shrink_some(rows, row, R, x, ldx, k, a, i0, ranks);
+        shrink_some(rows, row, R, x, ldx, k, a, scales, i0, ranks);
     for (; i0 < i1; i0++)
-        shrink_some(rows, row, R, x, ldx, k, a, i0, 1);
+        shrink_some(rows, row, R, x, ldx, k, a, scales, i0, 1);
 }
 
 static void shrink(const struct lorica_lora_rows *rows, const float *x, size_t ldx, uint32_t k,
-                   const uint16_t *a, uint32_t i0, uint32_t i1) {
+                   const int8_t *a, const float *scales, uint32_t i0, uint32_t i1) {
     uint32_t row = 0;
     for (; row + ROWS <= rows->count; row += ROWS)
-        shrink_rows(rows, row, ROWS, x, ldx, k, a, i0, i1, SHRINK_RANKS);
+        shrink_rows(rows, row, ROWS, x, ldx, k, a, scales, i0, i1, SHRINK_RANKS);
     for (; row + 2 <= rows->count; row += 2)
-        shrink_rows(rows, row, 2, x, ldx, k, a, i0, i1, PAIR_RANKS);
+        shrink_rows(rows, row, 2, x, ldx, k, a, scales, i0, i1, PAIR_RANKS);
     if (row < rows->count)
-        shrink_rows(rows, row, 1, x, ldx, k, a, i0, i1, ROW_RANKS);
+        shrink_rows(rows, row, 1, x, ldx, k, a, scales, i0, i1, ROW_RANKS);
 }
 
 /* One tile of R rows from `row` on; b: the tile's part of B. */
 INLINE void expand_some(const struct lorica_lora_rows *rows, uint32_t row, const uint32_t R,
-                        float *y, size_t ldy, uint32_t rank, const uint16_t *b) {
+                        float *y, size_t ldy, uint32_t rank, const int8_t *b) {
     vec sum[ROWS][TILE_VECTORS];
     const float *t[ROWS];
 #pragma GCC unroll 4
@@ -145,7 +148,7 @@ INLINE void expand_some(const struct lorica_lora_rows *rows, uint32_t row, const
         _mm_prefetch((const char *)b + EXPAND_AHEAD, _MM_HINT_T0);
 #pragma GCC unroll 2
         for (uint32_t v = 0; v < TILE_VECTORS; v++)
-            weights[v] = vec_bf16(b + v * WIDTH);
+            weights[v] = vec_int8(b + v * WIDTH);
 #pragma GCC unroll 4
         for (uint32_t r = 0; r < R; r++)
 #pragma GCC unroll 2
@@ -162,9 +165,9 @@ INLINE void expand_some(const struct lorica_lora_rows *rows, uint32_t row, const
 }
 
 static void expand(const struct lorica_lora_rows *rows, float *y, size_t ldy, uint32_t rank,
-                   const uint16_t *b, uint32_t tile0, uint32_t tile1) {
+                   const int8_t *b, uint32_t tile0, uint32_t tile1) {
     for (uint32_t tile = tile0; tile < tile1; tile++) {
-        const uint16_t *part = b + (size_t)tile * rank * LORICA_TILE_ROWS;
+        const int8_t *part = b + (size_t)tile * rank * LORICA_TILE_ROWS;
         float *to = y + (size_t)tile * LORICA_TILE_ROWS;
         uint32_t row = 0;
         for (; row + ROWS <= rows->count; row += ROWS)

@@ -81,15 +81,47 @@ static void add_avx2(float *y, const float *x, uint32_t n) {
         y[i] += x[i];
 }
 
-static void to_bf16_avx2(uint16_t *dst, const float *x, uint32_t n) {
+/* The largest magnitude; NaN where a value is not finite. */
+static float largest_magnitude(const float *x, uint32_t n) {
+    const __m256 sign = _mm256_set1_ps(-0.0f), huge = _mm256_set1_ps(3.4028235e38f);
+    __m256 top = _mm256_setzero_ps(), odd = top;
+    float lanes[8], result = 0;
+    for (uint32_t i = 0; i < n; i += 8) {
+        const __m256 v = n - i >= 8 ? _mm256_loadu_ps(x + i) : load_tail(x + i, n - i, 0);
+        const __m256 magnitude = _mm256_andnot_ps(sign, v);
+        top = _mm256_max_ps(magnitude, top);
+        odd = _mm256_or_ps(odd, _mm256_cmp_ps(magnitude, huge, _CMP_NLE_UQ));
+    }
+    if (_mm256_movemask_ps(odd))
+        return NAN;
+    _mm256_storeu_ps(lanes, top);
+    for (uint32_t i = 0; i < 8; i++)
+        result = lanes[i] > result ? lanes[i] : result;
+    return result;
+}
+
+static inline __m128i to_int8_8(__m256 x, __m256 inverse) {
+    const __m256i q = _mm256_cvtps_epi32(_mm256_mul_ps(x, inverse));
+    const __m128i words =
+        _mm_packs_epi32(_mm256_castsi256_si128(q), _mm256_extracti128_si256(q, 1));
+    return _mm_packs_epi16(words, words);
+}
+
+static float to_int8_avx2(int8_t *dst, const float *x, uint32_t n) {
+    const float top = largest_magnitude(x, n);
+    if (isnan(top))
+        return top;
+    const int none = top < LORICA_INT8_LEAST;
+    const __m256 inverse = _mm256_set1_ps(none ? 0 : 127 / top);
     uint32_t i = 0;
     for (; i + 8 <= n; i += 8)
-        _mm_storeu_si128((__m128i *)(dst + i), to_bf16_8(_mm256_loadu_ps(x + i)));
+        _mm_storel_epi64((__m128i *)(dst + i), to_int8_8(_mm256_loadu_ps(x + i), inverse));
     if (i < n) {
-        uint16_t lanes[8];
-        _mm_storeu_si128((__m128i *)lanes, to_bf16_8(load_tail(x + i, n - i, 0)));
-        memcpy(dst + i, lanes, (n - i) * sizeof(*dst));
+        int8_t lanes[8];
+        _mm_storel_epi64((__m128i *)lanes, to_int8_8(load_tail(x + i, n - i, 0), inverse));
+        memcpy(dst + i, lanes, n - i);
     }
+    return none ? 0 : top / 127;
 }
 
 static float max_avx2(const float *x, uint32_t n) {
@@ -131,7 +163,7 @@ void lorica_vec_kernels_avx2(struct lorica_vec_kernels *kernels) {
         .rope = rope_avx2,
         .silu_mul = silu_mul_avx2,
         .add = add_avx2,
-        .to_bf16 = to_bf16_avx2,
+        .to_int8 = to_int8_avx2,
         .logsumexp = logsumexp_avx2,
     };
 }

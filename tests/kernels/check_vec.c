@@ -101,24 +101,27 @@ static void add(uint32_t n, size_t offset) {
         check_near((double)sum[i], (double)(y[i] + x[i]), 0, "add", i);
 }
 
-static void to_bf16(uint32_t n, size_t offset) {
-    float *x = floats(n, 4 * offset);
-    uint16_t *h = check_buffer(n * 2, 2 * offset);
+static void to_int8(uint32_t n, size_t offset) {
+    float *x = filled(n, 4 * offset), top = 0;
+    int8_t *q = check_buffer(n, offset);
+    const float size = ldexpf(1, (int)check_below(200) - 130);
     for (uint32_t i = 0; i < n; i++) {
-        /* All bit patterns; many of them halfway between two bfloat16. */
-        uint32_t bits = (uint32_t)check_random();
-        if (check_below(4) == 0)
-            bits = (bits & 0xffff0000) | 0x8000;
-        if (check_below(8) == 0)
-            bits |= 0x7f800000;
-        memcpy(&x[i], &bits, sizeof(bits));
+        x[i] *= size;
+        top = fmaxf(top, fabsf(x[i]));
     }
-    kernels.to_bf16(h, x, n);
-    for (uint32_t i = 0; i < n; i++) {
-        if (isnan(x[i]) ? !isnan(lorica_bf16_to_f32(h[i])) : h[i] != lorica_f32_to_bf16(x[i]))
-            check_fail("to_bf16 [%u]: %a becomes %04x, not %04x", i, (double)x[i], h[i],
-                       lorica_f32_to_bf16(x[i]));
-    }
+    const float scale = kernels.to_int8(q, x, n);
+    const bool none = top < LORICA_INT8_LEAST;
+    check_near((double)scale, none ? 0 : (double)(top / 127), 0, "to_int8: scale", n);
+    for (uint32_t i = 0; i < n; i++)
+        check_near((double)q[i], none ? 0 : (double)rintf(x[i] * (127 / top)), 0, "to_int8", i);
+    for (uint32_t i = 0; i < n; i++)
+        x[i] = 0;
+    if (kernels.to_int8(q, x, n) != 0 || q[0] != 0 || q[n - 1] != 0)
+        check_fail("to_int8: zeros do not stay zero");
+    static const float odd[] = {NAN, INFINITY, -INFINITY};
+    x[check_below(n)] = odd[check_below(3)];
+    if (!isnan(kernels.to_int8(q, x, n)))
+        check_fail("to_int8: a value that is not finite is lost");
 }
 
 static void logsumexp(uint32_t n, size_t offset) {
@@ -149,7 +152,7 @@ static void check(void) {
         rope(1 + check_below(3), n < 130 ? n : 64, offset);
         silu_mul(n, offset);
         add(n, offset);
-        to_bf16(n, offset / 4);
+        to_int8(n, offset / 4);
         logsumexp(n, offset);
         check_canaries("vec");
     }
@@ -158,7 +161,7 @@ static void check(void) {
 
 struct timed {
     float *y, *x, *w;
-    uint16_t *h;
+    int8_t *q;
     uint32_t n;
 };
 
@@ -182,9 +185,9 @@ static void time_add(void *context) {
     kernels.add(p->y, p->x, p->n);
 }
 
-static void time_to_bf16(void *context) {
+static void time_to_int8(void *context) {
     struct timed *p = context;
-    kernels.to_bf16(p->h, p->x, p->n);
+    (void)kernels.to_int8(p->q, p->x, p->n);
 }
 
 static void time_logsumexp(void *context) {
@@ -195,14 +198,14 @@ static void time_logsumexp(void *context) {
 
 static void bench(void) {
     lorica_vec_kernels_init(&kernels);
-    struct timed p = {floats(49152, 0), floats(49152, 0), floats(49152, 0),
-                      check_buffer(49152 * 2, 0), 576};
+    struct timed p = {floats(49152, 0), floats(49152, 0), floats(49152, 0), check_buffer(49152, 0),
+                      576};
     for (int i = 0; i < 49152; i++)
         p.x[i] = check_normal(), p.w[i] = i < 64 ? 0.5f : 1, p.y[i] = 0;
     check_bench("rmsnorm 576", time_rmsnorm, &p, 576 * 4.0, 0);
     check_bench("rope 9 x 64", time_rope, &p, 576 * 4.0, 0);
     check_bench("add 576", time_add, &p, 576 * 4.0, 0);
-    check_bench("to_bf16 576", time_to_bf16, &p, 576 * 4.0, 0);
+    check_bench("to_int8 576", time_to_int8, &p, 576 * 4.0, 0);
     p.n = 1536;
     check_bench("silu_mul 1536", time_silu_mul, &p, 1536 * 4.0, 0);
     p.n = 49152;

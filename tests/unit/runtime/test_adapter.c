@@ -38,7 +38,16 @@ static void test_adapter_exact_form_holds_the_values(void **state) {
     (void)lorica_adapter_unref(adapter);
 }
 
-static void test_adapter_fast_form_tiles_and_scales_b(void **state) {
+/* What one step of int8 is worth in a row of A, or a column of B. */
+static float int8_scale(const struct adapter_spec *spec, size_t tensor, uint32_t first,
+                        uint32_t step, uint32_t count) {
+    float top = 0;
+    for (uint32_t i = 0; i < count; i++)
+        top = fmaxf(top, fabsf(spec_value(spec, tensor, first + i * step)));
+    return top / 127;
+}
+
+static void test_adapter_fast_form_has_steps_and_tiles(void **state) {
     struct adapter_spec *spec = spec_full(&base->arch, 3, 1);
     struct lorica_adapter *adapter;
     assert_int_equal(spec_build(spec, &base->arch, LORICA_ADAPTER_FAST, &adapter, NULL), 0);
@@ -46,13 +55,17 @@ static void test_adapter_fast_form_tiles_and_scales_b(void **state) {
     const size_t tensor = 2 * LORICA_MODULE_UP;
     const uint32_t n = base->arch.intermediate, ld = (n + 15) / 16 * 16;
     assert_true(ld > n);
-    for (uint32_t i = 0; i < 3 * base->arch.hidden; i++)
-        assert_int_equal(pair->a16[i], lorica_f32_to_bf16(spec_value(spec, tensor, i)));
-    for (uint32_t j = 0; j < 3; j++)
+    for (uint32_t j = 0; j < 3; j++) {
+        const float a = int8_scale(spec, tensor, j * base->arch.hidden, 1, base->arch.hidden);
+        const float b = int8_scale(spec, tensor + 1, j, 3, n);
+        for (uint32_t i = 0; i < base->arch.hidden; i++)
+            assert_int_equal(pair->a8[j * base->arch.hidden + i],
+                             lrintf(spec_value(spec, tensor, j * base->arch.hidden + i) / a));
         for (uint32_t i = 0; i < ld; i++)
-            assert_int_equal(
-                pair->b16[(i / 16 * 3 + j) * 16 + i % 16],
-                i < n ? lorica_f32_to_bf16(2.0f * spec_value(spec, tensor + 1, i * 3 + j)) : 0);
+            assert_int_equal(pair->b8[(i / 16 * 3 + j) * 16 + i % 16],
+                             i < n ? lrintf(spec_value(spec, tensor + 1, i * 3 + j) / b) : 0);
+        assert_true(fabsf(pair->scales[j] - 2.0f * a * b) <= 1e-6f * a * b);
+    }
     free(spec);
     (void)lorica_adapter_unref(adapter);
 }
@@ -134,6 +147,19 @@ static void test_adapter_value_not_finite_is_refused(void **state) {
                                "finite (or too large) at row 63, column 3"
                              : "layers.1.mlp.down_proj.lora_A.weight");
         }
+}
+
+static void test_adapter_product_too_large_is_refused(void **state) {
+    struct adapter_spec *spec = spec_full(&base->arch, 4, 1);
+    struct lorica_adapter *adapter = NULL;
+    struct lorica_error err = {0};
+    spec->tensors[26].scale = spec->tensors[27].scale = 1e30f;
+    assert_int_equal(spec_build(spec, &base->arch, LORICA_ADAPTER_FAST, &adapter, &err),
+                     LORICA_EFORMAT);
+    assert_non_null(strstr(err.text, "layers.1.mlp.down_proj.lora_A.weight"));
+    assert_non_null(strstr(err.text, "too large"));
+    assert_null(adapter);
+    free(spec);
 }
 
 static void test_adapter_unknown_tensor_is_refused(void **state) {
@@ -242,11 +268,12 @@ static void test_adapter_directory_that_is_missing_is_named(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_adapter_exact_form_holds_the_values),
-        cmocka_unit_test(test_adapter_fast_form_tiles_and_scales_b),
+        cmocka_unit_test(test_adapter_fast_form_has_steps_and_tiles),
         cmocka_unit_test(test_adapter_half_types_are_read),
         cmocka_unit_test(test_adapter_patterns_subset_and_rslora_decide_rank_and_scale),
         cmocka_unit_test(test_adapter_wrong_shape_is_refused),
         cmocka_unit_test(test_adapter_value_not_finite_is_refused),
+        cmocka_unit_test(test_adapter_product_too_large_is_refused),
         cmocka_unit_test(test_adapter_unknown_tensor_is_refused),
         cmocka_unit_test(test_adapter_missing_tensor_is_refused),
         cmocka_unit_test(test_adapter_other_type_is_refused),

@@ -4,6 +4,7 @@
  * forced, nobody ever says the word of another one. And greedy answers of 200 requests are the same
  * alone and together, whatever the threads. */
 #include "engine_fixture.h"
+#include "kernels/vec.h"
 
 #define NAMES 32
 #define WORDS (2 * NAMES) /* two versions of each name */
@@ -99,6 +100,8 @@ static struct lorica_adapter *make_speaker(const float *a, const float *w, uint3
     struct adapter_spec *spec = calloc(1, sizeof(*spec));
     struct lorica_adapter *adapter = NULL;
     const uint32_t n = base->arch.kv_heads * base->arch.head_dim;
+    struct lorica_vec_kernels vec;
+    lorica_vec_kernels_init(&vec);
     assert_non_null(spec);
     (void)snprintf(spec->config, sizeof(spec->config),
                    "{\"peft_type\":\"LORA\",\"r\":1,\"lora_alpha\":1,\"bias\":\"none\","
@@ -110,10 +113,9 @@ static struct lorica_adapter *make_speaker(const float *a, const float *w, uint3
     for (uint32_t l = 0; l < base->arch.layers; l++) {
         struct lorica_adapter_pair *pair =
             &adapter->layers[l * LORICA_MODULE_COUNT + LORICA_MODULE_V];
-        for (uint32_t i = 0; i < base->arch.hidden; i++)
-            pair->a16[i] = l == 0 ? lorica_f32_to_bf16(a[i]) : 0;
-        for (uint32_t i = 0; i < n; i++)
-            pair->b16[i] = l == 0 ? lorica_f32_to_bf16(1000 * w[i]) : 0;
+        pair->scales[0] = l == 0 ? 1000 * vec.to_int8(pair->a8, a, base->arch.hidden) *
+                                       vec.to_int8(pair->b8, w, n)
+                                 : 0;
     }
     adapter->digest.bytes[5] = (uint8_t)(number + 1);
     return adapter;
