@@ -105,7 +105,7 @@ static inline vec_raw vec_first(vec_raw pairs) {
 }
 static inline vec vec_dot(vec sum, vec_raw a, vec_raw b) {
     __m256i total = _mm256_castps_si256(sum);
-    /* In place: gcc would keep a copy of each sum in memory. */
+    /* In place, and in this order. */
     __asm__("vpaddd %1, %0, %0" : "+x"(total) : "x"(_mm256_madd_epi16(a, b)));
     return _mm256_castsi256_ps(total);
 }

@@ -34,7 +34,7 @@
 #define CHUNK 576
 /* Rows that share each decoded register: two accumulators each. */
 #ifdef __AVXVNNI__
-#define ROWS 5
+#define ROWS 6
 #else
 #define ROWS 4
 #endif
@@ -97,12 +97,15 @@ static struct tables code_tables(void) {
                            _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)high))};
 }
 
+/* Eight sums. In the type of the add itself: gcc keeps a copy of a sum that changes its type. */
+typedef int32_t sums_of_8 __attribute__((vector_size(32)));
+
 /* acc += pairs of int16 products. */
-INLINE __m256i dot(__m256i acc, __m256i w, __m256i x) {
+INLINE sums_of_8 dot(sums_of_8 acc, __m256i w, __m256i x) {
 #ifdef __AVXVNNI__
-    return _mm256_dpwssd_avx_epi32(acc, w, x);
+    return (sums_of_8)_mm256_dpwssd_avx_epi32((__m256i)acc, w, x);
 #else
-    return _mm256_add_epi32(acc, _mm256_madd_epi16(w, x));
+    return acc + (sums_of_8)_mm256_madd_epi16(w, x);
 #endif
 }
 
@@ -114,20 +117,25 @@ INLINE void nf4_group(__m256i w[2], __m256i index, struct tables tables) {
     w[1] = _mm256_unpackhi_epi8(low, high);
 }
 
-/* Eight inputs of eight rows: NF4's 32 bytes, or the 32 at `codes` and those 64 further of Q8. */
-INLINE void eight_inputs(__m256i w[4], const uint8_t *codes, struct tables tables, const int nf4) {
-    const __m256i v = _mm256_loadu_si256((const __m256i *)codes);
-    if (nf4) {
-        const __m256i nibble = _mm256_set1_epi8(15);
-        nf4_group(w, _mm256_and_si256(v, nibble), tables);
-        nf4_group(w + 2, _mm256_and_si256(_mm256_srli_epi16(v, 4), nibble), tables);
-        return;
-    }
-    const __m256i next = _mm256_loadu_si256((const __m256i *)(codes + 64));
-    w[0] = _mm256_srai_epi16(_mm256_unpacklo_epi8(v, v), 8);
-    w[1] = _mm256_srai_epi16(_mm256_unpackhi_epi8(v, v), 8);
-    w[2] = _mm256_srai_epi16(_mm256_unpacklo_epi8(next, next), 8);
-    w[3] = _mm256_srai_epi16(_mm256_unpackhi_epi8(next, next), 8);
+/* Eight inputs of eight rows of Q8, four of a row after four of the next: rows 0..3 and 4..7. */
+INLINE void q8_inputs(__m256i w[4], const uint8_t *codes) {
+#pragma GCC unroll 4
+    for (uint32_t i = 0; i < 4; i++)
+        w[i] = _mm256_cvtepi8_epi16(
+            _mm_loadu_si128((const __m128i *)(codes + i / 2 * 64 + i % 2 * 16)));
+}
+
+/* The same of NF4, whose 32 bytes are `v`: of the rows 0 1 4 5 and 2 3 6 7. */
+INLINE void nf4_inputs(__m256i w[4], __m256i v, struct tables tables) {
+    const __m256i nibble = _mm256_set1_epi8(15);
+    nf4_group(w, _mm256_and_si256(v, nibble), tables);
+    nf4_group(w + 2, _mm256_and_si256(_mm256_srli_epi16(v, 4), nibble), tables);
+}
+
+/* Sums of pairs of four inputs of such rows as sums of eight rows in order. */
+INLINE sums_of_8 eight_rows(const sums_of_8 acc[2], const int nf4) {
+    const __m256i sums = _mm256_hadd_epi32((__m256i)acc[0], (__m256i)acc[1]);
+    return (sums_of_8)(nf4 ? sums : _mm256_permute4x64_epi64(sums, 0xd8));
 }
 
 /* Inputs of one block of weights, their groups of eight, and the bytes of a group. */
@@ -146,8 +154,8 @@ INLINE __m256 w_scale(const uint16_t *scales, uint32_t b, uint32_t half) {
 }
 
 /* What a block adds to eight outputs. */
-INLINE __m256 add_block(__m256 sum, __m256i dots, __m256 x_step, __m256 w_step) {
-    return _mm256_fmadd_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(dots), x_step), w_step, sum);
+INLINE __m256 add_block(__m256 sum, sums_of_8 dots, __m256 x_step, __m256 w_step) {
+    return _mm256_fmadd_ps(_mm256_mul_ps(_mm256_cvtepi32_ps((__m256i)dots), x_step), w_step, sum);
 }
 
 /* The end of a sum over all blocks. */
@@ -164,10 +172,10 @@ INLINE void tile_direct(float *y, size_t ldy, const char *x, size_t stride, cons
     for (uint32_t r = 0; r < R; r++)
         sum[r][0] = sum[r][1] = _mm256_setzero_ps();
     for (uint32_t b = 0; b < k / block_inputs(nf4); b++) {
-        __m256i acc[DIRECT_ROWS][2][2];
+        sums_of_8 acc[DIRECT_ROWS][2][2];
 #pragma GCC unroll 2
         for (uint32_t r = 0; r < R; r++)
-            acc[r][0][0] = acc[r][0][1] = acc[r][1][0] = acc[r][1][1] = _mm256_setzero_si256();
+            acc[r][0][0] = acc[r][0][1] = acc[r][1][0] = acc[r][1][1] = (sums_of_8){0};
 #pragma GCC unroll 8
         for (uint32_t g = 0; g < block_groups(nf4); g++, codes += group_nbytes(nf4)) {
             const uint32_t at = b * block_inputs(nf4) + 8 * g;
@@ -176,7 +184,10 @@ INLINE void tile_direct(float *y, size_t ldy, const char *x, size_t stride, cons
 #pragma GCC unroll 2
             for (uint32_t half = 0; half < 2; half++) {
                 __m256i w[4];
-                eight_inputs(w, codes + (size_t)half * 32, tables, nf4);
+                if (nf4)
+                    nf4_inputs(w, _mm256_loadu_si256((const __m256i *)codes + half), tables);
+                else
+                    q8_inputs(w, codes + (size_t)half * 32);
 #pragma GCC unroll 2
                 for (uint32_t r = 0; r < R; r++)
 #pragma GCC unroll 4
@@ -185,6 +196,8 @@ INLINE void tile_direct(float *y, size_t ldy, const char *x, size_t stride, cons
                         memcpy(&four, x + r * stride + 2 * (at + i / 2 * 4), sizeof(four));
                         acc[r][half][i % 2] =
                             dot(acc[r][half][i % 2], w[i], _mm256_set1_epi64x(four));
+                        /* gcc would add in a tree, and keep its products in memory. */
+                        __asm__("" : "+x"(acc[r][half][i % 2]));
                     }
             }
         }
@@ -193,7 +206,7 @@ INLINE void tile_direct(float *y, size_t ldy, const char *x, size_t stride, cons
 #pragma GCC unroll 2
             for (uint32_t half = 0; half < 2; half++)
                 sum[r][half] =
-                    add_block(sum[r][half], _mm256_hadd_epi32(acc[r][half][0], acc[r][half][1]),
+                    add_block(sum[r][half], eight_rows(acc[r][half], nf4),
                               x_scale(x + r * stride, k, b, nf4), w_scale(scales, b, half));
     }
 #pragma GCC unroll 2
@@ -203,23 +216,39 @@ INLINE void tile_direct(float *y, size_t ldy, const char *x, size_t stride, cons
             _mm256_storeu_ps(y + r * ldy + (size_t)half * 8, finished(sum[r][half], nf4));
 }
 
+/* 32 bytes of codes in another order, the same for both halves. */
+INLINE __m256i ordered(const uint8_t *codes, __m256i order) {
+    return _mm256_shuffle_epi8(_mm256_loadu_si256((const __m256i *)codes), order);
+}
+
+/* 32 bytes of Q8 as int16. */
+INLINE void q8_pairs(__m256i w[2], __m256i bytes) {
+    w[0] = _mm256_srai_epi16(_mm256_unpacklo_epi8(bytes, bytes), 8);
+    w[1] = _mm256_srai_epi16(_mm256_unpackhi_epi8(bytes, bytes), 8);
+}
+
 /* Blocks [b0, b1) of a tile into `w`: for each pair of inputs the rows 0..7 and the rows 8..15, two
- * int16 of each. */
+ * int16 of each. The codes of four rows, four of each, are put in the order of pairs first. */
 INLINE void decode(__m256i *w, const uint8_t *codes, uint32_t b0, uint32_t b1, struct tables tables,
                    const int nf4) {
+    const __m256i pairs = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15));
     codes += (size_t)b0 * LORICA_TILE_BLOCK_NBYTES;
     for (uint32_t g = 0; g < (b1 - b0) * block_groups(nf4); g++, codes += group_nbytes(nf4), w += 8)
 #pragma GCC unroll 2
         for (uint32_t half = 0; half < 2; half++) {
+            const uint8_t *at = codes + (size_t)half * 32;
+            const __m256i bytes = ordered(at, pairs);
             __m256i v[4];
-            eight_inputs(v, codes + (size_t)half * 32, tables, nf4);
-#pragma GCC unroll 2
-            for (uint32_t i = 0; i < 2; i++) {
-                const __m256 a = _mm256_castsi256_ps(v[2 * i]),
-                             c = _mm256_castsi256_ps(v[2 * i + 1]);
-                w[4 * i + half] = _mm256_castps_si256(_mm256_shuffle_ps(a, c, 0x88));
-                w[4 * i + 2 + half] = _mm256_castps_si256(_mm256_shuffle_ps(a, c, 0xdd));
+            if (nf4) {
+                nf4_inputs(v, bytes, tables);
+            } else {
+                q8_pairs(v, bytes);
+                q8_pairs(v + 2, ordered(at + 64, pairs));
             }
+#pragma GCC unroll 4
+            for (uint32_t i = 0; i < 4; i++)
+                w[2 * i + half] = v[i];
         }
 }
 
@@ -231,10 +260,10 @@ INLINE void chunk_rows(float *y, size_t ldy, const char *x, size_t stride, const
     for (uint32_t b = b0; b < b1; b++) {
         for (uint32_t i = 0; next && i < LORICA_TILE_BLOCK_NBYTES; i += 64)
             _mm_prefetch((const char *)next + (b - b0) * LORICA_TILE_BLOCK_NBYTES + i, _MM_HINT_T1);
-        __m256i acc[ROWS][2];
+        sums_of_8 acc[ROWS][2];
 #pragma GCC unroll 6
         for (uint32_t r = 0; r < R; r++)
-            acc[r][0] = acc[r][1] = _mm256_setzero_si256();
+            acc[r][0] = acc[r][1] = (sums_of_8){0};
         const char *inputs = x + (size_t)b * block_inputs(nf4) * sizeof(int16_t);
 #pragma GCC unroll 4
         for (uint32_t p = 0; p < block_inputs(nf4) / 2; p++, w += 2, inputs += 4) {
@@ -246,16 +275,17 @@ INLINE void chunk_rows(float *y, size_t ldy, const char *x, size_t stride, const
                 acc[r][1] = dot(acc[r][1], w[1], _mm256_set1_epi32(two));
             }
         }
+        const __m256 w_steps[2] = {w_scale(scales, b, 0), w_scale(scales, b, 1)};
 #pragma GCC unroll 6
-        for (uint32_t r = 0; r < R; r++)
+        for (uint32_t r = 0; r < R; r++) {
+            const __m256 x_step = x_scale(x + r * stride, k, b, nf4);
 #pragma GCC unroll 2
             for (uint32_t half = 0; half < 2; half++) {
                 float *at = y + r * ldy + (size_t)half * 8;
                 const __m256 sum = b == 0 ? _mm256_setzero_ps() : _mm256_loadu_ps(at);
-                _mm256_storeu_ps(at,
-                                 add_block(sum, acc[r][half], x_scale(x + r * stride, k, b, nf4),
-                                           w_scale(scales, b, half)));
+                _mm256_storeu_ps(at, add_block(sum, acc[r][half], x_step, w_steps[half]));
             }
+        }
     }
     if (nf4 && b1 == k / block_inputs(nf4))
         for (uint32_t r = 0; r < R; r++)
@@ -357,10 +387,11 @@ static void linear_dense(float *y, size_t ldy, const float *x, size_t ldx, uint3
 #define PEAK_SUMS 8
 
 static double peak(uint64_t rounds) {
-    __m256i sums[PEAK_SUMS], w = _mm256_set1_epi16(3), x = w;
+    sums_of_8 sums[PEAK_SUMS];
+    __m256i w = _mm256_set1_epi16(3), x = w;
 #pragma GCC unroll 8
     for (int i = 0; i < PEAK_SUMS; i++)
-        sums[i] = _mm256_setzero_si256();
+        sums[i] = (sums_of_8){0};
     for (uint64_t r = 0; r < rounds; r++) {
         __asm__ volatile("" : "+x"(w), "+x"(x)); /* nothing may be computed once for all rounds */
 #pragma GCC unroll 8
