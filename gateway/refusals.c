@@ -157,6 +157,8 @@ static struct lorica_refusal describe(struct lorica_request *request) {
         refusal.subject = request->match.params[0];
     else if (strncmp(pattern, "/v1/files/{}", 12) == 0)
         refusal.subject = request->match.params[0];
+    else if (strncmp(pattern, "/v1/fine_tuning/jobs/{}", 23) == 0)
+        refusal.subject = request->match.params[0];
     if (strstr(pattern, "/channels/{}"))
         refusal.channel = request->match.params[1];
     else if (request->upload)

@@ -38,6 +38,7 @@ static int setup(void **state) {
     assert_non_null(j);
     assert_int_equal(fixture_setup((void **)&j->registry), 0);
     j->server.parts.registry = j->registry->registry;
+    j->server.parts.data_dir = "/var/lib/lorica";
     j->conn.server = &j->server;
     assert_int_equal(lorica_http_init(&j->conn.http), 0);
     for (int role = 0; role < ROLES; role++)
