@@ -183,9 +183,9 @@ def test_promoting_the_canary_ends_the_split_and_so_does_a_rollback(api, dirs):
 
 
 def write_broken(parent):
-    """An adapter of finite numbers whose products are not."""
+    """An adapter of finite numbers that can be multiplied, and give infinity with any input."""
     made = write_adapter(parent / "broken", 9)
-    tensors = {name: np.full_like(tensor, 1e30)
+    tensors = {name: np.full_like(tensor, 1e21)
                for name, tensor in load_file(made / "adapter_model.safetensors").items()}
     save_file(tensors, made / "adapter_model.safetensors", metadata={"format": "pt"})
     return made
