@@ -7,6 +7,7 @@
 #include "gateway/api.h"
 #include "gateway/handlers.h"
 #include "gateway/server.h"
+#include "proto/http_fields.h"
 
 #define LIST_DEFAULT 20 /* OpenAI's */
 #define LIST_MAX 1000
@@ -193,6 +194,19 @@ void lorica_job_events_follow(struct lorica_request *request) {
     (void)uv_timer_start(&f->timer, on_time, 0, 0);
 }
 
+/* A stream has all events: what narrows a list is no option of it. */
+static int check_stream(struct lorica_request *request) {
+    static const char *const narrowing[] = {"limit", "after"};
+    for (size_t i = 0; i < sizeof(narrowing) / sizeof(narrowing[0]); i++) {
+        char text[64];
+        if (lorica_http_query(request->query, narrowing[i], text, sizeof(text)) != LORICA_ENOTFOUND)
+            return lorica_request_fail(request, LORICA_EINVAL, narrowing[i], NULL,
+                                       "%s goes with the list of events, not with stream=true",
+                                       narrowing[i]);
+    }
+    return 0; /* and lorica_job_events_follow goes on */
+}
+
 static int see(void *arg, const struct lorica_job *job, int64_t finish_ms) {
     (void)arg, (void)job, (void)finish_ms;
     return 0;
@@ -210,7 +224,7 @@ int lorica_handle_job_events(struct lorica_request *request) {
     if (rc != 0)
         return rc;
     if (strcmp(stream, "true") == 0)
-        return 0; /* and lorica_job_events_follow goes on */
+        return check_stream(request);
     if (strcmp(stream, "false") == 0)
         return list(request);
     return lorica_request_fail(request, LORICA_EINVAL, "stream", NULL,

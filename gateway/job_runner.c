@@ -24,7 +24,7 @@
 #define STOP_MS 30000       /* that a trainer has for its last checkpoint, while the server runs */
 #define CHECKPOINT_STEPS 50 /* updates that a killed machine costs, at most */
 #define RETRY_MS 10000      /* after a job that could not be kept */
-#define METRICS_MAX ((size_t)256 << 20)
+#define METRICS_MAX ((size_t)1 << 20) /* of its log that is looked at at once */
 #define LOG_MAX ((size_t)1 << 20)
 #define WORDS_MAX 40
 /* Steps of niceness behind the threads that answer, as the lanes have. */
@@ -190,29 +190,49 @@ static int open_lock(struct run *run, struct lorica_error *err) {
     return fd;
 }
 
-/* Makes events of what the trainer has written since. A file that became shorter is one of a run
- * that was taken up again: it is looked at from its beginning. */
-static void follow(struct run *run) {
-    char *path = lorica_job_path(run->jobs, &run->job, "metrics.jsonl"), *text = NULL;
+/* What the trainer's log holds from the line on that follows run->read bytes, at most METRICS_MAX
+ * of it. The byte before is read too: where it ends no line, or the log is shorter, the log is that
+ * of a run that was taken up again, and is looked at from its beginning. */
+static char *read_metrics(struct run *run, size_t *ret_len) {
+    char *path = lorica_job_path(run->jobs, &run->job, "metrics.jsonl");
+    const int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
     struct lorica_error ignored;
     struct stat st;
-    size_t len = 0;
-    if (!path || stat(path, &st) != 0 || (uint64_t)st.st_size == run->read ||
-        lorica_file_read(path, METRICS_MAX, &text, &len, &ignored) != 0) {
-        free(path);
-        return;
+    char before = '\0', *text = NULL;
+    free(path);
+    if (fd < 0)
+        return NULL;
+    if (fstat(fd, &st) == 0 && st.st_size > 0 && (uint64_t)st.st_size != run->read) {
+        const uint64_t size = (uint64_t)st.st_size;
+        if (run->read > size || (run->read > 0 && (lorica_file_read_at(fd, run->read - 1, &before,
+                                                                       1, "a log", &ignored) != 0 ||
+                                                   before != '\n')))
+            run->read = 0;
+        *ret_len = size - run->read < METRICS_MAX ? (size_t)(size - run->read) : METRICS_MAX;
+        text = malloc(*ret_len);
+        if (text && lorica_file_read_at(fd, run->read, text, *ret_len, "a log", &ignored) != 0) {
+            free(text);
+            text = NULL;
+        }
     }
-    size_t at =
-        run->read <= len && (run->read == 0 || text[run->read - 1] == '\n') ? (size_t)run->read : 0;
+    (void)close(fd);
+    return text;
+}
+
+/* Makes events of what the trainer has written since. */
+static void follow(struct run *run) {
+    size_t len = 0, at = 0;
+    char *text = read_metrics(run, &len);
+    if (!text)
+        return;
     pthread_mutex_lock(&run->jobs->mutex);
-    for (const char *end; (end = memchr(text + at, '\n', len - at));) {
+    for (const char *end; at < len && (end = memchr(text + at, '\n', len - at));) {
         lorica_job_event_update(run->jobs, run->entry, text + at, (size_t)(end - text) - at);
         at = (size_t)(end - text) + 1;
     }
     pthread_mutex_unlock(&run->jobs->mutex);
-    run->read = at;
+    run->read += at;
     free(text);
-    free(path);
 }
 
 /* Sees the trainer to its end; gives waitpid()'s status. One that is not wanted any more gets the
@@ -232,7 +252,10 @@ static int attend(struct run *run, struct lorica_process *process) {
         }
     }
     const int status = lorica_process_wait(process);
-    follow(run);
+    for (uint64_t before = UINT64_MAX; before != run->read;) { /* all that is left */
+        before = run->read;
+        follow(run);
+    }
     return status;
 }
 

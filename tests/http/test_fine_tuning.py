@@ -165,6 +165,9 @@ def test_events_of_a_job_are_listed_newest_first_and_streamed_oldest_first(serve
     assert paged == [e.id for e in listed][::-1]
     assert Api(server)("GET", path + "?after=ftevent-0").status == 404
     assert Api(server)("GET", path + "?stream=perhaps").status == 400
+    for narrowing in ("limit=3", f"after={listed[0].id}"):
+        refused = Api(server)("GET", f"{path}?stream=true&{narrowing}")
+        assert refused.status == 400 and refused.json["error"]["param"] in narrowing
 
 
 def test_the_old_form_of_hyperparameters_and_auto_are_taken(client):
