@@ -32,6 +32,21 @@ static int find_key(struct lorica_request *request) {
     return 0;
 }
 
+int lorica_auth_again(struct lorica_request *request) {
+    struct lorica_key now;
+    struct lorica_error err = {0};
+    const int rc =
+        lorica_registry_key(request->server->parts.registry, request->key.name, &now, &err);
+    if (rc != 0)
+        return lorica_request_fail(request, rc, NULL, NULL, "%s", err.text);
+    if (now.revoked_ms != 0)
+        return lorica_request_fail(request, LORICA_EAUTH, NULL, "invalid_api_key",
+                                   "the key \"%s\" was revoked while the request was under way; "
+                                   "nothing was changed",
+                                   request->key.name);
+    return 0;
+}
+
 int lorica_auth_check(struct lorica_request *request) {
     const struct lorica_route *route = request->match.route;
     int rc = find_key(request);

@@ -10,6 +10,10 @@
  * key's text. */
 int lorica_auth_check(struct lorica_request *request) LORICA_MUSTCHECK;
 
+/** Judges it again, as it is now, where the change is written: 401 when the key was revoked since.
+ * Writer thread, on which keys are revoked too. */
+int lorica_auth_again(struct lorica_request *request) LORICA_MUSTCHECK;
+
 /** Fails with 403 unless the request's key may use this adapter ("base" for the base). */
 int lorica_auth_adapter(struct lorica_request *request, const char *name) LORICA_MUSTCHECK;
 

@@ -72,7 +72,9 @@ static void on_ran(struct lorica_request *request) {
 static void run_job(struct lorica_lane_job *job) {
     struct lorica_request *request = request_of(job);
     const struct lorica_route *route = request->match.route;
-    request->run_rc = route->write ? route->write(request) : route->run(request);
+    request->run_rc = lorica_auth_again(request);
+    if (request->run_rc == 0)
+        request->run_rc = route->write ? route->write(request) : route->run(request);
     if (request->run_rc != 0)
         lorica_checks_explain(request);
 }

@@ -72,25 +72,11 @@ static int read_key(struct lorica_request *request, const struct lorica_json *ro
 }
 
 /* Reads a key back, for the times that the registry gave it. */
-struct lookup {
-    const char *name;
-    struct lorica_key *ret;
-};
-
-static int find_key(void *arg, const struct lorica_key *key) {
-    struct lookup *lookup = arg;
-    if (strcmp(key->name, lookup->name) != 0)
-        return 0;
-    *lookup->ret = *key;
-    return 1;
-}
-
 static int say_key(struct lorica_request *request, int status, const char *name, const char *text) {
     struct lorica_error err = {0};
-    struct lorica_key key = {0};
-    struct lookup lookup = {name, &key};
-    const int rc = lorica_registry_keys(request->server->parts.registry, find_key, &lookup, &err);
-    if (rc < 0)
+    struct lorica_key key;
+    const int rc = lorica_registry_key(request->server->parts.registry, name, &key, &err);
+    if (rc != 0)
         return lorica_request_fail(request, rc, NULL, NULL, "%s", err.text);
     struct lorica_jsonw w = lorica_request_json(request, status);
     lorica_api_write_key(&w, NULL, &key, text);

@@ -36,27 +36,13 @@ struct publication {
 
 /* -- the key -- */
 
-struct lookup {
-    const char *name;
-    struct lorica_key *ret;
-};
-
-static int match_key(void *arg, const struct lorica_key *key) {
-    struct lookup *lookup = arg;
-    if (strcmp(key->name, lookup->name) != 0)
-        return 0;
-    *lookup->ret = *key;
-    return 1;
-}
-
 /* The job's key as it is now; refuses one that may not publish the adapter any more. */
 static int check_key(struct lorica_registry *registry, const char *owner, const char *adapter,
                      struct lorica_key *ret, struct lorica_error *err) {
-    struct lookup lookup = {owner, ret};
-    const int rc = lorica_registry_keys(registry, match_key, &lookup, err);
-    if (rc < 0)
+    const int rc = lorica_registry_key(registry, owner, ret, err);
+    if (rc != 0 && rc != LORICA_ENOTFOUND)
         return rc;
-    if (rc == 0 || ret->revoked_ms != 0)
+    if (rc != 0 || ret->revoked_ms != 0)
         return lorica_fail(err, LORICA_EPERM,
                            "the key \"%s\", which made the job, is not in force any more; nothing "
                            "was published",

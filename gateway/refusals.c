@@ -78,12 +78,13 @@ bool lorica_refusals_is_one(struct lorica_request *request) {
     const int code = request->error.code;
     if (!route || !route->change)
         return false;
-    if (code == LORICA_EAUTH)
+    if (code == LORICA_EAUTH && !request->keyed)
         metrics->unauthenticated++;
-    const bool refused =
-        code == LORICA_EPERM || code == LORICA_ECONFLICT || code == LORICA_EGATE ||
-        code == LORICA_EPRECOND || code == LORICA_ESIGNATURE ||
-        (request->error_code && strcmp(request->error_code, "invalid_adapter") == 0);
+    const char *why = request->error_code ? request->error_code : "";
+    const bool refused = code == LORICA_EAUTH || code == LORICA_EPERM || code == LORICA_ECONFLICT ||
+                         code == LORICA_EGATE || code == LORICA_EPRECOND ||
+                         code == LORICA_ESIGNATURE || strcmp(why, "invalid_adapter") == 0 ||
+                         strcmp(why, "digest_mismatch") == 0;
     if (!request->keyed || !refused)
         return false;
     metrics->refused++;

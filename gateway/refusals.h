@@ -2,10 +2,11 @@
  * Refused attempts at changes, on their way into the audit chain.
  *
  * An attempt is refused when a key asks for a change (a route with a `change` word) that its role
- * or its adapters do not allow (403), that a gate, a policy, a signature, another base or what is
- * in use forbids (409), whose epoch is stale (412), or whose adapter does not fit the base
- * ("invalid_adapter"). What is malformed, names nothing, or fails for want of room is none. Each is
- * one record of kind "refused", made before the attempt is answered.
+ * or its adapters do not allow (403), that was revoked while the request was under way (401), that
+ * a gate, a policy, a signature, another base or what is in use forbids (409), whose epoch is stale
+ * (412), or whose adapter does not fit the base ("invalid_adapter") or is not what its publisher
+ * says it is ("digest_mismatch"). What is malformed, names nothing, or fails for want of room is
+ * none. Each is one record of kind "refused", made before the attempt is answered.
  *
  * So that no key can fill the disk, each has a bucket of LORICA_REFUSALS_BURST records that gains
  * one every LORICA_REFUSALS_EVERY_MS. What comes while it is empty is counted, and told by one

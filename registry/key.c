@@ -28,6 +28,9 @@ int lorica_role_parse(const char *word) {
     return -1;
 }
 
+/* The actors of splits that end by themselves, of `lorica init` and of the sweeper. */
+static const char *const own_names[] = {"auto", "cli", "server"};
+
 /* '*' and '?' only. Going back to the last star suffices, so the cost is |glob| times |text|. */
 static bool glob_matches(const char *glob, const char *text) {
     const char *star = NULL, *resume = NULL;
@@ -68,10 +71,12 @@ static int check_key(const struct lorica_key *key, struct lorica_error *err) {
     if (!lorica_name_valid(key->name))
         return lorica_fail(err, LORICA_EINVAL,
                            "a key's name is [a-z0-9][a-z0-9._-]*, up to %d bytes", LORICA_NAME_MAX);
-    if (strcmp(key->name, "auto") == 0)
-        return lorica_fail(err, LORICA_EINVAL,
-                           "no key is called \"auto\": the audit says that of what the server "
-                           "does by itself; choose another name");
+    for (size_t i = 0; i < sizeof(own_names) / sizeof(own_names[0]); i++)
+        if (strcmp(key->name, own_names[i]) == 0)
+            return lorica_fail(err, LORICA_EINVAL,
+                               "no key is called \"%s\": the audit says that of what lorica does "
+                               "by itself; choose another name",
+                               key->name);
     if ((unsigned)key->role >= ROLE_COUNT)
         return lorica_fail(err, LORICA_EINVAL, "a key's role is infer, publish, ops or admin");
     if (key->glob_count > LORICA_KEY_GLOBS)
@@ -210,15 +215,19 @@ int lorica_registry_key_create(struct lorica_registry *registry, const struct lo
     return rc;
 }
 
+static int unknown_key(struct lorica_error *err, const char *name) {
+    return lorica_fail(err, LORICA_ENOTFOUND,
+                       "no key has the name \"%.*s\"; `lorica key list` shows those there are",
+                       LORICA_NAME_MAX, name);
+}
+
 static int revoke_inside(struct lorica_txn *txn, const char *name, const struct lorica_actor *actor,
                          bool *ret_changed, struct lorica_error *err) {
     struct lorica_audit audit = {.kind = LORICA_AUDIT_KEY_REVOKE};
     struct lorica_key_record record;
     int rc = lorica_name_valid(name) ? lorica_key_get(txn, name, &record, err) : LORICA_ENOTFOUND;
     if (rc == LORICA_ENOTFOUND)
-        return lorica_fail(err, rc,
-                           "no key has the name \"%.*s\"; `lorica key list` shows those there are",
-                           LORICA_NAME_MAX, name);
+        return unknown_key(err, name);
     *ret_changed = !rc && record.key.revoked_ms == 0;
     if (!*ret_changed)
         return rc;
@@ -278,6 +287,24 @@ int lorica_registry_keys(struct lorica_registry *registry, lorica_key_fn fn, voi
         rc = walk_keys(cursor, fn, arg, err);
     lorica_cursor_close(cursor);
     lorica_store_abort(txn);
+    return rc;
+}
+
+int lorica_registry_key(struct lorica_registry *registry, const char *name, struct lorica_key *ret,
+                        struct lorica_error *err) {
+    struct lorica_txn *txn = NULL;
+    struct lorica_key_record record;
+    int rc = LORICA_ENOTFOUND;
+    if (lorica_name_valid(name)) {
+        rc = lorica_store_begin(registry->store, false, &txn, err);
+        if (!rc)
+            rc = lorica_key_get(txn, name, &record, err);
+        lorica_store_abort(txn);
+    }
+    if (rc == LORICA_ENOTFOUND)
+        return unknown_key(err, name);
+    if (!rc)
+        *ret = record.key;
     return rc;
 }
 

@@ -320,7 +320,8 @@ struct lorica_key {
 };
 typedef int (*lorica_key_fn)(void *arg, const struct lorica_key *key);
 
-/** Makes a key of key->name (as lorica_name_valid, not "auto"), role and globs (letters, digits,
+/** Makes a key of key->name (as lorica_name_valid, not "auto", "cli" or "server"), role and globs
+ * (letters, digits,
  * '.', '_', '-', and '*' for any text, '?' for any one character); its text goes to `ret_text` and
  * is never available again. LORICA_ECONFLICT when the name is taken (revoked ones included). */
 int lorica_registry_key_create(struct lorica_registry *registry, const struct lorica_key *key,
@@ -331,6 +332,9 @@ int lorica_registry_key_revoke(struct lorica_registry *registry, const char *nam
                                struct lorica_error *err) LORICA_MUSTCHECK;
 int lorica_registry_keys(struct lorica_registry *registry, lorica_key_fn fn, void *arg,
                          struct lorica_error *err) LORICA_MUSTCHECK;
+/** The key of a name, revoked or not; LORICA_ENOTFOUND when there is none. */
+int lorica_registry_key(struct lorica_registry *registry, const char *name, struct lorica_key *ret,
+                        struct lorica_error *err) LORICA_MUSTCHECK;
 /** The key in force that a text belongs to; LORICA_EAUTH otherwise. Compared in constant time. */
 int lorica_registry_key_find(struct lorica_registry *registry, const char *text, size_t len,
                              struct lorica_key *ret, struct lorica_error *err) LORICA_MUSTCHECK;

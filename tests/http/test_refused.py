@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from api import Api
+from api import Api, form, read_all
 from conftest import Server, write_adapter
 
 ADAPTERS = "/v1/adapters"
@@ -88,6 +88,9 @@ def test_each_kind_of_refusal_is_one_record(api, dirs):
     assert (record["name"], record["detail"]["code"]) == ("other", "other_base")
     record = attempt(api, api.publish("ward", dirs(5, modules={"q_proj": (8, 8)})), 400)
     assert record["detail"]["code"] == "invalid_adapter"
+    other = "sha256:" + "0" * 64
+    record = attempt(api, api.publish("ward", dirs(4), weights_digest=other), 400)
+    assert record["detail"]["code"] == "digest_mismatch"
     history = api.get(f"{ADAPTERS}/ward/history").json["data"]
     assert [r for r in history if r["kind"] == "refused"] == \
         [r for r in refused(api) if r["name"] == "ward"]
@@ -163,3 +166,25 @@ def test_an_upload_that_is_refused_at_its_head_is_answered(api, dirs):
         answer = low.publish("ward", dirs(1), manifest=json.dumps({"x": "y" * 900000}))
         record = attempt(api, answer, 403)
         assert (record["actor"], record["detail"]["attempt"]) == ("uploader", "publish")
+
+
+def test_a_key_that_is_revoked_under_way_changes_nothing(api, dirs):
+    """An upload begins with a key in force, and ends when it is not any more."""
+    user = api.make_key("leaver", "ops")
+    directory = dirs(21)
+    body = form({"config": (directory / "adapter_config.json").read_bytes(), "channel": "stable",
+                 "weights": (directory / "adapter_model.safetensors").read_bytes()})
+    connection = user.raw()
+    connection.sendall(f"POST {ADAPTERS}/late/versions HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+                       f"authorization: Bearer {user.key}\r\ncontent-length: {len(body)}\r\n"
+                       "content-type: multipart/form-data; boundary=XX\r\n\r\n".encode()
+                       + body[:3000])
+    api.wait_metric("lorica_requests_in_flight", 2)
+    assert api("DELETE", "/v1/keys/leaver").status == 200
+    connection.sendall(body[3000:])
+    data, closed = read_all(connection)
+    assert closed and data.startswith(b"HTTP/1.1 401 ") and b"was revoked while" in data
+    assert api.get(f"{ADAPTERS}/late").status == 404
+    record = audit(api)[-1]
+    assert (record["kind"], record["actor"], record["name"]) == ("refused", "leaver", "late")
+    assert record["detail"] == {"attempt": "publish", "status": 401, "code": "invalid_api_key"}
