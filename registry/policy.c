@@ -420,8 +420,21 @@ int lorica_registry_approve(struct lorica_registry *registry, const char *name, 
     return rc;
 }
 
+/* Whether an approval counts: the key that gave it is in force, and the channel has not moved. */
+static int approval_stands(struct lorica_txn *txn, const char *key_name,
+                           const struct lorica_approval_record *record, uint64_t epoch, bool *ret,
+                           struct lorica_error *err) {
+    struct lorica_key_record key;
+    const int rc = lorica_key_get(txn, key_name, &key, err);
+    if (rc && rc != LORICA_ENOTFOUND)
+        return rc;
+    *ret = (rc || !key.key.revoked_ms) && record->epoch == epoch;
+    return 0;
+}
+
 struct listing {
     const char *channel;
+    uint64_t epoch; /* where it stands */
     lorica_approval_fn fn;
     void *arg;
 };
@@ -431,8 +444,11 @@ static int list_one(void *arg, struct lorica_txn *txn, uint64_t version, const c
     const struct listing *listing = arg;
     struct lorica_approval approval;
     struct lorica_audit audit;
-    const int rc = lorica_audit_get(txn, record->seq, &audit, err);
-    if (rc)
+    bool stands = false;
+    int rc = approval_stands(txn, key_name, record, listing->epoch, &stands, err);
+    if (!rc && stands)
+        rc = lorica_audit_get(txn, record->seq, &audit, err);
+    if (rc || !stands)
         return rc;
     fill_approval(listing->channel, &audit, &approval);
     return listing->fn(listing->arg, &approval);
@@ -441,7 +457,8 @@ static int list_one(void *arg, struct lorica_txn *txn, uint64_t version, const c
 int lorica_registry_approvals(struct lorica_registry *registry, const char *name,
                               const char *channel, lorica_approval_fn fn, void *arg,
                               struct lorica_error *err) {
-    struct listing listing = {channel, fn, arg};
+    struct listing listing = {.channel = channel, .fn = fn, .arg = arg};
+    struct lorica_channel_record now;
     struct lorica_txn *txn = NULL;
     int rc = lorica_channel_check_names(name, channel, err);
     if (!rc)
@@ -449,7 +466,11 @@ int lorica_registry_approvals(struct lorica_registry *registry, const char *name
     if (!rc)
         rc = lorica_known_name(txn, name, err);
     if (!rc)
+        rc = lorica_channel_get(txn, name, channel, &now, err);
+    if (!rc) {
+        listing.epoch = now.epoch;
         rc = walk_approvals(txn, name, channel, 0, list_one, &listing, err);
+    }
     lorica_store_abort(txn);
     return rc;
 }
@@ -588,12 +609,10 @@ struct tally {
 static int count_one(void *arg, struct lorica_txn *txn, uint64_t version, const char *key_name,
                      const struct lorica_approval_record *record, struct lorica_error *err) {
     struct tally *tally = arg;
-    struct lorica_key_record key;
-    const int rc = lorica_key_get(txn, key_name, &key, err);
-    if (rc && rc != LORICA_ENOTFOUND)
+    bool stands = false;
+    const int rc = approval_stands(txn, key_name, record, tally->judge->now->epoch, &stands, err);
+    if (rc || !stands)
         return rc;
-    if ((!rc && key.key.revoked_ms) || record->epoch != tally->judge->now->epoch)
-        return 0;
     tally->count++;
     tally->own = tally->own || strcmp(key_name, tally->judge->actor->key_name) == 0;
     return 0;

@@ -321,9 +321,8 @@ struct lorica_key {
 typedef int (*lorica_key_fn)(void *arg, const struct lorica_key *key);
 
 /** Makes a key of key->name (as lorica_name_valid, not "auto", "cli" or "server"), role and globs
- * (letters, digits,
- * '.', '_', '-', and '*' for any text, '?' for any one character); its text goes to `ret_text` and
- * is never available again. LORICA_ECONFLICT when the name is taken (revoked ones included). */
+ * (letters, digits, '.', '_', '-', and '*' for any text, '?' for any one character); its text goes
+ * to `ret_text` and is never available again. LORICA_ECONFLICT when the name is taken (revoked ones included). */
 int lorica_registry_key_create(struct lorica_registry *registry, const struct lorica_key *key,
                                const struct lorica_actor *actor, char ret_text[LORICA_KEY_TEXT],
                                struct lorica_error *err) LORICA_MUSTCHECK;

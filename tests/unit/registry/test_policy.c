@@ -367,7 +367,9 @@ static void test_approval_of_a_revoked_key_does_not_count(void **state) {
     ok(lorica_registry_key_create(f->registry, &key, &chief, text, &err));
     set_policy(f, &(struct lorica_policy){.approvals = 2});
     ok(approve_as(f, &ben, 2, &err));
+    assert_int_equal(approvals_of(f), 1);
     ok(lorica_registry_key_revoke(f->registry, "ben", &chief, &err));
+    assert_int_equal(approvals_of(f), 0);
     fails(LORICA_EGATE, "1 of 2", move_as(f, &anna, 2, &err));
     ok(approve_as(f, &chief, 2, &err));
     ok(move_as(f, &anna, 2, &err));
