@@ -88,11 +88,11 @@ static int conclude(const struct search *search, const char *dir, struct lorica_
         return lorica_fail(err, LORICA_EFORMAT, "%s holds no base model that can be read: %.300s",
                            dir, names);
     if (search->matches > 1)
-        return lorica_fail(err, LORICA_ECONFLICT,
-                           "%zu base models %s%.200s; name one by its digest (lorica base list "
-                           "tells them)",
-                           search->matches, search->word ? "are called " : "are there: ",
-                           search->word ? search->word : names);
+        return lorica_fail(
+            err, LORICA_ECONFLICT,
+            "%zu base models %s%.200s; name one%s (lorica base list tells them)", search->matches,
+            search->word ? "are called " : "are there: ", search->word ? search->word : names,
+            search->word ? " by its digest" : "");
     return 0;
 }
 

@@ -5,7 +5,8 @@
  * Nothing comes between: resolution and pinning are one step under the pins' lock (a worker's), and
  * so are the look at the pins and the deletion's transaction (the writer's). So either the deletion
  * comes first, and the resolution no longer finds the version; or the pin does, and the deletion is
- * refused. Resolutions wait for the disk only while a version is being deleted. */
+ * refused. Resolutions wait for the disk only while a version is being deleted. Letting go, which
+ * the loop does, waits for neither: it takes the list's mutex alone, which none keeps for long. */
 #ifndef LORICA_GATEWAY_PINS_H
 #define LORICA_GATEWAY_PINS_H
 
@@ -21,7 +22,8 @@ struct lorica_pin {
 };
 
 struct lorica_pins {
-    pthread_mutex_t mutex;
+    pthread_mutex_t step; /**< that of pinning or deleting; taken before `list` */
+    pthread_mutex_t list;
     struct lorica_pin *first;
 };
 
