@@ -2,8 +2,10 @@
 #include <stdlib.h>
 
 #include "gateway/cmd.h"
+#include "gateway/damage.h"
 
 int main(int argc, char **argv) {
+    lorica_damage_watch();
     /* argc is 0 when a careless caller gave no name: there is then nothing behind it either. */
     return lorica_cli_run(argc > 0 ? argc : 1, argv);
 }

@@ -125,6 +125,8 @@ int lorica_registry_open(const char *dir, const struct lorica_registry_options *
     return 0;
 }
 
+const char *lorica_registry_inside(void) { return lorica_store_inside(); }
+
 bool lorica_registry_failed(const struct lorica_registry *registry) {
     return lorica_store_failed(registry->store);
 }

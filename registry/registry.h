@@ -304,6 +304,10 @@ int lorica_registry_manifest(struct lorica_registry *registry, const struct lori
 int lorica_registry_verify(struct lorica_registry *registry, struct lorica_buf *report,
                            uint64_t *ret_findings, struct lorica_error *err) LORICA_MUSTCHECK;
 
+/** Directory of the registry that this thread is inside of with a transaction, NULL: of none.
+ * Borrowed. Async-signal-safe: what a handler of faults asks. */
+const char *lorica_registry_inside(void);
+
 /* API keys. Only HMAC-SHA-256(pepper, secret) is stored. */
 
 #define LORICA_KEY_GLOBS 16
@@ -322,7 +326,8 @@ typedef int (*lorica_key_fn)(void *arg, const struct lorica_key *key);
 
 /** Makes a key of key->name (as lorica_name_valid, not "auto", "cli" or "server"), role and globs
  * (letters, digits, '.', '_', '-', and '*' for any text, '?' for any one character); its text goes
- * to `ret_text` and is never available again. LORICA_ECONFLICT when the name is taken (revoked ones included). */
+ * to `ret_text` and is never available again. LORICA_ECONFLICT when the name is taken (revoked ones
+ * included). */
 int lorica_registry_key_create(struct lorica_registry *registry, const struct lorica_key *key,
                                const struct lorica_actor *actor, char ret_text[LORICA_KEY_TEXT],
                                struct lorica_error *err) LORICA_MUSTCHECK;

@@ -76,6 +76,9 @@ int lorica_store_commit(struct lorica_txn *txn, struct lorica_error *err) LORICA
  * it does not know what the disk holds, or there is damage where a change was to be made. What was
  * durable stays so. Any thread. */
 bool lorica_store_failed(const struct lorica_store *store);
+/** Directory of the store that this thread has a transaction in, or is opening; NULL: none. A
+ * transaction ends on the thread that began it. Async-signal-safe. */
+const char *lorica_store_inside(void);
 /** Ends a transaction without effect. NULL is accepted. */
 void lorica_store_abort(struct lorica_txn *txn);
 

@@ -58,6 +58,24 @@ static const char *const table_names[LORICA_TABLE_COUNT] = {
 #undef XX
 };
 
+/* Where this thread is. LMDB trusts the pages of the file: reading damaged ones may be a fault. */
+static _Thread_local struct {
+    const char *dir; /* borrowed from the store */
+    unsigned depth;
+} inside;
+
+static void enter(const struct lorica_store *store) {
+    inside.dir = store->dir;
+    inside.depth++;
+}
+
+static void leave(void) {
+    if (inside.depth > 0 && --inside.depth == 0)
+        inside.dir = NULL;
+}
+
+const char *lorica_store_inside(void) { return inside.dir; }
+
 /* LMDB reports a write that was cut short as EIO, which is what a full disk looks like. */
 static bool disk_is_full(const struct lorica_store *store) {
     struct statvfs fs;
@@ -307,6 +325,7 @@ int lorica_store_open(const char *dir, uint64_t map_bytes, bool read_only,
         return lorica_fail(err, LORICA_ENOMEM, "%s: out of memory", dir);
     }
     store->read_only = read_only;
+    enter(store);
     rc = env_open(store, map_bytes, err);
     if (!rc)
         rc = env_check_length(store, ret_short, err);
@@ -323,9 +342,10 @@ int lorica_store_open(const char *dir, uint64_t map_bytes, bool read_only,
         if (rc)
             rc = store_fail(store, rc, err);
     }
+    if (rc && txn)
+        mdb_txn_abort(txn);
+    leave();
     if (rc) {
-        if (txn)
-            mdb_txn_abort(txn);
         lorica_store_close(store);
         return rc;
     }
@@ -367,11 +387,13 @@ int lorica_store_begin(struct lorica_store *store, bool write, struct lorica_txn
     if (!txn)
         return lorica_fail(err, LORICA_ENOMEM, "%s: out of memory", store->dir);
     *txn = (struct lorica_txn){.store = store, .write = write};
+    enter(store);
     int rc = mdb_txn_begin(store->env, NULL, write ? 0 : MDB_RDONLY, &txn->txn);
     if (!rc && !write && (rc = settle(store, txn->txn)))
         mdb_txn_abort(txn->txn);
     if (rc) {
         rc = txn_fail(txn, rc, err);
+        leave();
         free(txn);
         return rc;
     }
@@ -395,6 +417,7 @@ int lorica_store_commit(struct lorica_txn *txn, struct lorica_error *err) {
     int rc = mdb_txn_commit(txn->txn);
     if (rc)
         rc = txn_fail(txn, rc, err);
+    leave();
     free(txn);
     if (rc && write)
         notice_panic(store);
@@ -405,6 +428,7 @@ void lorica_store_abort(struct lorica_txn *txn) {
     if (!txn)
         return;
     mdb_txn_abort(txn->txn);
+    leave();
     free(txn);
 }
 

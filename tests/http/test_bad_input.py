@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What must never get into the registry, or open it: each its own clear error, nothing changed."""
+import random
 import shutil
 import subprocess
 import time
@@ -148,6 +149,27 @@ def test_a_registry_that_is_damaged(lorica_bin, tmp_path, harm):
     assert not list((tmp_path / "backup").glob("snapshot-*")) if (tmp_path / "backup").exists() \
         else True
     assert store.read_bytes() == harmed
+
+
+def test_no_page_that_is_damaged_ends_a_command_without_a_word(own_server, adapter):
+    """LMDB trusts its pages: some that are overwritten lead it out of the file."""
+    lorica, api = own_server.lorica, Api(own_server)
+    for seed in (1, 2, 3):
+        api.publish_new(f"ward-{seed}", adapter(seed), channel="stable")
+    assert own_server.stop() == 0
+    store = lorica.data / "registry/data.mdb"
+    whole, found = store.read_bytes(), 0
+    for at in range(0, len(whole), 4096):
+        noise = random.Random(at).randbytes(4096)
+        for page in (noise, bytes(2) + noise[2:16] + whole[at + 16:at + 4096]):
+            store.write_bytes(whole[:at] + page + whole[at + 4096:])
+            done = subprocess.run([lorica.binary, "verify"], env=lorica.env, capture_output=True,
+                                  encoding="utf-8", timeout=60)
+            assert done.returncode in (0, 1), (at, done)  # a page may be in nobody's use
+            assert done.returncode == 0 or "damaged" in done.stdout + done.stderr or \
+                "findings" in done.stdout, (at, done)
+            found += done.returncode
+    assert found > 10
 
 
 # Stands before the C library and says that every file system is NFS.
