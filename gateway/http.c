@@ -15,6 +15,9 @@ struct lorica_http_impl {
     bool skipped;        /* an empty line stood before the request */
     bool head_parsed;    /* headers that come now are trailers */
     bool complete;       /* llhttp saw the end of the message */
+    bool in_trailer;     /* the last chunk's size was read */
+    size_t column;       /* bytes of the trailer's present line */
+    char before;         /* the trailer's byte before */
     size_t raw, payload; /* of the body: bytes with and without framing */
 };
 
@@ -97,6 +100,13 @@ static int on_body(llhttp_t *parser, const char *at, size_t len) {
     return HPE_USER;
 }
 
+/* llhttp is stopped before the trailer, whose bytes it is more lenient with than these rules. */
+static int on_chunk_header(llhttp_t *parser) {
+    struct lorica_http *http = parser->data;
+    http->impl->in_trailer = parser->content_length == 0;
+    return http->impl->in_trailer ? HPE_PAUSED : 0;
+}
+
 static int on_message_complete(llhttp_t *parser) {
     struct lorica_http *http = parser->data;
     http->impl->complete = true;
@@ -112,13 +122,15 @@ static void begin(struct lorica_http *http) {
     impl->settings.on_header_value_complete = on_header_value_complete;
     impl->settings.on_headers_complete = on_headers_complete;
     impl->settings.on_body = on_body;
+    impl->settings.on_chunk_header = on_chunk_header;
     impl->settings.on_message_complete = on_message_complete;
     llhttp_init(&impl->parser, HTTP_REQUEST, &impl->settings);
     impl->parser.data = http;
     lorica_buf_clear(&impl->head);
     lorica_buf_clear(&http->body);
-    impl->scanned = impl->line = impl->raw = impl->payload = 0;
-    impl->head_parsed = impl->complete = impl->skipped = false;
+    impl->scanned = impl->line = impl->raw = impl->payload = impl->column = 0;
+    impl->head_parsed = impl->complete = impl->skipped = impl->in_trailer = false;
+    impl->before = '\n';
     http->state = LORICA_HTTP_HEAD;
     http->target = (struct lorica_http_slice){NULL, 0};
     http->header_count = 0;
@@ -371,15 +383,43 @@ static size_t feed_head(struct lorica_http *http, const char *bytes, size_t len)
     return used;
 }
 
+/* Judges the bytes behind the last chunk up to the blank line, as those of a head. Returns how many
+ * they are. */
+static size_t judge_trailer(struct lorica_http *http, const char *bytes, size_t len) {
+    struct lorica_http_impl *impl = http->impl;
+    for (size_t i = 0; i < len; i++) {
+        const char c = bytes[i];
+        const bool ends = impl->before == '\r';
+        if (c == '\0' || ends != (c == '\n') || ((c == ' ' || c == '\t') && impl->column == 0)) {
+            fail(http, 400, "the trailer of the body is malformed");
+            return len;
+        }
+        impl->before = c;
+        impl->column++;
+        if (c == '\n' && impl->column == 2)
+            return i + 1;
+        if (c == '\n')
+            impl->column = 0;
+    }
+    return len;
+}
+
 static size_t feed_body(struct lorica_http *http, const char *bytes, size_t len) {
     struct lorica_http_impl *impl = http->impl;
+    if (impl->in_trailer)
+        len = judge_trailer(http, bytes, len);
+    if (http->state == LORICA_HTTP_FAILED)
+        return len;
     const enum llhttp_errno rc = llhttp_execute(&impl->parser, bytes, len);
     size_t used = len;
     if (http->state == LORICA_HTTP_FAILED)
         return len;
-    if (rc == HPE_PAUSED && impl->complete) {
+    if (rc == HPE_PAUSED)
         used = (size_t)(llhttp_get_error_pos(&impl->parser) - bytes);
+    if (rc == HPE_PAUSED && impl->complete) {
         http->state = LORICA_HTTP_DONE;
+    } else if (rc == HPE_PAUSED) {
+        llhttp_resume(&impl->parser); /* before the trailer */
     } else if (rc != HPE_OK) {
         fail(http, 400, "the chunks of the body are malformed");
         return len;

@@ -14,6 +14,7 @@
 
 #define GET "GET / HTTP/1.1\r\nHost: a\r\n"
 #define POST "POST / HTTP/1.1\r\nHost: a\r\n"
+#define CHUNK "Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n"
 
 /* What a stream of bytes came to. */
 struct outcome {
@@ -88,6 +89,7 @@ static const struct {
     {POST "transfer-encoding: CHUNKED\r\n\r\n3;x=y\r\nabc\r\n0\r\n\r\n" GET "\r\n", 0, 2, "abc"},
     {POST "Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nAuthorization: Bearer x\r\n\r\n", 0, 1,
      "a"},
+    {POST CHUNK "000\r\nX: a\r\nY:\r\n\r\n" GET "\r\n", 0, 2, "a"},
     /* Line ends. */
     {"GET / HTTP/1.1\nHost: a\n\n", 400, 0, ""},
     {"GET /\n", 400, 0, ""},
@@ -99,6 +101,12 @@ static const struct {
     {"\r\n\r\n" GET "\r\n", 400, 0, ""},
     {"ab\r\n" GET "\r\n", 400, 0, ""},
     {" " GET "\r\n", 400, 0, ""},
+    {POST CHUNK "0\r\n\n" GET "\r\n", 400, 0, "a"},
+    {POST CHUNK "0\r\nX: a\nY: b\r\n\r\n", 400, 0, "a"},
+    {POST CHUNK "0\r\nX: a\rY: b\r\n\r\n", 400, 0, "a"},
+    {POST CHUNK "0\r\nX: a\r\n b\r\n\r\n", 400, 0, "a"},
+    {POST CHUNK "0\r\n X: a\r\n\r\n", 400, 0, "a"},
+    {POST CHUNK "0\r\nX: a\r\n\n", 400, 0, "a"},
     /* The request line. */
     {"GET /\r\n\r\n", 505, 0, ""},
     {"GET  / HTTP/1.1\r\nHost: a\r\n\r\n", 400, 0, ""},
