@@ -136,6 +136,7 @@ static void run_judgement_done(struct lorica_lane_job *job) { on_judged(request_
 
 static void run_work(uv_work_t *work) {
     struct lorica_request *request = work->data;
+    lorica_lane_give_way(); /* it may load an adapter, or cut a long prompt into tokens */
     request->run_rc = request->match.route->run(request);
 }
 
@@ -327,6 +328,7 @@ void lorica_dispatch_http_failure(struct lorica_conn *conn) {
 
 static void store_work(uv_work_t *work) {
     struct lorica_request *request = work->data;
+    lorica_lane_give_way();
     request->store_rc = lorica_upload_feed(request->upload, &request->piece, request->body_done,
                                            &request->store_param, &request->store_error);
 }

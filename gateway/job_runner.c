@@ -27,8 +27,6 @@
 #define METRICS_MAX ((size_t)1 << 20) /* of its log that is looked at at once */
 #define LOG_MAX ((size_t)1 << 20)
 #define WORDS_MAX 40
-/* Steps of niceness behind the threads that answer, as the lanes have. */
-#define BEHIND 5
 
 /* The job that is worked on. */
 struct run {
@@ -397,7 +395,7 @@ static bool run_job(struct lorica_jobs *jobs, struct lorica_job_entry *entry) {
 
 void *lorica_job_runner(void *arg) {
     struct lorica_jobs *jobs = arg;
-    (void)!nice(BEHIND); /* of this thread alone, on Linux */
+    lorica_lane_give_way();
     while (!atomic_load(&jobs->stopping)) {
         struct lorica_job_entry *entry = take_next(jobs);
         if (!entry || !run_job(jobs, entry))

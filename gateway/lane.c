@@ -46,9 +46,16 @@ static struct lorica_lane_job *queue_pop(struct queue *queue) {
     return job;
 }
 
+void lorica_lane_give_way(void) {
+    static _Thread_local bool gives_way;
+    if (!gives_way)
+        (void)!nice(BEHIND); /* of this thread alone, on Linux */
+    gives_way = true;
+}
+
 static void *run(void *arg) {
     struct lorica_lane *lane = arg;
-    (void)!nice(BEHIND); /* of this thread alone, on Linux */
+    lorica_lane_give_way();
     pthread_mutex_lock(&lane->mutex);
     for (;;) {
         struct lorica_lane_job *job = queue_pop(&lane->waiting);

@@ -12,6 +12,10 @@
 
 struct lorica_lane;
 
+/** Lets the calling thread, a lane's or one of libuv's workers, give way to those that answer. What
+ * is called again for the same thread changes nothing. */
+void lorica_lane_give_way(void);
+
 /** Part of whatever waits for a lane; must live until `done` was called. */
 struct lorica_lane_job {
     void (*run)(struct lorica_lane_job *job);  /**< on the lane's thread */

@@ -2,6 +2,7 @@
 """Many clients at once, clients that go away, and the server's end."""
 import concurrent.futures
 import json
+import pathlib
 import signal
 import threading
 import time
@@ -93,6 +94,23 @@ def test_clients_that_leave_at_any_moment_leave_nothing_behind(server):
     api.wait_metric("lorica_requests_in_flight", 1)
     api.wait_metric("lorica_connections", 1)
     assert api.metric("lorica_engine_kv_pages_used") == 0
+
+
+def count_nice(process):
+    """How many of a process's threads are nicer than its first one."""
+    values = {}
+    for task in pathlib.Path(f"/proc/{process.pid}/task").iterdir():
+        values[int(task.name)] = int((task / "stat").read_text().rpartition(")")[2].split()[16])
+    return sum(value > values[process.pid] for value in values.values())
+
+
+def test_workers_give_way_to_the_threads_that_answer(own_server):
+    before, seen = None, count_nice(own_server.process)
+    while seen != before:  # lanes and the like may still be starting
+        time.sleep(0.5)
+        before, seen = seen, count_nice(own_server.process)
+    assert Api(own_server).complete("base").status == 200
+    assert count_nice(own_server.process) > before
 
 
 def test_every_request_of_a_key_beyond_its_share_is_turned_away(lorica_bin, tmp_path):
