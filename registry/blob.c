@@ -286,11 +286,7 @@ static int sweep_once(struct lorica_store *store, const struct lorica_digest *di
     int rc = lorica_store_begin(store, true, &txn, err);
     if (!rc)
         rc = sweep_some(txn, digest, ret_done, err);
-    if (rc) {
-        lorica_store_abort(txn);
-        return rc;
-    }
-    return lorica_store_commit(txn, err);
+    return lorica_store_end(txn, rc, err);
 }
 
 static int sweep_digest(struct lorica_store *store, const struct lorica_digest *digest,
@@ -372,11 +368,7 @@ static int stage_batches(struct lorica_store *store, struct file_writer *w,
             rc = put_number(txn, LORICA_TABLE_STAGED, &w->file->digest, w->file->nbytes, err);
         if (!rc)
             rc = writer_put(w, txn, LORICA_BATCH_CHUNKS, err);
-        if (rc) {
-            lorica_store_abort(txn);
-            return rc;
-        }
-        rc = lorica_store_commit(txn, err);
+        rc = lorica_store_end(txn, rc, err);
         if (rc)
             return rc;
     }

@@ -113,15 +113,12 @@ int lorica_channel_promote(struct lorica_txn *txn, const struct lorica_version *
 }
 
 int lorica_channel_check_names(const char *name, const char *channel, struct lorica_error *err) {
-    if (!lorica_name_valid(name))
-        return lorica_fail(err, LORICA_ENOTFOUND,
-                           "no adapter has such a name: names are [a-z0-9][a-z0-9._-]*, up to %d",
-                           LORICA_NAME_MAX);
-    if (!lorica_channel_valid(channel))
+    const int rc = lorica_name_check(name, err);
+    if (!rc && !lorica_channel_valid(channel))
         return lorica_fail(err, LORICA_EINVAL,
                            "a channel's name is [a-z0-9][a-z0-9._-]*, up to %d bytes",
                            LORICA_CHANNEL_MAX);
-    return 0;
+    return rc;
 }
 
 static int promote_inside(struct lorica_txn *txn, const struct lorica_version *version,
@@ -157,11 +154,7 @@ int lorica_registry_promote(struct lorica_registry *registry, const char *name, 
     if (!rc)
         rc = promote_inside(txn, &target, channel, any_epoch ? NULL : &expected_epoch, actor,
                             &moved, err);
-    if (rc) {
-        lorica_store_abort(txn);
-        return rc;
-    }
-    rc = lorica_store_commit(txn, err);
+    rc = lorica_store_end(txn, rc, err);
     if (!rc)
         *ret = moved;
     return rc;
@@ -238,11 +231,7 @@ int lorica_registry_rollback(struct lorica_registry *registry, const char *name,
         rc = lorica_store_begin(registry->store, true, &txn, err);
     if (!rc)
         rc = rollback_inside(txn, name, channel, actor, &moved, err);
-    if (rc) {
-        lorica_store_abort(txn);
-        return rc;
-    }
-    rc = lorica_store_commit(txn, err);
+    rc = lorica_store_end(txn, rc, err);
     if (!rc)
         *ret = moved;
     return rc;

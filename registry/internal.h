@@ -86,6 +86,8 @@ int lorica_version_find(struct lorica_txn *txn, const char *name, uint64_t numbe
 /** What the record of its publishing says besides: {"trained_on_other_base":true,"base":<digest or
  * null>} of a version of which that was stated; otherwise nothing. */
 void lorica_version_detail(const struct lorica_version *version, char out[LORICA_DETAIL_MAX + 1]);
+/** Refuses what can be no adapter's name: LORICA_ENOTFOUND, since none has it. */
+int lorica_name_check(const char *name, struct lorica_error *err) LORICA_MUSTCHECK;
 /** There is an adapter of this name; LORICA_ENOTFOUND says that there is none. */
 int lorica_known_name(struct lorica_txn *txn, const char *name,
                       struct lorica_error *err) LORICA_MUSTCHECK;

@@ -204,10 +204,7 @@ int lorica_registry_key_create(struct lorica_registry *registry, const struct lo
         rc = lorica_store_begin(registry->store, true, &txn, err);
     if (!rc)
         rc = create_inside(txn, &record, actor, err);
-    if (rc)
-        lorica_store_abort(txn);
-    else
-        rc = lorica_store_commit(txn, err);
+    rc = lorica_store_end(txn, rc, err);
     if (!rc)
         memcpy(ret_text, text, KEY_LEN + 1);
     explicit_bzero(random, sizeof(random));

@@ -181,11 +181,7 @@ int lorica_registry_policy_set(struct lorica_registry *registry, const char *nam
         rc = lorica_store_begin(registry->store, true, &txn, err);
     if (!rc)
         rc = set_inside(txn, name, channel, &record, expected_epoch, actor, err);
-    if (rc) {
-        lorica_store_abort(txn);
-        return rc;
-    }
-    rc = lorica_store_commit(txn, err);
+    rc = lorica_store_end(txn, rc, err);
     if (rc)
         return rc;
     *ret = record.policy;

@@ -33,11 +33,7 @@ static int append(struct lorica_registry *registry, const char *key_name,
     int rc = lorica_store_begin(registry->store, true, &txn, err);
     if (!rc)
         rc = lorica_audit_append(txn, &actor, audit, err);
-    if (rc) {
-        lorica_store_abort(txn);
-        return rc;
-    }
-    return lorica_store_commit(txn, err);
+    return lorica_store_end(txn, rc, err);
 }
 
 /* Takes the JSON of a detail over, which is short by its making. */

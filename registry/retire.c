@@ -198,14 +198,6 @@ static int find_deleted(struct lorica_txn *txn, const char *name, uint64_t numbe
     return rc;
 }
 
-static int check_name(const char *name, struct lorica_error *err) {
-    if (lorica_name_valid(name))
-        return 0;
-    return lorica_fail(err, LORICA_ENOTFOUND,
-                       "no adapter has such a name: names are [a-z0-9][a-z0-9._-]*, up to %d",
-                       LORICA_NAME_MAX);
-}
-
 typedef int (*find_fn)(struct lorica_txn *txn, const char *name, uint64_t number,
                        struct lorica_version *ret, struct lorica_error *err);
 typedef int (*change_fn)(struct lorica_txn *txn, struct lorica_version *version,
@@ -217,7 +209,7 @@ static int change_version(struct lorica_registry *registry, const char *name, ui
                           struct lorica_version *ret, struct lorica_error *err) {
     struct lorica_txn *txn = NULL;
     struct lorica_version version;
-    int rc = check_name(name, err);
+    int rc = lorica_name_check(name, err);
     if (!rc)
         rc = lorica_actor_check(actor, err);
     if (!rc)
@@ -226,11 +218,7 @@ static int change_version(struct lorica_registry *registry, const char *name, ui
         rc = find(txn, name, number, &version, err);
     if (!rc)
         rc = change(txn, &version, actor, err);
-    if (rc) {
-        lorica_store_abort(txn);
-        return rc;
-    }
-    rc = lorica_store_commit(txn, err);
+    rc = lorica_store_end(txn, rc, err);
     if (!rc)
         *ret = version;
     return rc;
@@ -312,7 +300,7 @@ int lorica_registry_retention(struct lorica_registry *registry, const char *name
                               struct lorica_retention *ret, struct lorica_error *err) {
     struct lorica_txn *txn = NULL;
     struct lorica_retention_record record = {0};
-    int rc = check_name(name, err);
+    int rc = lorica_name_check(name, err);
     if (!rc)
         rc = lorica_store_begin(registry->store, false, &txn, err);
     if (!rc)
@@ -352,7 +340,7 @@ static int set_inside(struct lorica_txn *txn, const char *name, uint32_t days,
 int lorica_registry_retention_set(struct lorica_registry *registry, const char *name, uint32_t days,
                                   const struct lorica_actor *actor, struct lorica_error *err) {
     struct lorica_txn *txn = NULL;
-    int rc = check_name(name, err);
+    int rc = lorica_name_check(name, err);
     if (!rc && days > LORICA_RETENTION_DAYS_MAX)
         rc = lorica_fail(err, LORICA_EINVAL, "deleted content is kept for 0 to %d days",
                          LORICA_RETENTION_DAYS_MAX);
@@ -362,9 +350,5 @@ int lorica_registry_retention_set(struct lorica_registry *registry, const char *
         rc = lorica_store_begin(registry->store, true, &txn, err);
     if (!rc)
         rc = set_inside(txn, name, days, actor, err);
-    if (rc) {
-        lorica_store_abort(txn);
-        return rc;
-    }
-    return lorica_store_commit(txn, err);
+    return lorica_store_end(txn, rc, err);
 }

@@ -195,11 +195,7 @@ int lorica_registry_signer_add(struct lorica_registry *registry, const char *nam
     if (!rc)
         rc = add_inside(txn, name, key, actor, &added, err);
     lorica_signkey_destroy(key);
-    if (rc) {
-        lorica_store_abort(txn);
-        return rc;
-    }
-    rc = lorica_store_commit(txn, err);
+    rc = lorica_store_end(txn, rc, err);
     if (!rc)
         *ret = added;
     return rc;

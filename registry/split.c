@@ -170,14 +170,6 @@ static int check_terms(const struct lorica_split_terms *terms, struct lorica_err
     return rc;
 }
 
-static int check_name(const char *name, struct lorica_error *err) {
-    if (lorica_name_valid(name))
-        return 0;
-    return lorica_fail(err, LORICA_ENOTFOUND,
-                       "no adapter has such a name: names are [a-z0-9][a-z0-9._-]*, up to %d",
-                       LORICA_NAME_MAX);
-}
-
 static int check_epoch(const char *name, const struct lorica_split_record *now,
                        const uint64_t *expected, struct lorica_error *err) {
     if (!expected || *expected == now->epoch)
@@ -247,7 +239,7 @@ int lorica_registry_split_set(struct lorica_registry *registry, const char *name
                               struct lorica_error *err) {
     struct lorica_txn *txn = NULL;
     struct lorica_split changed;
-    int rc = check_name(name, err);
+    int rc = lorica_name_check(name, err);
     if (!rc)
         rc = check_terms(terms, err);
     if (!rc)
@@ -256,11 +248,7 @@ int lorica_registry_split_set(struct lorica_registry *registry, const char *name
         rc = lorica_store_begin(registry->store, true, &txn, err);
     if (!rc)
         rc = set_inside(txn, name, terms, expected_epoch, actor, &changed, err);
-    if (rc) {
-        lorica_store_abort(txn);
-        return rc;
-    }
-    rc = lorica_store_commit(txn, err);
+    rc = lorica_store_end(txn, rc, err);
     if (!rc)
         *ret = changed;
     return rc;
@@ -292,18 +280,14 @@ int lorica_registry_split_end(struct lorica_registry *registry, const char *name
                               struct lorica_split *ret, struct lorica_error *err) {
     struct lorica_txn *txn = NULL;
     struct lorica_split changed;
-    int rc = check_name(name, err);
+    int rc = lorica_name_check(name, err);
     if (!rc)
         rc = lorica_actor_check(actor, err);
     if (!rc)
         rc = lorica_store_begin(registry->store, true, &txn, err);
     if (!rc)
         rc = end_inside(txn, name, expected_epoch, actor, &changed, err);
-    if (rc) {
-        lorica_store_abort(txn);
-        return rc;
-    }
-    rc = lorica_store_commit(txn, err);
+    rc = lorica_store_end(txn, rc, err);
     if (!rc)
         *ret = changed;
     return rc;
@@ -313,7 +297,7 @@ int lorica_registry_split_get(struct lorica_registry *registry, const char *name
                               struct lorica_split *ret, struct lorica_error *err) {
     struct lorica_txn *txn = NULL;
     struct lorica_split found;
-    int rc = check_name(name, err);
+    int rc = lorica_name_check(name, err);
     if (!rc)
         rc = lorica_store_begin(registry->store, false, &txn, err);
     if (!rc)

@@ -81,6 +81,9 @@ bool lorica_store_failed(const struct lorica_store *store);
 const char *lorica_store_inside(void);
 /** Ends a transaction without effect. NULL is accepted. */
 void lorica_store_abort(struct lorica_txn *txn);
+/** Ends a write transaction as what was done in it ended: commits when `rc` is 0, else aborts and
+ * gives `rc` back. NULL is accepted where `rc` is not 0. */
+int lorica_store_end(struct lorica_txn *txn, int rc, struct lorica_error *err) LORICA_MUSTCHECK;
 
 /** Finds a value. LORICA_ENOTFOUND, without a sentence in `err`, when there is none. */
 int lorica_store_get(struct lorica_txn *txn, enum lorica_table table, struct lorica_slice key,

@@ -432,6 +432,13 @@ void lorica_store_abort(struct lorica_txn *txn) {
     free(txn);
 }
 
+int lorica_store_end(struct lorica_txn *txn, int rc, struct lorica_error *err) {
+    if (!rc)
+        return lorica_store_commit(txn, err);
+    lorica_store_abort(txn);
+    return rc;
+}
+
 static MDB_val to_val(struct lorica_slice slice) {
     return (MDB_val){.mv_size = slice.len, .mv_data = (void *)slice.data};
 }

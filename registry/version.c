@@ -133,7 +133,7 @@ int lorica_version_find(struct lorica_txn *txn, const char *name, uint64_t numbe
     return !rc && ret->deleted_ms ? lorica_version_gone(err, ret) : rc;
 }
 
-static int check_name(const char *name, struct lorica_error *err) {
+int lorica_name_check(const char *name, struct lorica_error *err) {
     if (lorica_name_valid(name))
         return 0;
     return lorica_fail(err, LORICA_ENOTFOUND,
@@ -145,7 +145,7 @@ int lorica_registry_version(struct lorica_registry *registry, const char *name, 
                             struct lorica_version *ret, struct lorica_error *err) {
     struct lorica_txn *txn = NULL;
     struct lorica_version found;
-    int rc = check_name(name, err);
+    int rc = lorica_name_check(name, err);
     if (!rc)
         rc = lorica_store_begin(registry->store, false, &txn, err);
     if (!rc)
@@ -375,7 +375,7 @@ int lorica_registry_versions(struct lorica_registry *registry, const char *name,
                              lorica_version_fn fn, void *arg, struct lorica_error *err) {
     struct lorica_txn *txn = NULL;
     struct lorica_cursor *cursor = NULL;
-    int rc = check_name(name, err);
+    int rc = lorica_name_check(name, err);
     if (!rc)
         rc = lorica_store_begin(registry->store, false, &txn, err);
     if (!rc)
