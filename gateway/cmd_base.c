@@ -340,25 +340,6 @@ static int tokenize_text(const struct lorica_base *base, bool special, struct lo
     return rc;
 }
 
-static int tokenize(int argc, char **argv) {
-    const char *data = NULL;
-    bool special = false;
-    const struct lorica_option words[] = {{.name = "special", .flag = &special},
-                                          {.name = "data", .value = &data}};
-    const int count = lorica_cmd_options(COMMAND(TOKENIZE), argc, argv, words, COUNT(words), 0, 1);
-    if (count < 0)
-        return LORICA_EXIT_USAGE;
-    struct lorica_base *base = open_base(data, count > 0 ? argv[0] : NULL);
-    if (!base)
-        return LORICA_EXIT_FAILED;
-    struct lorica_error err = {0};
-    struct lorica_buf out;
-    lorica_buf_init(&out, OUTPUT_MAX);
-    const int rc = tokenize_text(base, special, &out, &err);
-    lorica_base_close(base);
-    return print_buf(&out, rc, &err);
-}
-
 #define MESSAGES_MAX 1000
 
 /* Reads [{role, content}, ...], bare or as "messages" of an object. Texts are borrowed. */
@@ -418,8 +399,8 @@ static int render_messages(const struct lorica_base *base,
     return rc;
 }
 
-static int render_input(const struct lorica_base *base, bool generation_prompt,
-                        struct lorica_buf *out, struct lorica_error *err) {
+static int render_input(const struct lorica_base *base, bool closed, struct lorica_buf *out,
+                        struct lorica_error *err) {
     struct lorica_json *root = NULL;
     struct lorica_chat_message *messages = NULL;
     size_t count = 0;
@@ -430,19 +411,24 @@ static int render_input(const struct lorica_base *base, bool generation_prompt,
     if (!rc)
         rc = read_messages(root, &messages, &count, err);
     if (!rc)
-        rc = render_messages(base, messages, count, generation_prompt, out, err);
+        rc = render_messages(base, messages, count, !closed, out, err);
     free(messages);
     lorica_json_destroy(root);
     lorica_buf_finish(&in);
     return rc;
 }
 
-static int render(int argc, char **argv) {
+typedef int (*answer_fn)(const struct lorica_base *base, bool flag, struct lorica_buf *out,
+                         struct lorica_error *err);
+
+/* A command that reads its standard input, asks a base, and has one flag. */
+static int answer(const struct lorica_cmd *command, const char *flag_name, answer_fn fn, int argc,
+                  char **argv) {
     const char *data = NULL;
-    bool closed = false;
-    const struct lorica_option words[] = {{.name = "no-generation-prompt", .flag = &closed},
+    bool flag = false;
+    const struct lorica_option words[] = {{.name = flag_name, .flag = &flag},
                                           {.name = "data", .value = &data}};
-    const int count = lorica_cmd_options(COMMAND(RENDER), argc, argv, words, COUNT(words), 0, 1);
+    const int count = lorica_cmd_options(command, argc, argv, words, COUNT(words), 0, 1);
     if (count < 0)
         return LORICA_EXIT_USAGE;
     struct lorica_base *base = open_base(data, count > 0 ? argv[0] : NULL);
@@ -451,9 +437,17 @@ static int render(int argc, char **argv) {
     struct lorica_error err = {0};
     struct lorica_buf out;
     lorica_buf_init(&out, OUTPUT_MAX);
-    const int rc = render_input(base, !closed, &out, &err);
+    const int rc = fn(base, flag, &out, &err);
     lorica_base_close(base);
     return print_buf(&out, rc, &err);
+}
+
+static int tokenize(int argc, char **argv) {
+    return answer(COMMAND(TOKENIZE), "special", tokenize_text, argc, argv);
+}
+
+static int render(int argc, char **argv) {
+    return answer(COMMAND(RENDER), "no-generation-prompt", render_input, argc, argv);
 }
 
 #define DATA_HELP "--data DIR\tdata directory (else $LORICA_DATA, else ~/.local/share/lorica)"

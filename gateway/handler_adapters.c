@@ -190,21 +190,27 @@ static void describe_download(struct lorica_request *request, const char *type,
     lorica_request_header(request, "etag", etag);
 }
 
-int lorica_handle_version_config(struct lorica_request *request) {
-    struct lorica_version version;
+typedef int (*text_fn)(struct lorica_registry *registry, const struct lorica_version *version,
+                       char **ret, size_t *ret_len, struct lorica_error *err);
+
+static int send_text(struct lorica_request *request, const struct lorica_version *version,
+                     text_fn read, const struct lorica_digest *digest) {
     struct lorica_error err = {0};
     char *text = NULL;
     size_t len = 0;
-    int rc = path_live_version(request, &version);
-    if (rc != 0)
-        return rc;
-    rc = lorica_registry_config(registry_of(request), &version, &text, &len, &err);
+    const int rc = read(registry_of(request), version, &text, &len, &err);
     if (rc != 0)
         return fail_err(request, rc, &err);
     request->response.blob = text;
     request->response.blob_len = len;
-    describe_download(request, "application/json", &version.config_digest);
+    describe_download(request, "application/json", digest);
     return 0;
+}
+
+int lorica_handle_version_config(struct lorica_request *request) {
+    struct lorica_version version;
+    const int rc = path_live_version(request, &version);
+    return rc ? rc : send_text(request, &version, lorica_registry_config, &version.config_digest);
 }
 
 int lorica_handle_version_weights(struct lorica_request *request) {
@@ -220,19 +226,9 @@ int lorica_handle_version_weights(struct lorica_request *request) {
 
 int lorica_handle_version_manifest(struct lorica_request *request) {
     struct lorica_version version;
-    struct lorica_error err = {0};
-    char *text = NULL;
-    size_t len = 0;
-    int rc = path_live_version(request, &version);
-    if (rc != 0)
-        return rc;
-    rc = lorica_registry_manifest(registry_of(request), &version, &text, &len, &err);
-    if (rc != 0)
-        return fail_err(request, rc, &err);
-    request->response.blob = text;
-    request->response.blob_len = len;
-    describe_download(request, "application/json", &version.manifest_digest);
-    return 0;
+    const int rc = path_live_version(request, &version);
+    return rc ? rc
+              : send_text(request, &version, lorica_registry_manifest, &version.manifest_digest);
 }
 
 int lorica_handler_known_adapter(struct lorica_request *request) {
@@ -322,6 +318,17 @@ int lorica_handler_text(struct lorica_request *request, const struct lorica_json
     return 0;
 }
 
+int lorica_handler_reason(struct lorica_request *request, const char **ret) {
+    static const char *const members[] = {"reason", NULL};
+    const struct lorica_json *root = NULL;
+    if (request->body.len == 0)
+        return 0;
+    int rc = lorica_request_parse(request, &root);
+    if (rc == 0)
+        rc = lorica_request_only(request, root, members);
+    return rc == 0 ? lorica_handler_text(request, root, "reason", ret) : rc;
+}
+
 int lorica_handler_check_version(struct lorica_request *request, const char *channel) {
     struct lorica_json *root = NULL;
     struct lorica_error ignored;
@@ -341,16 +348,21 @@ int lorica_handle_promote_check(struct lorica_request *request) {
     return rc == 0 ? lorica_handler_check_version(request, request->match.params[1]) : rc;
 }
 
-static int promote(struct lorica_request *request, const struct lorica_json *root) {
+int lorica_handle_promote(struct lorica_request *request) {
     static const char *const members[] = {"version", "message", NULL};
     struct lorica_actor actor = {.key_name = request->key.name,
                                  .role = request->key.role,
                                  .checked = lorica_checks_found(request)};
     struct lorica_channel channel;
+    const struct lorica_json *root = NULL;
     struct lorica_error err = {0};
     int64_t version = 0;
     uint64_t epoch = 0;
-    int rc = lorica_request_only(request, root, members);
+    int rc = lorica_handler_known_channel(request);
+    if (rc == 0)
+        rc = lorica_request_parse(request, &root);
+    if (rc == 0)
+        rc = lorica_request_only(request, root, members);
     if (rc == 0)
         rc = lorica_handler_text(request, root, "message", &actor.message);
     if (rc != 0)
@@ -367,36 +379,17 @@ static int promote(struct lorica_request *request, const struct lorica_json *roo
     return rc == 0 ? say_channel(request, &channel) : fail_err(request, rc, &err);
 }
 
-int lorica_handle_promote(struct lorica_request *request) {
-    struct lorica_json *root = NULL;
-    int rc = lorica_handler_known_channel(request);
-    if (rc == 0)
-        rc = lorica_request_parse(request, &root);
-    if (rc != 0)
-        return rc;
-    rc = promote(request, root);
-    lorica_json_destroy(root);
-    return rc;
-}
-
 int lorica_handle_rollback(struct lorica_request *request) {
-    static const char *const members[] = {"reason", NULL};
     struct lorica_actor actor = {.key_name = request->key.name};
-    struct lorica_json *root = NULL;
     struct lorica_channel channel;
     struct lorica_error err = {0};
     int rc = lorica_handler_known_channel(request);
-    if (rc == 0 && request->body.len > 0)
-        rc = lorica_request_parse(request, &root);
     if (rc == 0)
-        rc = lorica_request_only(request, root, members);
-    if (rc == 0)
-        rc = lorica_handler_text(request, root, "reason", &actor.message);
+        rc = lorica_handler_reason(request, &actor.message);
     if (rc == 0) {
         rc = lorica_registry_rollback(registry_of(request), request->match.params[0],
                                       request->match.params[1], &actor, &channel, &err);
         rc = rc == 0 ? say_channel(request, &channel) : fail_err(request, rc, &err);
     }
-    lorica_json_destroy(root);
     return rc;
 }

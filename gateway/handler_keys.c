@@ -85,7 +85,7 @@ static int say_key(struct lorica_request *request, int status, const char *name,
 
 int lorica_handle_key_create(struct lorica_request *request) {
     const struct lorica_actor actor = {.key_name = request->key.name};
-    struct lorica_json *root = NULL;
+    const struct lorica_json *root = NULL;
     struct lorica_key key = {0};
     struct lorica_error err = {0};
     char text[LORICA_KEY_TEXT] = "";
@@ -94,7 +94,6 @@ int lorica_handle_key_create(struct lorica_request *request) {
         rc = lorica_request_parse(request, &root);
     if (rc == 0)
         rc = read_key(request, root, &key);
-    lorica_json_destroy(root);
     if (rc != 0)
         return rc;
     rc = lorica_registry_key_create(request->server->parts.registry, &key, &actor, text, &err);

@@ -144,7 +144,7 @@ int lorica_handle_policy_set(struct lorica_request *request) {
     struct lorica_checks checks = {.count = 0};
     struct lorica_actor actor = {.key_name = request->key.name, .role = request->key.role};
     struct lorica_policy policy = {0}, now;
-    struct lorica_json *root = NULL;
+    const struct lorica_json *root = NULL;
     struct lorica_error err = {0};
     uint64_t epoch = 0;
     int rc = lorica_handler_known_channel(request);
@@ -166,7 +166,6 @@ int lorica_handle_policy_set(struct lorica_request *request) {
                      : fail_err(request, rc, &err);
     }
     lorica_checks_finish(&checks);
-    lorica_json_destroy(root);
     return rc;
 }
 
@@ -208,13 +207,18 @@ int lorica_handle_approvals(struct lorica_request *request) {
     return rc == 0 ? 0 : fail_err(request, rc, &err);
 }
 
-static int approve(struct lorica_request *request, const struct lorica_json *root) {
+int lorica_handle_approve(struct lorica_request *request) {
     static const char *const members[] = {"version", "reason", NULL};
     struct lorica_actor actor = {.key_name = request->key.name, .role = request->key.role};
     struct lorica_approval approval;
+    const struct lorica_json *root = NULL;
     struct lorica_error err = {0};
     int64_t version = 0;
-    int rc = lorica_request_only(request, root, members);
+    int rc = lorica_handler_known_channel(request);
+    if (rc == 0)
+        rc = lorica_request_parse(request, &root);
+    if (rc == 0)
+        rc = lorica_request_only(request, root, members);
     if (rc == 0)
         rc = lorica_handler_text(request, root, "reason", &actor.message);
     if (rc != 0)
@@ -230,16 +234,4 @@ static int approve(struct lorica_request *request, const struct lorica_json *roo
     struct lorica_jsonw w = lorica_request_json(request, 200);
     write_approval(&w, request->match.params[0], &approval);
     return 0;
-}
-
-int lorica_handle_approve(struct lorica_request *request) {
-    struct lorica_json *root = NULL;
-    int rc = lorica_handler_known_channel(request);
-    if (rc == 0)
-        rc = lorica_request_parse(request, &root);
-    if (rc != 0)
-        return rc;
-    rc = approve(request, root);
-    lorica_json_destroy(root);
-    return rc;
 }

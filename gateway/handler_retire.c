@@ -21,25 +21,18 @@ typedef int (*change_fn)(struct lorica_request *request, uint64_t version,
 
 /* Changes the version of the path; the body, where there is one, says why. */
 static int change_version(struct lorica_request *request, change_fn change) {
-    static const char *const members[] = {"reason", NULL};
     struct lorica_actor actor = {.key_name = request->key.name, .role = request->key.role};
-    struct lorica_json *root = NULL;
     struct lorica_version version;
     struct lorica_error err = {0};
     uint64_t number = 0;
     int rc = lorica_handler_version_number(request, &number);
-    if (rc == 0 && request->body.len > 0)
-        rc = lorica_request_parse(request, &root);
     if (rc == 0)
-        rc = lorica_request_only(request, root, members);
-    if (rc == 0)
-        rc = lorica_handler_text(request, root, "reason", &actor.message);
+        rc = lorica_handler_reason(request, &actor.message);
     if (rc == 0) {
         rc = change(request, number, &actor, &version, &err);
         if (rc != 0)
             rc = fail_err(request, rc, &err);
     }
-    lorica_json_destroy(root);
     if (rc != 0)
         return rc;
     struct lorica_jsonw w = lorica_request_json(request, 200);
@@ -86,12 +79,15 @@ int lorica_handle_retention(struct lorica_request *request) {
     return 0;
 }
 
-static int set_retention(struct lorica_request *request, const struct lorica_json *root) {
+int lorica_handle_retention_set(struct lorica_request *request) {
     static const char *const members[] = {"days", "reason", NULL};
     struct lorica_actor actor = {.key_name = request->key.name, .role = request->key.role};
+    const struct lorica_json *root = NULL;
     struct lorica_error err = {0};
     int64_t days = 0;
-    int rc = lorica_request_only(request, root, members);
+    int rc = lorica_request_parse(request, &root);
+    if (rc == 0)
+        rc = lorica_request_only(request, root, members);
     if (rc == 0)
         rc = lorica_handler_text(request, root, "reason", &actor.message);
     if (rc != 0)
@@ -103,16 +99,6 @@ static int set_retention(struct lorica_request *request, const struct lorica_jso
     rc = lorica_registry_retention_set(registry_of(request), request->match.params[0],
                                        (uint32_t)days, &actor, &err);
     return rc == 0 ? lorica_handle_retention(request) : fail_err(request, rc, &err);
-}
-
-int lorica_handle_retention_set(struct lorica_request *request) {
-    struct lorica_json *root = NULL;
-    int rc = lorica_request_parse(request, &root);
-    if (rc != 0)
-        return rc;
-    rc = set_retention(request, root);
-    lorica_json_destroy(root);
-    return rc;
 }
 
 int lorica_handle_sweep(struct lorica_request *request) {

@@ -106,12 +106,17 @@ static int whole_admin(struct lorica_request *request) {
                                request->key.name);
 }
 
-static int add(struct lorica_request *request, const struct lorica_json *root) {
+int lorica_handle_signer_add(struct lorica_request *request) {
     static const char *const members[] = {"name", "public_key", "message", NULL};
     struct lorica_actor actor = {.key_name = request->key.name, .role = request->key.role};
     struct lorica_signer signer;
+    const struct lorica_json *root = NULL;
     struct lorica_error err = {0};
-    int rc = lorica_request_only(request, root, members);
+    int rc = whole_admin(request);
+    if (rc == 0)
+        rc = lorica_request_parse(request, &root);
+    if (rc == 0)
+        rc = lorica_request_only(request, root, members);
     if (rc == 0)
         rc = lorica_handler_text(request, root, "message", &actor.message);
     if (rc != 0)
@@ -134,18 +139,6 @@ static int add(struct lorica_request *request, const struct lorica_json *root) {
                                    NULL, "%s", err.text);
     struct lorica_jsonw w = lorica_request_json(request, 201);
     return write_signer(&w, &signer);
-}
-
-int lorica_handle_signer_add(struct lorica_request *request) {
-    struct lorica_json *root = NULL;
-    int rc = whole_admin(request);
-    if (rc == 0)
-        rc = lorica_request_parse(request, &root);
-    if (rc != 0)
-        return rc;
-    rc = add(request, root);
-    lorica_json_destroy(root);
-    return rc;
 }
 
 int lorica_handle_signer_remove(struct lorica_request *request) {

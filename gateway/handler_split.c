@@ -137,7 +137,7 @@ int lorica_handle_split_set(struct lorica_request *request) {
                                  .checked = lorica_checks_found(request)};
     struct lorica_split_terms terms = {0};
     struct lorica_split split;
-    struct lorica_json *root = NULL;
+    const struct lorica_json *root = NULL;
     struct lorica_error err = {0};
     uint64_t epoch = 0;
     int rc = lorica_handler_known_adapter(request);
@@ -154,24 +154,17 @@ int lorica_handle_split_set(struct lorica_request *request) {
                                        epoch, &actor, &split, &err);
         rc = rc == 0 ? say_split(request, &split) : fail_err(request, rc, &err);
     }
-    lorica_json_destroy(root);
     return rc;
 }
 
 int lorica_handle_split_end(struct lorica_request *request) {
-    static const char *const members[] = {"reason", NULL};
     struct lorica_actor actor = {.key_name = request->key.name, .role = request->key.role};
     struct lorica_split split;
-    struct lorica_json *root = NULL;
     struct lorica_error err = {0};
     uint64_t epoch = 0;
     int rc = lorica_handler_known_adapter(request);
-    if (rc == 0 && request->body.len > 0)
-        rc = lorica_request_parse(request, &root);
     if (rc == 0)
-        rc = lorica_request_only(request, root, members);
-    if (rc == 0)
-        rc = lorica_handler_text(request, root, "reason", &actor.message);
+        rc = lorica_handler_reason(request, &actor.message);
     if (rc == 0)
         rc = lorica_handler_epoch(request, &epoch);
     if (rc == 0) {
@@ -179,6 +172,5 @@ int lorica_handle_split_end(struct lorica_request *request) {
                                        &actor, &split, &err);
         rc = rc == 0 ? say_split(request, &split) : fail_err(request, rc, &err);
     }
-    lorica_json_destroy(root);
     return rc;
 }

@@ -120,5 +120,7 @@ int lorica_handler_adapter(struct lorica_request *request, const struct lorica_v
  * JSON, stays as it is where there is none. */
 int lorica_handler_text(struct lorica_request *request, const struct lorica_json *root,
                         const char *name, const char **ret) LORICA_MUSTCHECK;
+/** The same of a body that says why and nothing else, {"reason": TEXT}, and that may be absent. */
+int lorica_handler_reason(struct lorica_request *request, const char **ret) LORICA_MUSTCHECK;
 
 #endif

@@ -485,7 +485,7 @@ int lorica_handle_job_create(struct lorica_request *request) {
     const struct lorica_config *config = request->server->parts.config;
     struct lorica_training_file training, validation;
     struct lorica_trainer_options defaults;
-    struct lorica_json *root = NULL;
+    const struct lorica_json *root = NULL;
     struct lorica_error err = {0};
     struct lorica_job job = {.metadata = NULL};
     bool validates = false;
@@ -503,7 +503,6 @@ int lorica_handle_job_create(struct lorica_request *request) {
     int rc = lorica_request_parse(request, &root);
     if (rc == 0)
         rc = read_all(request, root, &job, &training, &validation, &validates);
-    lorica_json_destroy(root);
     if (rc == 0)
         rc = store(request, &job, &training, validates ? &validation : NULL);
     free(job.metadata); /* NULL once the job has them */

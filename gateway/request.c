@@ -147,6 +147,7 @@ void lorica_request_destroy_own(struct lorica_request *request) {
     lorica_upload_destroy(request->upload, &request->server->loop);
     free(request->query);
     free(request->content_type);
+    lorica_json_destroy(request->json);
     lorica_buf_finish(&request->body);
     lorica_buf_finish(&request->piece);
     lorica_buf_finish(&request->response.headers);
@@ -280,19 +281,16 @@ void lorica_request_error_response(struct lorica_request *request) {
         lorica_request_header(request, "www-authenticate", "Bearer");
 }
 
-int lorica_request_parse(struct lorica_request *request, struct lorica_json **ret) {
+int lorica_request_parse(struct lorica_request *request, const struct lorica_json **ret) {
     struct lorica_error err = {0};
-    struct lorica_json *root = NULL;
     int rc = lorica_json_parse(request->body.data ? request->body.data : "", request->body.len,
-                               &root, &err);
+                               &request->json, &err);
     if (rc != 0)
         return lorica_request_fail(request, rc, NULL, "invalid_json", "the body: %s", err.text);
-    if (lorica_json_type(root) != LORICA_JSON_OBJECT) {
-        lorica_json_destroy(root);
+    if (lorica_json_type(request->json) != LORICA_JSON_OBJECT)
         return lorica_request_fail(request, LORICA_EINVAL, NULL, "invalid_json",
                                    "the body must be a JSON object");
-    }
-    *ret = root;
+    *ret = request->json;
     return 0;
 }
 

@@ -71,6 +71,7 @@ struct lorica_request {
     struct lorica_key key;        /**< W: valid when keyed */
     bool keyed;                   /**< W */
     struct lorica_buf body;       /**< JSON; for an upload the bytes that came last */
+    struct lorica_json *json;     /**< W: the body, once lorica_request_parse read it */
     struct lorica_buf piece;      /**< W: of an upload: the bytes before, while they are stored */
     uint64_t body_total;          /**< bytes of the body so far */
     struct lorica_upload *upload; /**< W: of an upload route */
@@ -137,8 +138,9 @@ void lorica_request_error_response(struct lorica_request *request);
 /** Writes {"error":{...}} for a request's error. Returns the HTTP status. */
 int lorica_request_error_json(struct lorica_request *request, struct lorica_buf *out);
 
-/** Parses the body as a JSON object; else fails the request. Caller destroys *ret. */
-int lorica_request_parse(struct lorica_request *request, struct lorica_json **ret) LORICA_MUSTCHECK;
+/** Parses the body, once, as a JSON object, which the request keeps; else fails the request. */
+int lorica_request_parse(struct lorica_request *request,
+                         const struct lorica_json **ret) LORICA_MUSTCHECK;
 /** Refuses members of an object other than those listed (NULL-terminated). */
 int lorica_request_only(struct lorica_request *request, const struct lorica_json *object,
                         const char *const *names) LORICA_MUSTCHECK;
