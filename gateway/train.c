@@ -111,10 +111,10 @@ static int load_examples(struct examples *e, const struct lorica_base *b,
 int lorica_train_check_room(const char *dir, uint64_t needed, struct lorica_error *err) {
     struct statvfs fs;
     if (statvfs(dir, &fs) == 0 && (uint64_t)fs.f_bavail * fs.f_frsize < needed)
-        return lorica_fail(err, LORICA_ENOSPC,
-                           "%s: what is trained needs %llu MB, the disk has %llu MB left", dir,
-                           (unsigned long long)(needed >> 20),
-                           (unsigned long long)((uint64_t)fs.f_bavail * fs.f_frsize >> 20));
+        return lorica_fail(
+            err, LORICA_ENOSPC, "%s: what is trained needs %llu MB, the disk has %llu MB left: %s",
+            dir, (unsigned long long)(needed >> 20),
+            (unsigned long long)((uint64_t)fs.f_bavail * fs.f_frsize >> 20), strerror(ENOSPC));
     return 0;
 }
 
@@ -320,9 +320,21 @@ static int publish(const struct lorica_train_job *job, const char *dir) {
     return rc ? lorica_cmd_fail(&err) : LORICA_EXIT_OK;
 }
 
+/* What a server keeps in DIR/train beside adapters. */
+static bool is_taken(const char *name) {
+    return strcmp(name, "files") == 0 || strcmp(name, "jobs") == 0;
+}
+
 /* Where the adapter goes: --out, else DIR/train/NAME. For free(). */
 static char *output_dir(const struct lorica_train_job *job, struct lorica_error *err) {
     char *dir = NULL, *data = NULL, *all = NULL;
+    if (!job->out && !job->full && is_taken(job->name)) {
+        (void)lorica_fail(err, LORICA_ECONFLICT,
+                          "train/%s in the data directory is where the server keeps its training "
+                          "%s: say with --out where the adapter is to go",
+                          job->name, job->name);
+        return NULL;
+    }
     if (job->out) {
         dir = strdup(job->out);
     } else if ((data = lorica_data_dir(job->where.data)) &&
@@ -344,7 +356,9 @@ int lorica_train_run(const struct lorica_train_job *job) {
     struct examples examples = {0};
     struct lorica_error err = {0};
     char *dir = output_dir(job, &err);
-    int rc = dir ? lorica_train_open(&s, job, &err) : err.code;
+    int rc = dir ? lorica_train_keeper_ready(dir, job->resume, &err) : err.code;
+    if (!rc)
+        rc = lorica_train_open(&s, job, &err);
     if (!rc)
         rc = load_examples(&examples, s.base, job, &err);
     const struct lorica_train_tracked tracked = {

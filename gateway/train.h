@@ -112,9 +112,12 @@ struct lorica_train_keeper {
     bool resume;
 };
 
+/** LORICA_ECONFLICT when there is a checkpoint in `dir` that is not to be resumed. Before anything
+ * of a run is written: what the run before left is not lost to one that does not begin. */
+int lorica_train_keeper_ready(const char *dir, bool resume,
+                              struct lorica_error *err) LORICA_MUSTCHECK;
 /** Prepares to keep checkpoints of a run, which ends behind one when SIGINT or SIGTERM comes (the
- * second kills). LORICA_ECONFLICT when one is there that the job does not want to resume. A
- * finished keeper is zeroed; so may it be when this fails. */
+ * second kills). A finished keeper is zeroed; so may it be when this fails. */
 int lorica_train_keeper_init(struct lorica_train_keeper *keeper, const char *dir,
                              const struct lorica_trainer_options *options,
                              const struct lorica_train_job *job,

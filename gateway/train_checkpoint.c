@@ -190,6 +190,20 @@ static void remove_strays(const char *dir) {
         (void)closedir(list);
 }
 
+int lorica_train_keeper_ready(const char *dir, bool resume, struct lorica_error *err) {
+    char *path = lorica_path_join(dir, NAME);
+    int rc = 0;
+    if (!path)
+        rc = lorica_fail(err, LORICA_ENOMEM, "no memory for a path");
+    else if (!resume && lorica_path_exists(path))
+        rc = lorica_fail(err, LORICA_ECONFLICT,
+                         "%s is there, from a run that did not end: go on with --resume, or remove "
+                         "it to begin anew",
+                         path);
+    free(path);
+    return rc;
+}
+
 int lorica_train_keeper_init(struct lorica_train_keeper *k, const char *dir,
                              const struct lorica_trainer_options *options,
                              const struct lorica_train_job *job,
@@ -199,12 +213,6 @@ int lorica_train_keeper_init(struct lorica_train_keeper *k, const char *dir,
     *k = (struct lorica_train_keeper){.resume = job->resume, .path = lorica_path_join(dir, NAME)};
     if (!k->path)
         return lorica_fail(err, LORICA_ENOMEM, "no memory for a path");
-    if (!job->resume && lorica_path_exists(k->path))
-        return lorica_fail(
-            err, LORICA_ECONFLICT,
-            "%s is there, from a run that did not end: go on with --resume, or remove "
-            "it to begin anew",
-            k->path);
     int rc = data_digest(data, examples);
     if (!rc && options->held_apart)
         rc = data_digest(options->held_apart, apart);

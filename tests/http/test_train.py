@@ -143,6 +143,15 @@ def test_same_examples_as_csv_and_in_two_files_teach_the_same(data_dir, tmp_path
     assert "--columns" in data_dir("train", "x", named, code=FAILED).stderr
 
 
+@pytest.mark.parametrize("name", ["files", "jobs"])
+def test_adapter_is_not_put_where_the_server_keeps_its_own(data_dir, examples, tmp_path, name):
+    refused = data_dir("train", name, examples(), "--steps", 1, code=FAILED)
+    assert "--out" in refused.stderr and f"train/{name}" in refused.stderr
+    assert not (data_dir.data / "train" / name).exists()
+    data_dir("train", name, examples(), "--steps", 1, "--out", tmp_path / "out")
+    assert (tmp_path / "out/adapter_config.json").exists()
+
+
 def test_share_is_held_apart_and_the_best_adapter_kept(data_dir, examples, tmp_path):
     done = data_dir("train", "rooms", examples(), "--out", tmp_path / "out", "--eval-split", 0.3,
                     "--steps", 60, "--lr", 0.02, "--eval-every", 5, "--patience", 3)

@@ -94,6 +94,22 @@ def test_signal_stops_behind_a_checkpoint(data_dir, examples, tmp_path, number):
     assert result(out) == want
 
 
+def test_run_that_does_not_begin_leaves_the_log_of_the_one_before(data_dir, examples, tmp_path):
+    """Forgetting --resume costs a message, not the figures of hours."""
+    out, log = tmp_path / "out", tmp_path / "log.jsonl"
+    process = start(data_dir, examples, out, "--checkpoint-steps", 1, "--log", log)
+    wait_for_checkpoint(process, out)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    before = log.read_bytes()
+    assert before.count(b"\n") >= 1
+    refused = data_dir("train", "rooms", examples, "--out", out, *RECIPE, "--log", log, code=FAILED)
+    assert "--resume" in refused.stderr and log.read_bytes() == before
+    data_dir("train", "rooms", examples, "--out", out, *RECIPE, "--log", log, "--resume")
+    steps = [json.loads(line)["step"] for line in log.read_text(encoding="utf-8").splitlines()]
+    assert steps == list(range(1, STEPS + 1))
+
+
 @pytest.fixture
 def stopped(data_dir, examples, tmp_path):
     """A directory with the checkpoint of a run that was stopped."""
