@@ -113,7 +113,9 @@
  * GET    /v1/files                                     list of file, with "first_id", "last_id";
  *                                                      ?purpose=P&order=asc|desc&after=ID&limit=N,
  *                                                      10,000 without; newest first without order
- * GET    /v1/files/{id}                                file; a key sees its own, ops and admin all
+ * GET    /v1/files/{id}                                file; a key sees its own, ops and admin all;
+ *                                                      "status":"error" where what is known of it
+ *                                                      is damaged
  * GET    /v1/files/{id}/content                        bytes
  * DELETE /v1/files/{id}                                {"id","object":"file","deleted":true}; a
  *                                                      job goes on with what it began with
@@ -125,13 +127,20 @@
  *                                                      "lorica":{"rank","alpha","max_length"}?}
  *                                                      -> job, as OpenAI's; suffix is the adapter's
  *                                                      name. 400 names the file and line of
- * examples that are bad; 429: too many jobs GET    /v1/fine_tuning/jobs list of job, the newest
- * first ?after=ID&limit=N&metadata[KEY]=VALUE GET    /v1/fine_tuning/jobs/{id} job POST
- * /v1/fine_tuning/jobs/{id}/cancel, .../pause, .../resume    job; 400 where it is over or so
- * already, 409 while it is published GET    /v1/fine_tuning/jobs/{id}/events              list of
- * event, the newest first ?after=ID&limit=N; with stream=true server-sent events, from the first
- * on, until the job is over GET    /v1/fine_tuning/jobs/{id}/checkpoints         list of what was
- * published: one, or none yet GET    /v1/receipts/key {"object":"receipt.key","key_id",
+ * examples that are bad: they are read here, so that no job is ever "validating_files". 429: too
+ * many jobs GET    /v1/fine_tuning/jobs                          list of job, the newest first
+ *                                                      ?after=ID&limit=N&metadata[KEY]=VALUE
+ * GET    /v1/fine_tuning/jobs/{id}                     job; once it succeeded, "result_files" has
+ *                                                      the id of a CSV file of its updates' figures
+ * POST   /v1/fine_tuning/jobs/{id}/cancel, .../pause, .../resume
+ *                                                      job; 400 where it is over or so already, 409
+ *                                                      while it is published
+ * GET    /v1/fine_tuning/jobs/{id}/events              list of event, the newest first
+ *                                                      ?after=ID&limit=N; with stream=true
+ *                                                      server-sent events, from the first on, until
+ *                                                      the job is over
+ * GET    /v1/fine_tuning/jobs/{id}/checkpoints         list of what was published: one, or none yet
+ * GET    /v1/receipts/key                              {"object":"receipt.key","key_id",
  *                                                      "algorithm","public_key":PEM}: what verifies
  *                                                      receipts. A chat or completion with the
  *                                                      header "lorica-receipt: true" is answered

@@ -35,6 +35,22 @@ bool lorica_path_exists(const char *path) {
     return lstat(path, &st) == 0;
 }
 
+bool lorica_path_hide(char *text, const char *dir) {
+    const size_t len = strlen(dir);
+    bool hidden = false;
+    if (len < 2 || dir[0] != '/')
+        return false;
+    for (char *at = text; (at = strstr(at, dir));) {
+        const size_t more = strspn(at + len, "/");
+        if (more > 0)
+            memmove(at, at + len + more, strlen(at + len + more) + 1);
+        else
+            at += len;
+        hidden = hidden || more > 0;
+    }
+    return hidden;
+}
+
 /* Makes one directory, or finds it there. */
 static int dir_make(const char *path, mode_t mode, struct lorica_error *err) {
     struct stat st;

@@ -14,6 +14,10 @@
 /** "dir/name", for free(). NULL: out of memory. */
 char *lorica_path_join(const char *dir, const char *name);
 
+/** Takes "dir/" out of a sentence, where it names a file in there: true when it did. Where the
+ * server keeps its data is nothing to its clients. */
+bool lorica_path_hide(char *text, const char *dir);
+
 /** Makes a directory and those above it, each with `mode` where it is new. One that is there
  * already is left as it is. */
 int lorica_dirs_make(const char *path, mode_t mode, struct lorica_error *err) LORICA_MUSTCHECK;

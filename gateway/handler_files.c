@@ -11,7 +11,7 @@
 #include "gateway/server.h"
 #include "gateway/training_files.h"
 
-#define PURPOSE "fine-tune"
+#define PURPOSE LORICA_TRAINING_FILE_EXAMPLES
 #define LIST_MAX 10000 /* OpenAI's */
 
 const struct lorica_upload_form lorica_training_file_form = {
@@ -34,8 +34,9 @@ static void write_file(struct lorica_jsonw *w, const struct lorica_training_file
     lorica_jsonw_null(w, "expires_at");
     lorica_jsonw_string(w, "filename", file->filename);
     lorica_jsonw_string(w, "purpose", file->purpose);
-    lorica_jsonw_string(w, "status", "processed");
-    lorica_jsonw_null(w, "status_details");
+    lorica_jsonw_string(w, "status", file->damaged ? "error" : "processed");
+    lorica_jsonw_string(w, "status_details",
+                        file->damaged ? "what is known of the file is damaged; delete it" : NULL);
     lorica_jsonw_end_object(w);
 }
 

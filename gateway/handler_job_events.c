@@ -11,82 +11,46 @@
 
 #define LIST_DEFAULT 20 /* OpenAI's */
 #define LIST_MAX 1000
-#define FILE_MAX ((size_t)256 << 20)
+#define PAGE_MAX ((size_t)8 << 20) /* bytes of a page of events */
 /* Of a stream: bytes that are read at once, and the time between two looks. */
 #define PIECE ((size_t)64 << 10)
 #define LOOK_MS 300
 
 /* -- the list -- */
 
-/* Whether a line is that of the event `id`. */
-static bool is_event(const char *line, size_t len, const char *id) {
-    struct lorica_json *event = NULL;
-    struct lorica_error ignored;
-    const char *its = lorica_json_parse(line, len, &event, &ignored) == 0
-                          ? lorica_json_string(lorica_json_get(event, "id"))
-                          : NULL;
-    const bool same = its && strcmp(its, id) == 0;
-    lorica_json_destroy(event);
-    return same;
-}
-
-/* Where the line that ends before `end` begins. */
-static size_t line_before(const char *text, size_t end) {
-    const char *before = end > 1 ? memrchr(text, '\n', end - 1) : NULL;
-    return before ? (size_t)(before - text) + 1 : 0;
-}
-
-/* Moves *end before the event that `after` names; false: there is none. */
-static bool find_after(const char *text, size_t *end, const char *after) {
-    while (*end > 0) {
-        const size_t start = line_before(text, *end);
-        const size_t len = *end - 1 - start;
-        *end = start;
-        if (memmem(text + start, len, after, strlen(after)) && is_event(text + start, len, after))
-            return true;
-    }
-    return false;
-}
-
-static int write_list(struct lorica_request *request, const char *text, size_t end,
-                      const char *after, long long limit) {
-    if (after && !find_after(text, &end, after))
-        return lorica_request_fail(request, LORICA_ENOTFOUND, "after", NULL,
-                                   "the job has no event \"%s\"", after);
+static void write_list(struct lorica_request *request, const struct lorica_buf *lines, bool more) {
     struct lorica_jsonw w = lorica_request_json(request, 200);
     lorica_api_open_list(&w);
-    for (long long i = 0; i < limit && end > 0; i++) {
-        const size_t start = line_before(text, end);
-        lorica_jsonw_raw(&w, NULL, text + start, end - 1 - start);
-        end = start;
+    for (size_t at = 0; at < lines->len;) {
+        const char *newline = memchr(lines->data + at, '\n', lines->len - at);
+        const size_t end = (size_t)(newline - lines->data);
+        lorica_jsonw_raw(&w, NULL, lines->data + at, end - at);
+        at = end + 1;
     }
-    lorica_api_close_list(&w, end > 0);
-    return 0;
+    lorica_api_close_list(&w, more);
 }
 
 static int list(struct lorica_request *request) {
     struct lorica_error err = {0};
-    struct lorica_buf text;
+    struct lorica_buf lines;
     char after_text[64];
     const char *after = NULL;
     long long limit = LIST_DEFAULT;
-    bool ended = false;
+    bool more = false;
     int rc = lorica_request_query_number(request, "limit", 1, LIST_MAX, &limit);
     if (rc == 0)
         rc = lorica_request_query_text(request, "after", after_text, sizeof(after_text), &after);
     if (rc != 0)
         return rc;
-    lorica_buf_init(&text, FILE_MAX);
-    size_t before;
-    do {
-        before = text.len;
-        rc = lorica_jobs_events(request->server->jobs, request->match.params[0], text.len, PIECE,
-                                &text, &ended, &err);
-    } while (rc == 0 && text.len > before);
-    rc = rc ? lorica_request_fail(request, rc, NULL, NULL, "%s", err.text)
-            : write_list(request, text.data, text.len, after, limit);
-    lorica_buf_finish(&text);
-    return rc;
+    lorica_buf_init(&lines, PAGE_MAX);
+    rc = lorica_jobs_events_before(request->server->jobs, request->match.params[0], after, limit,
+                                   &lines, &more, &err);
+    if (rc == 0)
+        write_list(request, &lines, more);
+    lorica_buf_finish(&lines);
+    return rc ? lorica_request_fail(request, rc, rc == LORICA_ENOTFOUND ? "after" : NULL, NULL,
+                                    "%s", err.text)
+              : 0;
 }
 
 /* -- the stream -- */

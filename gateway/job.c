@@ -18,7 +18,8 @@ static const struct {
     [LORICA_JOB_RUNNING] = {"running", "running",
                             BIT(PUBLISHING) | BIT(PAUSED) | BIT(CANCELLED) | BIT(FAILED) |
                                 BIT(QUEUED)},
-    [LORICA_JOB_PUBLISHING] = {"publishing", "running", BIT(SUCCEEDED) | BIT(FAILED) | BIT(QUEUED)},
+    [LORICA_JOB_PUBLISHING] = {"publishing", "running",
+                               BIT(SUCCEEDED) | BIT(FAILED) | BIT(QUEUED) | BIT(PAUSED)},
     [LORICA_JOB_PAUSED] = {"paused", "paused", BIT(QUEUED) | BIT(CANCELLED)},
     [LORICA_JOB_SUCCEEDED] = {"succeeded", "succeeded", 0},
     [LORICA_JOB_FAILED] = {"failed", "failed", 0},
@@ -108,6 +109,8 @@ static void put_end(struct lorica_jsonw *w, const struct lorica_job *job) {
     if (job->result.model[0]) {
         lorica_jsonw_object(w, "result");
         lorica_jsonw_string(w, "model", job->result.model);
+        if (job->result.file[0])
+            lorica_jsonw_string(w, "file", job->result.file);
         lorica_jsonw_integer(w, "tokens", job->result.tokens);
         lorica_jsonw_integer(w, "step", job->result.step);
         lorica_jsonw_number(w, "train_loss", job->result.train_loss);
@@ -203,7 +206,10 @@ static bool take_end(const struct lorica_json *root, struct lorica_job *job) {
     job->result.train_loss = lorica_json_number(lorica_json_get(result, "train_loss"), NAN);
     job->result.valid_loss = lorica_json_number(lorica_json_get(result, "valid_loss"), NAN);
     return take_text(result, "model", job->result.model, sizeof(job->result.model)) &&
-           job->result.model[0] && take_whole(result, "tokens", 0, &job->result.tokens) &&
+           job->result.model[0] &&
+           (!lorica_json_get(result, "file") ||
+            take_text(result, "file", job->result.file, sizeof(job->result.file))) &&
+           take_whole(result, "tokens", 0, &job->result.tokens) &&
            take_whole(result, "step", 0, &job->result.step);
 }
 
@@ -318,6 +324,8 @@ void lorica_job_write(const struct lorica_job *job, int64_t finish_ms, struct lo
     lorica_jsonw_string(w, "model", job->model);
     lorica_jsonw_string(w, "organization_id", job->owner);
     lorica_jsonw_array(w, "result_files");
+    if (job->result.file[0])
+        lorica_jsonw_string(w, NULL, job->result.file);
     lorica_jsonw_end_array(w);
     lorica_jsonw_integer(w, "seed", job->recipe.seed);
     lorica_jsonw_string(w, "status", lorica_job_status(job->state));

@@ -3,10 +3,12 @@
  * is all of it.
  *
  *   QUEUED --> RUNNING --> PUBLISHING --> SUCCEEDED
- *     ^ |        | |            |
- *     | |        | +----------> FAILED
- *     | v        v
- *    PAUSED <----+       (QUEUED, RUNNING and PAUSED may also become CANCELLED)
+ *     ^ |        | |          |   |
+ *     | |        | +----------|-> FAILED
+ *     | v        v            |
+ *    PAUSED <----+------------+    (QUEUED, RUNNING and PAUSED may also become CANCELLED)
+ *
+ * PUBLISHING becomes PAUSED, and RUNNING without being asked to, when the disk is full.
  *
  * RUNNING and PUBLISHING become QUEUED when the server starts: the trainer's checkpoint, or what it
  * has made, is where the job goes on. */
@@ -81,10 +83,11 @@ struct lorica_job {
         char code[64], param[32], message[600];
     } error; /**< of a failed one */
     struct {
-        char model[LORICA_NAME_MAX + 32]; /**< "cardiology@4" */
-        int64_t tokens, step;             /**< trained; update of the adapter */
-        double train_loss, valid_loss;    /**< NaN: not measured */
-    } result;                             /**< of a succeeded one */
+        char model[LORICA_NAME_MAX + 32];   /**< "cardiology@4" */
+        char file[LORICA_TRAINING_FILE_ID]; /**< of the figures of its updates; "": there is none */
+        int64_t tokens, step;               /**< trained; update of the adapter */
+        double train_loss, valid_loss;      /**< NaN: not measured */
+    } result;                               /**< of a succeeded one */
 };
 
 /** Frees what it owns. A zeroed one is accepted. */

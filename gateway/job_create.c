@@ -221,6 +221,12 @@ static int read_file(struct lorica_request *request, const struct lorica_json *r
     if (rc == LORICA_ENOTFOUND) /* of the request, not of its path */
         return lorica_request_fail(request, LORICA_EINVAL, name, "file_not_found", "%s: %s", name,
                                    err.text);
+    if (rc == 0 && strcmp(ret->purpose, LORICA_TRAINING_FILE_EXAMPLES) != 0)
+        return lorica_request_fail(request, LORICA_EINVAL, name, NULL,
+                                   ret->damaged ? "%s: the file %s is damaged; upload it again"
+                                                : "%s: the file %s is not for training; upload one "
+                                                  "with the purpose " LORICA_TRAINING_FILE_EXAMPLES,
+                                   name, id);
     return rc ? lorica_request_fail(request, rc, name, NULL, "%s", err.text) : 0;
 }
 

@@ -16,9 +16,8 @@
 
 #define NAME "events.jsonl"
 #define LINE_MAX_BYTES ((size_t)4096)
-/* Bytes at the end of the file in which the last update is looked for. */
-#define TAIL ((size_t)64 << 10)
-#define FILE_MAX ((size_t)256 << 20)
+/* Bytes that are read at once; longer than any line. */
+#define PIECE ((size_t)64 << 10)
 
 /* -- adding -- */
 
@@ -135,11 +134,10 @@ static int64_t step_of(const char *line, size_t len) {
     return step;
 }
 
-/* The last update within the text's end. */
+/* The last update that there is a line of in `text`, which may begin within one. */
 static int64_t last_step(const char *text, size_t len) {
-    const size_t begin = len > TAIL ? len - TAIL : 0;
     int64_t step = 0;
-    while (len > begin && step == 0) {
+    while (len > 0 && step == 0) {
         const char *before = len > 1 ? memrchr(text, '\n', len - 1) : NULL;
         const size_t start = before ? (size_t)(before - text) + 1 : 0;
         step = step_of(text + start, len - 1 - start);
@@ -148,27 +146,47 @@ static int64_t last_step(const char *text, size_t len) {
     return step;
 }
 
+/* Counts the lines of an open file, and finds where the last whole one ends. */
+static int count_lines(int fd, char *piece, struct lorica_job_entry *entry, uint64_t *ret_end) {
+    uint64_t at = 0;
+    ssize_t n = 0;
+    *ret_end = 0;
+    while ((n = pread(fd, piece, PIECE, (off_t)at)) > 0) {
+        for (ssize_t i = 0; i < n; i++)
+            if (piece[i] == '\n') {
+                entry->events++;
+                *ret_end = at + (uint64_t)i + 1;
+            }
+        at += (uint64_t)n;
+    }
+    return n < 0 ? -1 : 0;
+}
+
 int lorica_job_events_open(struct lorica_jobs *jobs, struct lorica_job_entry *entry,
                            struct lorica_error *err) {
-    char *path = lorica_job_path(jobs, &entry->job, NAME), *text = NULL;
-    size_t len = 0, whole = 0;
-    int rc = path ? lorica_file_read(path, FILE_MAX, &text, &len, err)
-                  : lorica_fail(err, LORICA_ENOMEM, "out of memory");
-    if (rc == LORICA_ENOTFOUND || entry->damaged) {
-        free(text);
-        free(path);
-        return 0;
-    }
-    for (size_t i = 0; rc == 0 && i < len; i++)
-        if (text[i] == '\n') {
-            entry->events++;
-            whole = i + 1;
-        }
-    if (rc == 0 && whole < len && truncate(path, (off_t)whole) != 0)
+    if (entry->damaged || lorica_job_is_over(entry->job.state))
+        return 0; /* nothing is added any more */
+    char *path = lorica_job_path(jobs, &entry->job, NAME), *piece = malloc(PIECE);
+    const int fd = path && piece ? open(path, O_RDWR | O_CLOEXEC) : -1;
+    uint64_t end = 0;
+    int rc = 0;
+    if (!path || !piece)
+        rc = lorica_fail(err, LORICA_ENOMEM, "out of memory");
+    else if (fd < 0)
+        rc = errno == ENOENT ? 0 : lorica_fail_errno(err, path, "cannot be opened");
+    else if (count_lines(fd, piece, entry, &end) != 0)
+        rc = lorica_fail_errno(err, path, "cannot be read");
+    else if (ftruncate(fd, (off_t)end) != 0)
         rc = lorica_fail_errno(err, path, "cannot be cut to its last line");
-    if (rc == 0)
-        entry->logged_step = last_step(text, whole);
-    free(text);
+    if (rc == 0 && fd >= 0) {
+        const size_t tail = end < PIECE ? (size_t)end : PIECE;
+        rc = lorica_file_read_at(fd, end - tail, piece, tail, path, err);
+        if (rc == 0)
+            entry->logged_step = last_step(piece, tail);
+    }
+    if (fd >= 0)
+        (void)close(fd);
+    free(piece);
     free(path);
     return rc;
 }
@@ -208,4 +226,113 @@ int lorica_jobs_events(struct lorica_jobs *jobs, const char *id, uint64_t offset
         (void)close(fd);
     *ret_ended = over && out->len == before;
     return rc ? lorica_fail(err, rc, "the events cannot be read") : 0;
+}
+
+/* -- reading backwards -- */
+
+/* A file of lines, of which no more than two pieces are in memory. */
+struct backward {
+    int fd;
+    uint64_t begin; /* of `text` in the file */
+    size_t len;     /* bytes of `text` up to the end of the next line to be given */
+    char text[2 * PIECE];
+};
+
+/* Reads the piece before. */
+static int read_before(struct backward *b, struct lorica_error *err) {
+    const size_t more = b->begin < PIECE ? (size_t)b->begin : PIECE;
+    if (b->len > sizeof(b->text) - more)
+        return lorica_fail(err, LORICA_EIO, "the events are damaged: a line is too long");
+    memmove(b->text + more, b->text, b->len);
+    b->begin -= more;
+    b->len += more;
+    return lorica_file_read_at(b->fd, b->begin, b->text, more, "the events", err);
+}
+
+/* At the last whole line of the file. */
+static int go_to_end(struct backward *b, struct lorica_error *err) {
+    struct stat st;
+    if (fstat(b->fd, &st) != 0)
+        return lorica_fail(err, LORICA_EIO, "the events cannot be read: %s", strerror(errno));
+    b->begin = (uint64_t)st.st_size;
+    const int rc = read_before(b, err);
+    const char *newline = rc == 0 ? memrchr(b->text, '\n', b->len) : NULL;
+    b->len = newline ? (size_t)(newline - b->text) + 1 : 0;
+    return rc;
+}
+
+/* Gives the line before those that were given, without its newline and until the next call: 1; 0
+ * when there is none. */
+static int line_before(struct backward *b, const char **ret, size_t *ret_len,
+                       struct lorica_error *err) {
+    const char *newline = NULL;
+    while (!(newline = b->len > 1 ? memrchr(b->text, '\n', b->len - 1) : NULL) && b->begin > 0) {
+        const int rc = read_before(b, err);
+        if (rc != 0)
+            return rc;
+    }
+    if (b->len == 0)
+        return 0;
+    const size_t start = newline ? (size_t)(newline - b->text) + 1 : 0;
+    *ret = b->text + start;
+    *ret_len = b->len - 1 - start;
+    b->len = start;
+    return 1;
+}
+
+/* Whether a line is that of the event `id`. */
+static bool is_event(const char *line, size_t len, const char *id) {
+    struct lorica_json *event = NULL;
+    struct lorica_error ignored;
+    if (!memmem(line, len, id, strlen(id)))
+        return false;
+    const char *its = lorica_json_parse(line, len, &event, &ignored) == 0
+                          ? lorica_json_string(lorica_json_get(event, "id"))
+                          : NULL;
+    const bool same = its && strcmp(its, id) == 0;
+    lorica_json_destroy(event);
+    return same;
+}
+
+/* Up to `limit` lines before the event `after` (NULL: before the end), the newest first. */
+static int take_before(struct backward *b, const char *after, long long limit,
+                       struct lorica_buf *out, struct lorica_error *err) {
+    const char *line = NULL;
+    size_t len = 0;
+    bool found = !after;
+    int rc = 1;
+    while (!found && (rc = line_before(b, &line, &len, err)) == 1)
+        found = is_event(line, len, after);
+    if (rc == 0)
+        return lorica_fail(err, LORICA_ENOTFOUND, "the job has no event \"%s\"", after);
+    for (long long i = 0; i < limit && rc == 1 && (rc = line_before(b, &line, &len, err)) == 1;
+         i++) {
+        (void)lorica_buf_append(out, line, len);
+        (void)lorica_buf_puts(out, "\n");
+    }
+    if (rc < 0)
+        return rc;
+    rc = lorica_buf_status(out);
+    return rc ? lorica_fail(err, rc, "the events cannot be read: %s", lorica_err_text(rc)) : 0;
+}
+
+int lorica_jobs_events_before(struct lorica_jobs *jobs, const char *id, const char *after,
+                              long long limit, struct lorica_buf *out, bool *ret_more,
+                              struct lorica_error *err) {
+    struct backward *b = calloc(1, sizeof(*b));
+    char *path = NULL;
+    if (!b || !lorica_job_id_valid(id) || asprintf(&path, "%s/%s/" NAME, jobs->dir, id) < 0) {
+        free(b);
+        return lorica_fail(err, LORICA_ENOMEM, "out of memory");
+    }
+    b->fd = open(path, O_RDONLY | O_CLOEXEC);
+    int rc = b->fd >= 0 ? go_to_end(b, err) : 0; /* without a file there is no event */
+    if (rc == 0)
+        rc = take_before(b, after, limit, out, err);
+    *ret_more = rc == 0 && b->begin + b->len > 0;
+    if (b->fd >= 0)
+        (void)close(b->fd);
+    free(path);
+    free(b);
+    return rc;
 }

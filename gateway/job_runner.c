@@ -257,11 +257,13 @@ static int attend(struct run *run, struct lorica_process *process) {
     return status;
 }
 
-/* Why the trainer ended: its last line that says so, without the job's paths. */
-static void explain(const struct run *run, int status, struct lorica_error *err) {
+/* Why the trainer ended: its last line that says so, without the job's paths. LORICA_ENOSPC where
+ * the disk was full, else LORICA_EIO. */
+static int explain(const struct run *run, int status, struct lorica_error *err) {
     char *path = lorica_job_path(run->jobs, &run->job, "trainer.log"), *text = NULL;
-    char *dir = lorica_job_path(run->jobs, &run->job, "");
+    char *dir = lorica_path_join(run->jobs->dir, run->job.id);
     struct lorica_error ignored;
+    int rc = LORICA_EIO;
     size_t len = 0;
     char *line = NULL;
     if (path && lorica_file_read(path, LOG_MAX, &text, &len, &ignored) == 0)
@@ -269,17 +271,19 @@ static void explain(const struct run *run, int status, struct lorica_error *err)
             line = at == text || at[-1] == '\n' ? at + strlen("lorica: ") : line;
     if (line)
         line[strcspn(line, "\r\n")] = '\0';
-    for (char *at; line && dir && (at = strstr(line, dir));)
-        memmove(at, at + strlen(dir), strlen(at + strlen(dir)) + 1);
+    if (line && dir)
+        (void)lorica_path_hide(line, dir);
+    if (line && strstr(line, strerror(ENOSPC)))
+        rc = LORICA_ENOSPC;
     if (WIFSIGNALED(status))
-        (void)lorica_fail(err, LORICA_EIO, "the trainer was ended by signal %d (%s)",
-                          WTERMSIG(status), strsignal(WTERMSIG(status)));
+        rc = lorica_fail(err, LORICA_EIO, "the trainer was ended by signal %d (%s)",
+                         WTERMSIG(status), strsignal(WTERMSIG(status)));
     else
-        (void)lorica_fail(err, LORICA_EIO, "%s",
-                          line ? line : "the trainer did not say why it ended");
+        rc = lorica_fail(err, rc, "%s", line ? line : "the trainer did not say why it ended");
     free(text);
     free(path);
     free(dir);
+    return rc;
 }
 
 static int train(struct run *run, struct lorica_error *err) {
@@ -302,8 +306,8 @@ static int train(struct run *run, struct lorica_error *err) {
     if (rc == 0)
         rc = lorica_process_start(&plan, &process, err);
     if (rc == 0 && (status = attend(run, &process)) != 0) {
-        rc = wanted(run) ? LORICA_EIO : LORICA_ECANCELED;
-        explain(run, status, err);
+        rc = explain(run, status, err);
+        rc = wanted(run) ? rc : LORICA_ECANCELED;
     }
     if (lock >= 0)
         (void)close(lock);
@@ -347,23 +351,41 @@ static bool begin_publishing(struct run *run) {
     return begun;
 }
 
+/* What comes of a job: its new state and the event that says so. With the mutex. */
+static int conclude(struct run *run, int rc, const struct lorica_error *why) {
+    struct lorica_job *job = &run->entry->job;
+    struct lorica_error err = {0};
+    char message[LORICA_NAME_MAX + sizeof(why->text) + 100];
+    if (rc == 0) {
+        (void)snprintf(message, sizeof(message),
+                       "The job succeeded: the adapter is %s, on channel candidate",
+                       run->job.result.model);
+        job->result = run->job.result;
+        return lorica_job_set(run->jobs, run->entry, LORICA_JOB_SUCCEEDED, message, &err);
+    }
+    (void)snprintf(job->error.message, sizeof(job->error.message), "%s", why->text);
+    (void)lorica_path_hide(job->error.message, run->jobs->server->parts.data_dir);
+    if (rc == LORICA_ENOSPC) { /* what it has learnt so far is kept */
+        (void)snprintf(message, sizeof(message),
+                       "The job was paused, as the disk is full: %s. Resume it once there is room",
+                       job->error.message);
+        job->error.message[0] = '\0';
+        return lorica_job_set(run->jobs, run->entry, LORICA_JOB_PAUSED, message, &err);
+    }
+    (void)snprintf(job->error.code, sizeof(job->error.code), "%s", run->code);
+    return lorica_job_set(run->jobs, run->entry, LORICA_JOB_FAILED, job->error.message, &err);
+}
+
 /* False: it could not be kept. */
 static bool end(struct run *run, int rc, const struct lorica_error *why) {
     struct lorica_job *job = &run->entry->job;
-    struct lorica_error err = {0};
-    char message[LORICA_NAME_MAX + 200];
-    (void)snprintf(message, sizeof(message),
-                   "The job succeeded: the adapter is %s, on channel "
-                   "candidate",
-                   run->job.result.model);
     pthread_mutex_lock(&run->jobs->mutex);
-    if (rc == 0) {
-        job->result = run->job.result;
-        rc = lorica_job_set(run->jobs, run->entry, LORICA_JOB_SUCCEEDED, message, &err);
-    } else if (rc != LORICA_ECANCELED && lorica_job_may_become(job->state, LORICA_JOB_FAILED)) {
-        (void)snprintf(job->error.code, sizeof(job->error.code), "%s", run->code);
-        (void)snprintf(job->error.message, sizeof(job->error.message), "%s", why->text);
-        rc = lorica_job_set(run->jobs, run->entry, LORICA_JOB_FAILED, job->error.message, &err);
+    const struct lorica_job before = *job;
+    if (rc == 0 ||
+        (rc != LORICA_ECANCELED && lorica_job_may_become(job->state, LORICA_JOB_FAILED))) {
+        rc = conclude(run, rc, why);
+        if (rc != 0)
+            *job = before;
     }
     if (lorica_job_is_over(job->state))
         lorica_job_tidy(run->jobs, job);
@@ -390,6 +412,8 @@ static bool run_job(struct lorica_jobs *jobs, struct lorica_job_entry *entry) {
         rc = LORICA_ECANCELED;
     if (rc == 0)
         rc = lorica_job_publish(jobs, &run.job, run.code, sizeof(run.code), &err);
+    if (rc == 0)
+        lorica_job_results_make(jobs, &run.job);
     return end(&run, rc, &err);
 }
 

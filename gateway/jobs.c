@@ -59,8 +59,8 @@ static void discard_job(const struct lorica_jobs *jobs, const char *id) {
 }
 
 void lorica_job_tidy(struct lorica_jobs *jobs, const struct lorica_job *job) {
-    static const char *const files[] = {"data.jsonl", "data.csv", "metrics.jsonl", "trainer.log",
-                                        "out/checkpoint.safetensors"};
+    static const char *const files[] = {"data.jsonl",  "data.csv",    "metrics.jsonl",
+                                        "trainer.log", "results.csv", "out/checkpoint.safetensors"};
     char *dir = lorica_path_join(jobs->dir, job->id);
     for (size_t i = 0; dir && i < sizeof(files) / sizeof(files[0]); i++) {
         char *path = lorica_path_join(dir, files[i]);
@@ -129,6 +129,7 @@ static void forget(struct lorica_jobs *jobs) {
         }
         *at = entry->next;
         atomic_fetch_sub(&jobs->counts[entry->job.state], 1);
+        lorica_job_results_remove(jobs, &entry->job);
         discard_job(jobs, entry->job.id);
         free_entry(entry);
     }

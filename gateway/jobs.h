@@ -8,7 +8,8 @@
  *   held/NAME      those held apart, by the uploaded file's name, which policies may ask for
  *   out/           where the trainer leaves checkpoint and adapter
  *   metrics.jsonl, trainer.log   what it tells of itself
- * All but the first two go once the job is over; the adapter of a job that failed stays. Of jobs
+ * All but the first two go once the job is over; the adapter of a job that failed stays. One that
+ * succeeded leaves the figures of its updates among the training files (job_results.c). Of jobs
  * that are over the last LORICA_JOBS_KEPT are kept.
  *
  * One thread takes the oldest job that is queued, starts the trainer, follows it, and publishes
@@ -81,6 +82,13 @@ int lorica_jobs_move(struct lorica_jobs *jobs, const struct lorica_key *key, con
 int lorica_jobs_events(struct lorica_jobs *jobs, const char *id, uint64_t offset, size_t max,
                        struct lorica_buf *out, bool *ret_ended,
                        struct lorica_error *err) LORICA_MUSTCHECK;
+
+/** Appends up to `limit` lines of a job's events, the newest first, from before the event `after`
+ * on (NULL: from the last), and tells whether there are older ones. However many there are, little
+ * of them is in memory. LORICA_ENOTFOUND when there is no such event. */
+int lorica_jobs_events_before(struct lorica_jobs *jobs, const char *id, const char *after,
+                              long long limit, struct lorica_buf *out, bool *ret_more,
+                              struct lorica_error *err) LORICA_MUSTCHECK;
 
 /** How many jobs are in each state. Any thread, the loop's too. */
 void lorica_jobs_count(struct lorica_jobs *jobs, unsigned counts[LORICA_JOB_STATE_COUNT]);

@@ -62,6 +62,12 @@ void lorica_job_event(struct lorica_jobs *jobs, struct lorica_job_entry *entry, 
 void lorica_job_event_update(struct lorica_jobs *jobs, struct lorica_job_entry *entry,
                              const char *line, size_t len);
 
+/** Makes the file of figures of a job that is published, with its id in job->result; failures go to
+ * the log. Without the mutex. */
+void lorica_job_results_make(struct lorica_jobs *jobs, struct lorica_job *job);
+/** Removes it. */
+void lorica_job_results_remove(struct lorica_jobs *jobs, const struct lorica_job *job);
+
 /** The thread. */
 void *lorica_job_runner(void *arg);
 /** Publishes what the trainer made, as the owner, and fills in job->result; else `code` and *err

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "gateway/checks.h"
+#include "gateway/files.h"
 #include "gateway/server.h"
 #include "gateway/upload.h"
 #include "proto/http_fields.h"
@@ -226,24 +227,6 @@ static const char *error_type(int status) {
     return status >= 500 ? "server_error" : "invalid_request_error";
 }
 
-/* Takes the data directory out of a sentence, where it names a file of it: true when it did. Where
- * the server keeps its data is nothing to its clients. */
-static bool hide_directory(char *text, const char *dir) {
-    const size_t len = strlen(dir);
-    bool hidden = false;
-    if (len < 2 || dir[0] != '/')
-        return false;
-    for (char *at = text; (at = strstr(at, dir));) {
-        const size_t more = strspn(at + len, "/");
-        if (more > 0)
-            memmove(at, at + len + more, strlen(at + len + more) + 1);
-        else
-            at += len;
-        hidden = hidden || more > 0;
-    }
-    return hidden;
-}
-
 int lorica_request_error_json(struct lorica_request *request, struct lorica_buf *out) {
     const int status =
         request->error_status ? request->error_status : lorica_err_http_status(request->error.code);
@@ -253,7 +236,7 @@ int lorica_request_error_json(struct lorica_request *request, struct lorica_buf 
     char message[sizeof(request->error.text) + sizeof(request->error_aside) + 4];
     (void)snprintf(message, sizeof(message), "%s%s%s", request->error.text,
                    request->error_aside[0] ? ": " : "", request->error_aside);
-    if (hide_directory(message, request->server->parts.data_dir))
+    if (lorica_path_hide(message, request->server->parts.data_dir)) /* nothing to its clients */
         lorica_log_line(request->server->parts.log, "error", "event=failed id=%s why=\"%s\"",
                         request->id, request->error.text);
     lorica_jsonw_string(&w, "message", message);

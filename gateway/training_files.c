@@ -73,6 +73,18 @@ static bool take_facts(const struct lorica_json *root, struct lorica_training_fi
            take_text(root, "owner", file->owner, sizeof(file->owner));
 }
 
+/* What can be told of a file whose .json cannot be read. */
+static void note_damage(const char *path, struct lorica_training_file *file) {
+    struct stat st;
+    const struct lorica_training_file nothing = {.damaged = true};
+    char id[LORICA_TRAINING_FILE_ID];
+    memcpy(id, file->id, sizeof(id));
+    *file = nothing;
+    memcpy(file->id, id, sizeof(id));
+    if (stat(path, &st) == 0)
+        file->created_s = (int64_t)st.st_mtim.tv_sec;
+}
+
 /* Reads what is known of a file; `id` has its form. */
 static int read_facts(const char *data_dir, const char *id, struct lorica_training_file *ret,
                       struct lorica_error *err) {
@@ -82,15 +94,14 @@ static int read_facts(const char *data_dir, const char *id, struct lorica_traini
     size_t len = 0;
     if (!path)
         return lorica_fail(err, LORICA_ENOMEM, "out of memory");
+    (void)snprintf(file.id, sizeof(file.id), "%s", id);
     int rc = lorica_file_read(path, FACTS_MAX, &text, &len, err);
-    if (rc == 0) {
-        (void)snprintf(file.id, sizeof(file.id), "%s", id);
+    if (rc == 0)
         rc = lorica_json_parse(text, len, &root, err);
-        if (rc == LORICA_EFORMAT || (rc == 0 && !take_facts(root, &file)))
-            rc = lorica_fail(err, LORICA_EIO,
-                             "what is known of the file %s is damaged; remove %s and the file of "
-                             "that name without " FACTS,
-                             id, path);
+    if ((rc == 0 && !take_facts(root, &file)) ||
+        (rc != 0 && rc != LORICA_ENOTFOUND && rc != LORICA_ENOMEM)) {
+        note_damage(path, &file);
+        rc = 0;
     }
     lorica_json_destroy(root);
     free(text);
@@ -130,8 +141,12 @@ int lorica_training_file_link(const char *data_dir, const struct lorica_training
 
 int lorica_training_file_read(const char *data_dir, const struct lorica_training_file *file,
                               int *ret_fd, struct lorica_error *err) {
-    char *path = path_of(data_dir, file->id, "");
     struct stat st;
+    if (file->damaged)
+        return lorica_fail(
+            err, LORICA_EIO,
+            "what is known of the file %s is damaged; delete it, and upload it again", file->id);
+    char *path = path_of(data_dir, file->id, "");
     if (!path)
         return lorica_fail(err, LORICA_ENOMEM, "out of memory");
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -277,18 +292,22 @@ void lorica_training_files_finish(struct lorica_training_file_list *list) {
 /* One more file may come. */
 static int check_bounds(const char *data_dir, const char *owner, struct lorica_error *err) {
     struct lorica_training_file_list list = {NULL, 0};
-    size_t own = 0;
+    size_t own = 0, all = 0;
     int rc = lorica_training_files_list(data_dir, NULL, &list, err);
     if (rc != 0)
         return rc;
-    for (size_t i = 0; i < list.count; i++)
-        own += strcmp(list.items[i].owner, owner) == 0;
+    for (size_t i = 0; i < list.count; i++) {
+        const struct lorica_training_file *file = &list.items[i];
+        const bool uploaded = strcmp(file->purpose, LORICA_TRAINING_FILE_RESULTS) != 0;
+        all += uploaded;
+        own += uploaded && strcmp(file->owner, owner) == 0;
+    }
     if (own >= LORICA_TRAINING_FILES_PER_KEY)
         rc = lorica_fail(err, LORICA_ECONFLICT,
                          "the key \"%s\" has %d files, which is as many as one key may have; "
                          "delete those that are not needed any more",
                          owner, LORICA_TRAINING_FILES_PER_KEY);
-    else if (list.count >= LORICA_TRAINING_FILES_MAX)
+    else if (all >= LORICA_TRAINING_FILES_MAX)
         rc = lorica_fail(err, LORICA_ECONFLICT,
                          "the server has %d files, which is as many as it keeps; delete those that "
                          "are not needed any more, or ask operations to",
@@ -327,20 +346,25 @@ static int put(const struct lorica_training_file *file, const char *from, const 
     return rc;
 }
 
+int lorica_training_file_keep(const char *data_dir, const char *path,
+                              struct lorica_training_file *file, struct lorica_error *err) {
+    char *bytes = path_of(data_dir, file->id, ""), *facts = path_of(data_dir, file->id, FACTS);
+    file->created_s = (int64_t)time(NULL);
+    const int rc = bytes && facts ? put(file, path, bytes, facts, err)
+                                  : lorica_fail(err, LORICA_ENOMEM, "out of memory");
+    free(bytes);
+    free(facts);
+    return rc;
+}
+
 int lorica_training_file_store(const char *data_dir, const char *path,
                                struct lorica_training_file *file, struct lorica_error *err) {
     struct lorica_training_file made = *file;
     int rc = check_bounds(data_dir, file->owner, err);
     if (rc == 0)
         rc = make_id(made.id, err);
-    if (rc != 0)
-        return rc;
-    made.created_s = (int64_t)time(NULL);
-    char *bytes = path_of(data_dir, made.id, ""), *facts = path_of(data_dir, made.id, FACTS);
-    rc = bytes && facts ? put(&made, path, bytes, facts, err)
-                        : lorica_fail(err, LORICA_ENOMEM, "out of memory");
-    free(bytes);
-    free(facts);
+    if (rc == 0)
+        rc = lorica_training_file_keep(data_dir, path, &made, err);
     if (rc == 0)
         *file = made;
     return rc;

@@ -14,18 +14,24 @@
 /** "file-" and 24 hex digits, NUL-terminated. */
 #define LORICA_TRAINING_FILE_ID 30
 #define LORICA_TRAINING_FILENAME_MAX 255
+/** Purposes, as OpenAI's: what is uploaded to train on, and what a job leaves of its figures. */
+#define LORICA_TRAINING_FILE_EXAMPLES "fine-tune"
+#define LORICA_TRAINING_FILE_RESULTS "fine-tune-results"
 
 struct lorica_training_file {
     char id[LORICA_TRAINING_FILE_ID];
     char filename[LORICA_TRAINING_FILENAME_MAX + 1]; /**< as the client calls it; never a path */
-    char purpose[32];                                /**< "fine-tune" */
-    char owner[LORICA_NAME_MAX + 1];                 /**< name of the key that uploaded it */
+    char purpose[32];                /**< LORICA_TRAINING_FILE_EXAMPLES or _RESULTS */
+    char owner[LORICA_NAME_MAX + 1]; /**< name of the key that uploaded it */
     uint64_t nbytes;
     int64_t created_s;           /**< Unix time */
     struct lorica_digest digest; /**< SHA-256 of the bytes */
+    bool damaged;                /**< what is known of it cannot be read: there is its id alone, and
+                                      it is nobody's but operations', who may remove it */
 };
 
-/** Files of one key, and of all keys together: each lies on the disk until it is deleted. */
+/** Uploaded files of one key, and of all keys together: each lies on the disk until it is deleted.
+ */
 #define LORICA_TRAINING_FILES_PER_KEY 100
 #define LORICA_TRAINING_FILES_MAX 1000
 
@@ -40,6 +46,12 @@ int lorica_training_files_open(const char *data_dir, struct lorica_error *err) L
 int lorica_training_file_store(const char *data_dir, const char *path,
                                struct lorica_training_file *file,
                                struct lorica_error *err) LORICA_MUSTCHECK;
+
+/** The same for a file that the server made, and bounds by itself: `file` has its id already, and
+ * replaces one that is there. Any thread. */
+int lorica_training_file_keep(const char *data_dir, const char *path,
+                              struct lorica_training_file *file,
+                              struct lorica_error *err) LORICA_MUSTCHECK;
 
 /** Finds a file that `key` may see: its own; every file for ops and admin. LORICA_ENOTFOUND for
  * any other, so that ids tell nothing. Any thread. */

@@ -3,7 +3,6 @@
 import json
 import re
 import secrets
-import ssl
 import time
 
 import openai
@@ -11,6 +10,7 @@ import pytest
 
 from api import Api, read_all, wait_empty
 from conftest import Server, write_adapter
+from jobs import connected
 
 FILES = "/v1/files"
 LINES = b'{"prompt":"Where?","completion":"On the fourth floor."}\n'
@@ -25,10 +25,7 @@ def api(server):
 
 @pytest.fixture(scope="module")
 def client(server):
-    context = ssl.create_default_context(cafile=str(server.ca))
-    transport = openai.DefaultHttpxClient(verify=context)
-    with openai.OpenAI(base_url=server.url + "/v1", api_key=server.key, max_retries=0,
-                       http_client=transport) as made:
+    with connected(server) as made:
         yield made
 
 
@@ -350,3 +347,28 @@ def test_a_damaged_file_is_named(own_server, harm):
     answer = api.get(f"{FILES}/{name}/content")
     assert answer.status == 500 and name in answer.error["message"]
     assert "damaged" in answer.error["message"]
+
+
+def test_a_file_of_which_nothing_is_known_fails_no_list_and_no_upload(own_server):
+    api = Api(own_server)
+    store = own_server.lorica.data / "train/files"
+    with connected(own_server) as client:
+        good, bad = (client.files.create(file=("a.jsonl", LINES), purpose="fine-tune").id
+                     for _ in range(2))
+        (store / f"{bad}.json").write_text('{"filename":')
+        listed = {f.id: f for f in client.files.list()}
+        assert listed[good].status == "processed" and listed[bad].status == "error"
+        more = client.files.create(file=("b.jsonl", LINES), purpose="fine-tune").id
+        assert client.files.content(good).content == LINES
+        content = api.get(f"/v1/files/{bad}/content")
+        assert content.status == 500 and str(store) not in content.error["message"]
+        job = api.post("/v1/fine_tuning/jobs",
+                       {"model": "tiny", "training_file": bad, "suffix": "bad"})
+        assert job.status == 400 and "damaged" in job.error["message"]
+        other = api.make_key("other", "publish")
+        assert other.get("/v1/files").json["data"] == []
+        assert other.get(f"/v1/files/{bad}").status == 404
+        assert client.files.delete(bad).deleted
+        assert sorted(f.id for f in client.files.list()) == sorted([good, more])
+    assert sorted(p.name for p in store.iterdir()) == sorted(
+        name for f in (good, more) for name in (f, f"{f}.json"))
