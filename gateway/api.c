@@ -33,6 +33,10 @@ void lorica_api_write_version(struct lorica_jsonw *w, const char *key,
     lorica_jsonw_integer(w, "config_bytes", (int64_t)version->config_nbytes);
     lorica_jsonw_integer(w, "weights_bytes", (int64_t)version->weights_nbytes);
     lorica_jsonw_integer(w, "manifest_bytes", (int64_t)version->manifest_nbytes);
+    if (version->manifest_nbytes)
+        write_digest(w, "manifest_digest", &version->manifest_digest);
+    else
+        lorica_jsonw_null(w, "manifest_digest");
     if (version->deleted_ms)
         lorica_jsonw_integer(w, "deleted", version->deleted_ms / 1000);
     else
@@ -62,11 +66,14 @@ void lorica_api_write_audit(struct lorica_jsonw *w, const char *key,
     lorica_jsonw_integer(w, "seq", (int64_t)record->seq);
     lorica_jsonw_string(w, "kind", lorica_audit_kind_name(record->kind));
     lorica_jsonw_integer(w, "time", record->time_ms / 1000);
+    lorica_jsonw_integer(w, "time_ms", record->time_ms);
     lorica_jsonw_string(w, "actor", record->actor);
     lorica_jsonw_string(w, "name", record->name);
     lorica_jsonw_string(w, "channel", record->channel);
     lorica_jsonw_integer(w, "version", (int64_t)record->version);
     lorica_jsonw_integer(w, "previous", (int64_t)record->previous);
+    lorica_jsonw_integer(w, "epoch", (int64_t)record->epoch);
+    lorica_jsonw_integer(w, "before", (int64_t)record->before);
     write_digest(w, "digest", &record->digest);
     lorica_jsonw_string(w, "message", record->message);
     if (record->detail[0])

@@ -6,8 +6,10 @@
  *   {"object":"adapter.version","name","version","digest","config_digest","weights_digest",
  *    "base_digest","base_stated":bool,"trained_on_other_base":bool,
  *    "trained_base_digest":digest or null,"rank","created","created_by","message",
- *    "config_bytes","weights_bytes","manifest_bytes","deleted":seconds or null,"deleted_by":name or
- * null, "swept":bool} deleted: it answers no more; swept: and its content is gone for good channel
+ *    "config_bytes","weights_bytes","manifest_bytes","manifest_digest":digest or null,
+ *    "deleted":seconds or null,"deleted_by":name or null,"swept":bool}
+ *   deleted: it answers no more; swept: and its content is gone for good
+ * channel
  *   {"object":"adapter.channel","name","channel","version","epoch","moved","moved_by"}
  *   version 0: points nowhere (epoch 0: never moved; moved 0, moved_by "")
  * adapter
@@ -15,8 +17,9 @@
  *    "deleted":[number...]}
  *   deleted: the versions that can be taken back
  * audit record
- *   {"object":"audit","seq","kind","time","actor","name","channel","version","previous","digest",
- *    "message","detail"?,"hash"}
+ *   {"object":"audit","seq","kind","time","time_ms","actor","name","channel","version","previous",
+ *    "epoch","before","digest","message","detail"?,"hash"}
+ *   epoch, before: as registry.h says, where the hash is explained
  *   detail: an object of what the kind needs besides; of a policy {"before","after"}; of a refused
  *   attempt {"attempt":"promote",...,"status","code","subject"?}, the message being why; of several
  *   that were only counted {"refused":count,"from","to"} (gateway/refusals.h)

@@ -108,11 +108,12 @@ static int publish(int argc, char **argv) {
     else if (json)
         rc = lorica_client_print_json(version);
     else
-        (void)printf("%s@%lld %s%s%s (%s)\n", argv[0],
+        (void)printf("%s@%lld %s%s%s (%s)%s\n", argv[0],
                      (long long)lorica_member_number(version, "version"),
                      existing ? "was published before with this very content" : "is published",
                      words.channel ? " and answers for channel " : "",
-                     words.channel ? words.channel : "", lorica_member_text(version, "digest"));
+                     words.channel ? words.channel : "", lorica_member_text(version, "digest"),
+                     existing ? "; its manifest and message stay what they were" : "");
     lorica_json_destroy(version);
     lorica_client_destroy(client);
     return rc;

@@ -146,6 +146,21 @@ static int point_channel(struct lorica_txn *txn, const struct lorica_version *ve
     return rc;
 }
 
+/* What is stated of the base must be what the version says that holds the content already. */
+static int check_statement(const struct lorica_publish *publish,
+                           const struct lorica_version *version, struct lorica_error *err) {
+    if (!publish->other_base ||
+        (version->other_base &&
+         lorica_digest_equal(&version->trained_digest, &publish->trained_digest)))
+        return 0;
+    return lorica_fail(err, LORICA_ECONFLICT,
+                       "%s@%" PRIu64
+                       " holds this very content, and says otherwise on which base it "
+                       "was trained; versions are not rewritten: publish it under another name, or "
+                       "delete that version first",
+                       version->name, version->version);
+}
+
 static int publish_inside(struct lorica_txn *txn, const struct lorica_publish *publish,
                           const struct lorica_blob_file *weights, const struct lorica_actor *actor,
                           struct lorica_version *version, bool *ret_existing, bool *ret_changed,
@@ -164,6 +179,8 @@ static int publish_inside(struct lorica_txn *txn, const struct lorica_publish *p
         if (rc == LORICA_ENOTFOUND)
             rc = lorica_damaged(err, LORICA_EFORMAT, "%s@%" PRIu64 " is gone", publish->name,
                                 number);
+        if (!rc)
+            rc = check_statement(publish, version, err);
     } else {
         rc = make_version(txn, publish, weights, actor, &identity, version, err);
     }

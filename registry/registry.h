@@ -132,7 +132,9 @@ struct lorica_publish {
  * safely when its answer got lost. A signature must hold over what is stored then
  * (LORICA_ESIGNATURE if not); it is added in the same transaction, unless its key has signed the
  * version before. A move must meet the channel's policy as a promote must, or the whole is refused.
- * LORICA_ENOSPC when it would not fit: nothing has changed. */
+ * LORICA_ECONFLICT when `other_base` is stated of content that is there without that statement, or
+ * with another: versions are not rewritten. LORICA_ENOSPC when it would not fit: nothing has
+ * changed. */
 int lorica_registry_publish(struct lorica_registry *registry, const struct lorica_publish *publish,
                             const struct lorica_actor *actor, struct lorica_version *ret,
                             bool *ret_existing, struct lorica_error *err) LORICA_MUSTCHECK;

@@ -2,7 +2,9 @@
 """Questions to the audit chain, over HTTP and on the command line."""
 import base64
 import datetime
+import hashlib
 import json
+import struct
 import time
 
 import pytest
@@ -46,6 +48,33 @@ def seqs(answer):
 
 def where(chain, **wanted):
     return [r["seq"] for r in chain if all(r[k] == v for k, v in wanted.items())]
+
+
+KINDS = ["publish", "promote", "rollback", "key-create", "key-revoke", "delete", "undelete", "sweep",
+         "split", "policy", "approve", "refused", "retention", "signer-add", "signer-remove", "sign"]
+
+
+def canonical(record):
+    """What a record's hash is over, as registry.h says."""
+    def text(value):
+        return struct.pack(">H", len(value.encode())) + value.encode()
+    detail = json.dumps(record["detail"], separators=(",", ":"), ensure_ascii=False) \
+        if "detail" in record else ""
+    packed = struct.pack(">BQBQ", 2 if detail else 1, record["seq"], KINDS.index(record["kind"]),
+                         record["time_ms"])
+    packed += b"".join(text(record[key]) for key in ("actor", "name", "channel"))
+    packed += struct.pack(">QQQQ", *(record[key] for key in ("version", "previous", "epoch", "before")))
+    packed += bytes.fromhex(record["digest"].removeprefix("sha256:")) + text(record["message"])
+    return packed + (text(detail) if detail else b"")
+
+
+def test_the_chain_can_be_checked_by_anyone(api, chain):
+    """What is listed holds all that the hashes are over."""
+    last = bytes(32)
+    for record in api.get(AUDIT).json["data"]:
+        assert record["time"] == record["time_ms"] // 1000
+        last = hashlib.sha256(last + canonical(record)).digest()
+        assert record["hash"] == "sha256:" + last.hex(), record
 
 
 @pytest.mark.parametrize("query,wanted", [

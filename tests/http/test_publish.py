@@ -59,6 +59,25 @@ def test_a_config_without_a_base_is_recorded_as_stated(api, dirs):
     assert last(api, "stated")["detail"] == {"trained_on_other_base": True, "base": None}
 
 
+def test_a_statement_is_not_lost_on_content_that_is_there(api, dirs):
+    made = api.publish_new("twice", dirs(11))
+    before = api.get(f"{ADAPTERS}/twice/history?kind=publish").json
+    for directory in (dirs(11), dirs(11, OTHER)):
+        refused = api.publish("twice", directory, trained_on_other_base="true")
+        assert refused.status == 409, refused.body
+        assert "twice@1 holds this very content" in refused.error["message"]
+    again = api.publish("twice", dirs(11), manifest='{"loss":1}')
+    assert again.status == 200 and again.json == made
+    assert again.json["manifest_digest"] is None  # the first stays, and it is seen that it does
+    assert api.get(f"{ADAPTERS}/twice/history?kind=publish").json == before
+    for _ in range(2):  # said again it is the same
+        assert api.publish("said", dirs(11, OTHER), trained_on_other_base="true").status in (200, 201)
+    assert api("DELETE", f"{ADAPTERS}/twice/versions/1").status == 200
+    made = api.publish_new("twice", dirs(11, OTHER), trained_on_other_base="true", manifest='{"a":1}')
+    assert made["version"] == 2 and made["trained_base_digest"] == OTHER
+    assert made["manifest_digest"] == "sha256:" + hashlib.sha256(b'{"a":1}').hexdigest()
+
+
 def test_a_config_with_this_base_is_bound_to_it(api, dirs):
     ours = api.publish_new("bound", dirs(4))["base_digest"]
     made = api.publish_new("bound", dirs(5, ours), trained_on_other_base="false")
