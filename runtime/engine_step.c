@@ -287,6 +287,8 @@ void lorica_engine_step(struct lorica_engine *engine) {
                               engine->running[i]->tokens, engine->running[i]->position);
     const double now = lorica_engine_now();
     lorica_pace_note(&engine->pace, (uint32_t)engine->work, now - begin);
+    if (engine->work >= engine->work_limit)
+        lorica_pace_judge(&engine->pace, now - begin > engine->options.step_seconds);
     if (engine->row_count == engine->logits_count)
         lorica_pace_note(&engine->decode_pace, engine->row_count, now - begin);
     lorica_engine_time(&engine->figures.step, now - begin);

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "runtime/pace.h"
 
-#include <stdbool.h>
 #include <stddef.h>
 
 /* Weight of a new step in the sliding mean, and how far one may be from it: a step that was held up
@@ -10,6 +9,11 @@
 #define MOST 3.0f
 /* A pass over the weights costs as much as this many rows, as long as nothing else is known. */
 #define FREE_ROWS 8
+/* What a step that came late adds to the margin, and one that did not takes: in balance when one in
+ * a hundred is late. */
+#define MARGIN_UP 0.0495f
+#define MARGIN_DOWN 0.0005f
+#define MARGIN_MOST (1.0f / 3)
 
 static uint32_t bucket_of(uint32_t rows) {
     if (rows <= LORICA_PACE_EXACT)
@@ -32,29 +36,45 @@ void lorica_pace_note(struct lorica_pace *pace, uint32_t rows, double seconds) {
     b->seconds += WEIGHT * (taken - b->seconds);
 }
 
+/* A step that was held up when it was the first of its kind would keep its kind from being tried
+ * again, were it believed: beyond the exact buckets a step never takes more, row for row, than a
+ * smaller one. */
+static double believed(const struct lorica_pace_bucket *b, double rows_below,
+                       double seconds_below) {
+    if (rows_below <= LORICA_PACE_EXACT)
+        return (double)b->seconds;
+    const double most = seconds_below * (double)b->rows / rows_below;
+    return (double)b->seconds < most ? (double)b->seconds : most;
+}
+
 double lorica_pace_seconds(const struct lorica_pace *pace, uint32_t rows) {
-    const struct lorica_pace_bucket *below = NULL, *above = NULL;
-    for (uint32_t i = 1; i < LORICA_PACE_BUCKETS && !above; i++) {
+    double rows_below = 0, seconds_below = 0;
+    for (uint32_t i = 1; i < LORICA_PACE_BUCKETS; i++) {
         const struct lorica_pace_bucket *b = &pace->buckets[i];
         if (b->rows == 0)
             continue;
-        if (b->rows <= (float)rows)
-            below = b;
-        else
-            above = b;
+        const double seconds = believed(b, rows_below, seconds_below);
+        if (b->rows > (float)rows) {
+            const double part = (rows - rows_below) / ((double)b->rows - rows_below);
+            return rows_below == 0 ? seconds : seconds_below + part * (seconds - seconds_below);
+        }
+        rows_below = (double)b->rows;
+        seconds_below = seconds;
     }
-    if (!below)
-        return above ? (double)above->seconds : 0;
-    if (!above)
-        return (double)below->seconds *
-               (1 + (rows - (double)below->rows) /
-                        ((double)below->rows > FREE_ROWS ? (double)below->rows : FREE_ROWS));
-    const double part = (rows - (double)below->rows) / ((double)above->rows - (double)below->rows);
-    return (double)below->seconds + part * ((double)above->seconds - (double)below->seconds);
+    if (rows_below == 0)
+        return 0;
+    return seconds_below *
+           (1 + (rows - rows_below) / (rows_below > FREE_ROWS ? rows_below : FREE_ROWS));
+}
+
+void lorica_pace_judge(struct lorica_pace *pace, bool late) {
+    const float margin = pace->margin + (late ? MARGIN_UP : -MARGIN_DOWN);
+    pace->margin = margin < 0 ? 0 : margin > MARGIN_MOST ? MARGIN_MOST : margin;
 }
 
 uint32_t lorica_pace_rows(const struct lorica_pace *pace, double seconds, uint32_t least,
                           uint32_t most) {
+    seconds *= 1 - (double)pace->margin;
     while (least < most) { /* times are taken as growing with rows */
         const uint32_t middle = least + (most - least + 1) / 2;
         if (lorica_pace_seconds(pace, middle) <= seconds)
