@@ -165,7 +165,9 @@ const struct lorica_cmd lorica_cmd_backup = {
         "transfer again what came. Content that is swept meanwhile makes it begin again with a "
         "new snapshot.\n"
         "A backup holds what recognises the API keys: keep it as safe as the registry. "
-        "Configuration, TLS keys, admin.key and base models are not in it.\n" LORICA_CLIENT_HELP,
+        "Nothing else of the data directory is in it: configuration, TLS keys, admin.key, "
+        "receipt.key and receipt.pub, base models (which can be imported again), and the files and "
+        "jobs of training in DIR/train. Copy these by other means.\n" LORICA_CLIENT_HELP,
     .run = run_backup,
 };
 

@@ -29,8 +29,8 @@
 struct lorica_registry;
 
 struct lorica_registry_options {
-    /** Largest size of the store; 0: 64 GiB, or less where the address space is limited. Address
-     * space, not disk. */
+    /** Largest size of the store; 0: that of the file system, 64 GiB at least, or less where the
+     * address space is limited. Address space, not disk. */
     uint64_t map_bytes;
     bool read_only; /**< changes are refused with LORICA_EINVAL; DIR must exist */
 };

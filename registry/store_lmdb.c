@@ -23,7 +23,7 @@
 
 #include "registry/record.h"
 
-#define MAP_DEFAULT (UINT64_C(64) << 30)
+#define MAP_LEAST (UINT64_C(64) << 30)
 #define MAP_SMALLEST (UINT64_C(64) << 20)
 #define READERS 512
 #define DISK_FULL_BELOW (UINT64_C(256) << 10)
@@ -100,8 +100,9 @@ static int store_fail(const struct lorica_store *store, int rc, struct lorica_er
         return LORICA_ENOTFOUND;
     case MDB_MAP_FULL:
         return lorica_fail(err, LORICA_ENOSPC,
-                           "%s: the store has reached its largest size; nothing was changed; open "
-                           "it with a larger map",
+                           "%s: the store has reached the largest size that it could be mapped "
+                           "with; nothing was changed; delete versions and sweep them, or lift the "
+                           "limit of address space (ulimit -v) and restart",
                            store->dir);
     case ENOSPC:
     case EDQUOT:
@@ -167,12 +168,16 @@ static int txn_fail(const struct lorica_txn *txn, int rc, struct lorica_error *e
 
 bool lorica_store_failed(const struct lorica_store *store) { return store->failed; }
 
-/* Largest map to try: half of a limited address space leaves room for the rest of the process. */
-static uint64_t map_limit(uint64_t wanted) {
+/* Largest map to try. As large as the file system, so that the disk is full before the map is; half
+ * of a limited address space leaves room for the rest of the process. */
+static uint64_t map_limit(const char *dir, uint64_t wanted) {
     struct rlimit limit;
+    struct statvfs fs;
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
     if (wanted == 0) {
-        wanted = MAP_DEFAULT;
+        wanted = MAP_LEAST;
+        if (statvfs(dir, &fs) == 0 && (uint64_t)fs.f_blocks * fs.f_frsize > wanted)
+            wanted = (uint64_t)fs.f_blocks * fs.f_frsize;
         if (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
             limit.rlim_cur / 2 < wanted)
             wanted = limit.rlim_cur / 2;
@@ -204,10 +209,10 @@ static int env_open_sized(struct lorica_store *store, uint64_t map_bytes) {
 }
 
 static int env_open(struct lorica_store *store, uint64_t wanted, struct lorica_error *err) {
-    uint64_t map_bytes = map_limit(wanted);
+    uint64_t map_bytes = map_limit(store->dir, wanted);
     int rc = env_open_sized(store, map_bytes);
     while (rc == ENOMEM && wanted == 0 && map_bytes / 2 >= MAP_SMALLEST) {
-        map_bytes = map_limit(map_bytes / 2);
+        map_bytes = map_limit(store->dir, map_bytes / 2);
         rc = env_open_sized(store, map_bytes);
     }
     if (!rc) {

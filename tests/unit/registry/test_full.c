@@ -3,9 +3,11 @@
  * with LORICA_ENOSPC, the state is the one before, and work goes on once there is room. */
 #include "fixture.h"
 
+#include <inttypes.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 
 #define SMALL_MAP (UINT64_C(2) << 20)
 
@@ -55,6 +57,33 @@ static void test_map_full_refused_unchanged(void **state) {
     assert_stands(f, published, published);
     assert_int_equal(publish_sized(f, published + 1, 300000), 0);
     assert_stands(f, published + 1, published + 1);
+}
+
+/* Bytes of address space that the store's file is mapped with. */
+static uint64_t mapped_bytes(void) {
+    FILE *maps = fopen("/proc/self/maps", "r");
+    char line[4096];
+    uint64_t from = 0, to = 0;
+    assert_non_null(maps);
+    while (to == 0 && fgets(line, sizeof(line), maps))
+        if (strstr(line, "data.mdb"))
+            assert_int_equal(sscanf(line, "%" SCNx64 "-%" SCNx64, &from, &to), 2);
+    (void)fclose(maps);
+    return to - from;
+}
+
+static void test_map_is_no_smaller_than_the_disk(void **state) {
+    struct fixture *f = *state;
+    struct statvfs fs;
+    struct rlimit limit;
+    assert_int_equal(getrlimit(RLIMIT_AS, &limit), 0);
+    if (limit.rlim_cur != RLIM_INFINITY)
+        skip();
+    open_sized(f, 0);
+    assert_int_equal(statvfs(f->dir, &fs), 0);
+    assert_true(mapped_bytes() + 65536 > (uint64_t)fs.f_blocks * fs.f_frsize);
+    assert_true(mapped_bytes() >= UINT64_C(64) << 30);
+    open_sized(f, MAP_BYTES);
 }
 
 static void test_map_full_in_large_upload_leaves_nothing(void **state) {
@@ -114,6 +143,7 @@ static void test_disk_takes_no_more_refused_unchanged(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        with_registry(test_map_is_no_smaller_than_the_disk),
         with_registry(test_map_full_refused_unchanged),
         with_registry(test_map_full_in_large_upload_leaves_nothing),
         with_registry(test_disk_takes_no_more_refused_unchanged),
