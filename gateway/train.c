@@ -120,9 +120,10 @@ int lorica_train_check_room(const char *dir, uint64_t needed, struct lorica_erro
 
 static void print_progress(const struct lorica_trainer_progress *p) {
     const bool terminal = isatty(STDERR_FILENO);
+    const char *anew = terminal ? "\r\033[K" : ""; /* what is longer stands there already */
     const uint64_t each = p->steps < 10 ? 1 : p->steps / 10;
     if (isfinite(p->eval_loss))
-        (void)fprintf(stderr, "%safter %llu updates: held apart %.3f\n", terminal ? "\r" : "",
+        (void)fprintf(stderr, "%safter %llu updates: held apart %.3f\n", anew,
                       (unsigned long long)p->step, p->eval_loss);
     if (p->step == 0)
         return;
@@ -133,10 +134,10 @@ static void print_progress(const struct lorica_trainer_progress *p) {
     for (unsigned i = 0; i < 20; i++)
         bar[i] = (uint64_t)(i + 1) * p->steps <= p->step * 20 ? '#' : '.';
     bar[20] = '\0';
-    (void)fprintf(stderr, "%s[%s] %llu/%llu  loss %.3f  %.0f tokens/s  %.0f s left%s",
-                  terminal ? "\r" : "", bar, (unsigned long long)p->step,
-                  (unsigned long long)p->steps, p->loss, (double)p->tokens / p->seconds, left,
-                  terminal && p->step != p->steps ? "  " : "\n");
+    (void)fprintf(stderr, "%s[%s] %llu/%llu  loss %.3f  %.0f tokens/s  %.0f s left%s", anew, bar,
+                  (unsigned long long)p->step, (unsigned long long)p->steps, p->loss,
+                  (double)p->tokens / p->seconds, left,
+                  terminal && p->step != p->steps ? "" : "\n");
     (void)fflush(stderr);
 }
 

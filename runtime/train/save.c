@@ -51,18 +51,24 @@ int lorica_train_targets_parse(const char *text, bool targets[LORICA_MODULE_COUN
 
 int lorica_train_spec_check(const struct lorica_train_spec *spec, const struct lorica_arch *arch,
                             struct lorica_error *err) {
+    uint32_t least = UINT32_MAX, rows = 0, cols = 0;
+    int which = 0;
     for (int m = 0; m < LORICA_MODULE_COUNT; m++) {
         uint32_t n, k;
         lorica_arch_module_shape(arch, (enum lorica_module)m, &n, &k);
-        const uint32_t most = n < k ? n : k;
-        if (spec->targets[m] && spec->rank > most)
-            return lorica_fail(
-                err, LORICA_EINVAL,
-                "rank %u is above %s, a matrix of %u x %u: use --rank %u or less, or "
-                "leave it out of --targets",
-                spec->rank, module_name(m), n, k, most);
+        if (spec->targets[m] && (n < k ? n : k) < least) {
+            least = n < k ? n : k;
+            rows = n;
+            cols = k;
+            which = m;
+        }
     }
-    return 0;
+    if (spec->rank <= least)
+        return 0;
+    return lorica_fail(err, LORICA_EINVAL,
+                       "rank %u is above %s, a matrix of %u x %u: use --rank %u or less, or leave "
+                       "it out of --targets",
+                       spec->rank, module_name(which), rows, cols, least);
 }
 
 uint64_t lorica_spec_parameters(const struct lorica_train_spec *spec,

@@ -170,6 +170,44 @@ def test_share_is_held_apart_and_the_best_adapter_kept(data_dir, examples, tmp_p
                f"{best}," in done.stdout
 
 
+def screen(text):
+    """The lines that a terminal shows of this: \\r goes to a line's beginning, ESC [ K clears it."""
+    shown = []
+    for line in text.replace("\r\n", "\n").split("\n"):
+        seen = ""
+        for piece in line.split("\r"):
+            piece, seen = (piece[3:], "") if piece.startswith("\033[K") else (piece, seen)
+            seen = piece + seen[len(piece):]
+        shown.append(seen)
+    return shown
+
+
+def test_progress_on_a_terminal_leaves_nothing_of_longer_lines(data_dir, examples, tmp_path):
+    master, slave = os.openpty()
+    process = subprocess.Popen(
+        [data_dir.binary, "train", "rooms", examples(), "--out", tmp_path / "out", "--epochs", "8",
+         "--eval-split", "0.2"], env=data_dir.env, stdout=subprocess.DEVNULL, stderr=slave)
+    os.close(slave)
+    told = b""
+    while piece := read_terminal(master):
+        told += piece
+    os.close(master)
+    assert process.wait(60) == 0
+    shown = screen(told.decode())
+    bar = r"\[#+\.*\] \d+/\d+  loss \d+\.\d{3}  \d+ tokens/s  \d+ s left"
+    measured = r"after \d+ updates: held apart \d+\.\d{3}"
+    assert sum(bool(re.fullmatch(measured, line)) for line in shown) == 9
+    assert re.fullmatch(bar, shown[-2]) and not shown[-1]
+    assert all(re.fullmatch(f"{bar}|{measured}", line) for line in shown[:-1]), shown
+
+
+def read_terminal(master):
+    try:
+        return os.read(master, 4096)
+    except OSError:  # nobody has the other end any more
+        return b""
+
+
 def test_packed_examples_need_fewer_updates(data_dir, examples, tmp_path):
     steps = {}
     for words in ((), ("--pack",)):
