@@ -264,6 +264,7 @@ static int read_examples(struct lorica_request *request, const char *param, cons
         .tokenizer = parts->tokenizer,
         .chat = parts->chat,
         .max_length = max_length,
+        .max_nbytes = (uint64_t)parts->config->training_memory_mb << 20,
         .on_bad = on_bad,
         .on_bad_arg = &faults,
     };
@@ -287,9 +288,10 @@ static int read_examples(struct lorica_request *request, const char *param, cons
                                param, file->filename, file->id, what);
 }
 
-/* The adapter must fit the model, and a pass the memory that the trainer may have. */
+/* The adapter must fit the model, and a pass and the examples the memory that the trainer may have.
+ */
 static int check_size(struct lorica_request *request, const struct lorica_job_recipe *r,
-                      uint32_t length) {
+                      uint32_t length, uint64_t data_nbytes) {
     const struct lorica_server_parts *parts = &request->server->parts;
     const uint64_t limit = (uint64_t)parts->config->training_memory_mb << 20;
     struct lorica_train_estimate_options options = {
@@ -308,14 +310,14 @@ static int check_size(struct lorica_request *request, const struct lorica_job_re
     if (rc != 0)
         return lorica_request_fail(request, rc, "lorica.rank", NULL, "%s", err.text);
     lorica_train_estimate(&parts->base->arch, LORICA_WAY_QLORA, &options, &e);
-    if (limit == 0 || e.gradients + e.activations <= limit)
+    const uint64_t needed = e.gradients + e.activations + data_nbytes;
+    if (limit == 0 || needed <= limit)
         return 0;
     return lorica_request_fail(request, LORICA_EINVAL, "batch_size", "memory_exceeded",
                                "batches of %lld examples of up to %u tokens need about %llu MB; "
                                "the trainer may have %lld (training-memory-mb): ask for a smaller "
                                "batch_size, or cut examples with lorica.max_length",
-                               (long long)r->batch, length,
-                               (unsigned long long)((e.gradients + e.activations) >> 20),
+                               (long long)r->batch, length, (unsigned long long)(needed >> 20),
                                parts->config->training_memory_mb);
 }
 
@@ -339,6 +341,7 @@ static int check_examples(struct lorica_request *request, const char *data_path,
         return rc;
     const int64_t count = (int64_t)data.count;
     uint32_t length = longest(&data);
+    uint64_t nbytes = data.nbytes;
     lorica_train_data_finish(&data);
     if (held_path) {
         rc = read_examples(request, "validation_file", held_path, &job->validation, max_length,
@@ -346,6 +349,7 @@ static int check_examples(struct lorica_request *request, const char *data_path,
         if (rc != 0)
             return rc;
         length = longest(&held) > length ? longest(&held) : length;
+        nbytes += held.nbytes;
         lorica_train_data_finish(&held);
     }
     r->steps = (count + r->batch - 1) / r->batch * r->epochs;
@@ -355,7 +359,7 @@ static int check_examples(struct lorica_request *request, const char *data_path,
                                    "updates; %d are possible",
                                    (long long)count, (long long)r->batch, (long long)r->epochs,
                                    (long long)r->steps, LORICA_JOB_STEPS_MAX);
-    return check_size(request, r, length);
+    return check_size(request, r, length, nbytes);
 }
 
 /* -- the job's files -- */

@@ -10,6 +10,7 @@
 
 #define MASK_MAX ((size_t)64 << 20)
 #define IGNORED (-100)
+#define ALLOCATION 32 /* bytes that go with one */
 
 int lorica_row_message(struct lorica_row *row, const char *role, const char *content, bool given,
                        struct lorica_error *err) {
@@ -85,6 +86,19 @@ static int make_example(const struct lorica_train_data_options *o, const struct 
     return rc == LORICA_EINVAL ? LORICA_EFORMAT : rc;
 }
 
+/* An example may be a few bytes of its file, and 150 of memory. */
+static int count_memory(struct lorica_row_reader *reader, const struct lorica_train_example *e,
+                        struct lorica_error *err) {
+    const uint64_t most = reader->options->max_nbytes;
+    reader->data->nbytes += 2 * sizeof(*e) + 2 * (e->length * sizeof(*e->ids) + ALLOCATION);
+    if (most == 0 || reader->data->nbytes <= most)
+        return 0;
+    return lorica_fail(err, LORICA_EUNSUPPORTED,
+                       "the examples up to here take more than the %llu MB of memory that they "
+                       "may have; use fewer",
+                       (unsigned long long)(most >> 20));
+}
+
 int lorica_row_add(struct lorica_row_reader *reader, uint32_t line, struct lorica_error *err) {
     struct lorica_train_data *data = reader->data;
     struct lorica_train_example example = {.line = line, .file = reader->number};
@@ -101,6 +115,8 @@ int lorica_row_add(struct lorica_row_reader *reader, uint32_t line, struct loric
         else
             rc = lorica_fail(err, LORICA_ENOMEM, "no memory for the examples");
     }
+    if (!rc && example.answers > 0)
+        rc = count_memory(reader, &example, err);
     if (!rc && example.answers > 0) {
         data->examples[data->count++] = example;
         return 0;

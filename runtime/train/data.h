@@ -38,9 +38,10 @@ struct lorica_train_example {
 struct lorica_train_data {
     struct lorica_train_example *examples; /**< owned */
     size_t count;
-    size_t cut;     /**< examples that were longer than max_length and lost their end */
-    size_t skipped; /**< lines left out because nothing of the answer was left after that */
-    size_t bad;     /**< lines left out because something is wrong with them */
+    size_t cut;      /**< examples that were longer than max_length and lost their end */
+    size_t skipped;  /**< lines left out because nothing of the answer was left after that */
+    size_t bad;      /**< lines left out because something is wrong with them */
+    uint64_t nbytes; /**< memory that the examples take, about */
 };
 
 enum lorica_train_format { LORICA_TRAIN_BY_NAME, LORICA_TRAIN_JSONL, LORICA_TRAIN_CSV };
@@ -53,6 +54,7 @@ struct lorica_train_data_options {
     const struct lorica_tokenizer *tokenizer;
     const struct lorica_chat_template *chat;
     uint32_t max_length; /**< ids beyond are cut off */
+    uint64_t max_nbytes; /**< memory that the examples may take; 0: any */
     bool whole;          /**< learn every token, not the answers alone */
     enum lorica_train_format format;
     const char *columns[2];     /**< CSV: names of the columns of questions and answers; NULL: those
@@ -64,7 +66,8 @@ struct lorica_train_data_options {
 /** Reads files of examples. Errors begin with "file: " and, for a bad line, "line N: ", and say how
  * to go on. A line is bad (LORICA_EFORMAT, LORICA_ELIMIT) when it is empty (but at the end of the
  * file), too long, not UTF-8, no JSON, in none of the forms above, or has no answer or an empty
- * one. LORICA_EFORMAT also when a file has no example left. */
+ * one. LORICA_EFORMAT also when a file has no example left, LORICA_EUNSUPPORTED when the examples
+ * take more memory than they may. */
 int lorica_train_data_load(const char *const *paths, size_t count,
                            const struct lorica_train_data_options *options,
                            struct lorica_train_data *ret,

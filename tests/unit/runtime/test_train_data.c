@@ -257,6 +257,33 @@ static void test_file_without_a_usable_example_is_refused(void **state) {
     assert_non_null(strstr(err.text, "--max-length"));
 }
 
+static void test_examples_take_no_more_memory_than_they_may(void **state) {
+    static const char line[] = "{'text':'on the fourth floor'}\n";
+    struct lorica_train_data_options options = plain_options();
+    struct lorica_train_data data = {0};
+    struct lorica_error err = {0};
+    char text[1000 * (sizeof(line) - 1) + 1] = "";
+    (void)state;
+    for (size_t i = 0; i < 1000; i++)
+        memcpy(text + i * (sizeof(line) - 1), line, sizeof(line));
+    assert_int_equal(load(text, &options, &data, &err), 0);
+    const uint64_t whole = data.nbytes;
+    assert_true(whole >= 1000 * (sizeof(*data.examples) + 2 * sizeof(int32_t) * 5));
+    lorica_train_data_finish(&data);
+    options.max_nbytes = whole;
+    assert_int_equal(load(text, &options, &data, &err), 0);
+    lorica_train_data_finish(&data);
+    options.max_nbytes = whole - 1;
+    assert_int_equal(load(text, &options, &data, &err), LORICA_EUNSUPPORTED);
+    assert_non_null(strstr(err.text, "line 1000: "));
+    /* Nor is a line that is too much left out as a bad one. */
+    struct bad bad = {0};
+    options.on_bad = count_bad;
+    options.on_bad_arg = &bad;
+    assert_int_equal(load(text, &options, &data, &err), LORICA_EUNSUPPORTED);
+    assert_int_equal(bad.count, 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_answers_of_json_lines_are_learnt),
@@ -265,6 +292,7 @@ int main(void) {
         cmocka_unit_test(test_bad_line_ends_the_reading_or_is_left_out),
         cmocka_unit_test(test_line_that_is_too_long_is_named_and_the_next_one_read),
         cmocka_unit_test(test_file_without_a_usable_example_is_refused),
+        cmocka_unit_test(test_examples_take_no_more_memory_than_they_may),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }
