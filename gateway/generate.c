@@ -9,7 +9,8 @@
 
 #define TEXT_MAX ((size_t)64 << 20)
 #define FRAMES_MAX ((size_t)4 << 20)
-#define RECEIPT_MAX ((size_t)7 << 10) /* with the other headers of a response it fits */
+#define WRITTEN_ON_LOOP ((size_t)64 << 10) /* bytes of text and logprobs, as they are kept */
+#define RECEIPT_MAX ((size_t)7 << 10)      /* with the other headers of a response it fits */
 
 /* A token's logprobs as they wait in choice->logs for the end of an answer that is not streamed. */
 struct stored_token {
@@ -311,10 +312,11 @@ static void answer_failure(struct lorica_generation *g) {
         lorica_conn_stream_end(request->conn, true);
 }
 
+/* A whole answer, which `run_rc` says whether it could be written. */
 static void answer_whole(struct lorica_generation *g, const struct lorica_buf *receipt) {
     struct lorica_request *request = g->request;
     request->response.status = 200;
-    if (write_answer(g) != 0) {
+    if (request->run_rc != 0) {
         (void)lorica_request_fail(request, LORICA_ENOMEM, NULL, NULL, "out of memory");
         answer_failure(g);
         return;
@@ -356,6 +358,37 @@ static void answer_success(struct lorica_generation *g) {
     else
         answer_whole(g, &receipt);
     lorica_buf_finish(&receipt);
+}
+
+static void write_work(uv_work_t *work) {
+    struct lorica_request *request = work->data;
+    request->run_rc = write_answer(request->state);
+}
+
+static void write_done(uv_work_t *work, int status) {
+    struct lorica_request *request = work->data;
+    struct lorica_generation *g = request->state;
+    if (!g->answered)
+        answer_success(g);
+    lorica_request_unref(request);
+}
+
+/* All choices are complete. A long answer, which logprobs make a very long one, is written by a
+ * worker: the loop has others to serve. */
+static void answer(struct lorica_generation *g) {
+    struct lorica_request *request = g->request;
+    size_t stored = 0;
+    for (uint32_t i = 0; i < g->options.n; i++)
+        stored += g->choices[i].text.len + g->choices[i].logs.len;
+    if (stored > WRITTEN_ON_LOOP) {
+        request->work.data = lorica_request_ref(request);
+        /* Fails for a missing callback only. */
+        (void)uv_queue_work(&request->server->loop, &request->work, write_work, write_done);
+        return;
+    }
+    if (!g->options.stream)
+        request->run_rc = write_answer(g);
+    answer_success(g);
 }
 
 /* Why a choice ended before its end, as the request's error. */
@@ -428,7 +461,7 @@ void lorica_generate_events(struct lorica_generation *g) {
     if (!g->answered && request->error.code != 0)
         answer_failure(g);
     else if (!g->answered && g->pending == 0)
-        answer_success(g);
+        answer(g);
     if (g->pending == 0 && ended > 0)
         lorica_metrics_tokens(&request->server->metrics, request->adapter, g->prompt_tokens,
                               usage_of(g).completion_tokens);

@@ -96,6 +96,24 @@ def test_clients_that_leave_at_any_moment_leave_nothing_behind(server):
     assert api.metric("lorica_engine_kv_pages_used") == 0
 
 
+def test_a_very_long_answer_is_written_without_holding_up_the_others(own_server):
+    """Between the end of its last token and the answer others are answered."""
+    api = Api(own_server)
+    ask = {"model": "base", "messages": [{"role": "user", "content": "a"}], "max_tokens": 1000,
+           "n": 8, "logprobs": True, "top_logprobs": 20, "ignore_eos": True}
+    before, between = api.metric("lorica_engine_finished_total"), 0
+    connection = api.connect()
+    connection.request("POST", "/v1/chat/completions", json.dumps(ask),
+                       api.headers(content_type="application/json"))
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        begun = pool.submit(connection.getresponse)
+        while not begun.done():
+            between += api.metric("lorica_engine_finished_total") == before + 8
+    choices = json.loads(begun.result().read())["choices"]
+    assert [len(choice["logprobs"]["content"]) for choice in choices] == [1000] * 8
+    assert between > 8
+
+
 def count_nice(process):
     """How many of a process's threads are nicer than its first one."""
     values = {}
