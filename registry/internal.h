@@ -188,9 +188,11 @@ struct lorica_signature_facts {
     bool bound;
 };
 /** Holds a signature against a version: LORICA_ESIGNATURE with what differs. A bundle's key is
- * looked for among the signers (`removed_too`: also those that are trusted no longer). */
+ * looked for among the signers. `stored`: it was added before, when what is asked of a new one may
+ * not have been: a key that is trusted still, and the manifest, where there is one, among the files
+ * that a bundle signs. */
 int lorica_signature_check(struct lorica_txn *txn, const struct lorica_version *version,
-                           const char *text, size_t len, bool removed_too,
+                           const char *text, size_t len, bool stored,
                            struct lorica_signature_facts *ret,
                            struct lorica_error *err) LORICA_MUSTCHECK;
 /** Adds a signature to a version, with its audit record. *ret_changed is set to true unless its key

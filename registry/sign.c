@@ -69,14 +69,14 @@ static int check_statement(const struct lorica_version *version,
 }
 
 /* The key that a bundle names, out of the signers. */
-static int find_key(struct lorica_txn *txn, const struct lorica_bundle *bundle, bool removed_too,
+static int find_key(struct lorica_txn *txn, const struct lorica_bundle *bundle, bool stored,
                     struct lorica_signkey **ret, struct lorica_error *err) {
     struct lorica_signer_record signer;
     char name[LORICA_NAME_MAX + 1];
     struct lorica_digest id;
     if (!bundle->hint || lorica_keyid_parse(bundle->hint, &id))
         return lorica_fail(err, LORICA_ESIGNATURE, "the bundle does not name its key by its id");
-    const int rc = lorica_signer_find(txn, &id, removed_too, name, &signer, err);
+    const int rc = lorica_signer_find(txn, &id, stored, name, &signer, err);
     if (rc == LORICA_ENOTFOUND)
         return lorica_fail(err, LORICA_ESIGNATURE,
                            "the bundle is signed with the key %s, which is not trusted here "
@@ -98,11 +98,11 @@ static int check_file(const struct lorica_model_manifest *manifest, const char *
 }
 
 static int check_bundle(struct lorica_txn *txn, const struct lorica_version *version,
-                        const struct lorica_bundle *bundle, bool removed_too,
+                        const struct lorica_bundle *bundle, bool stored,
                         struct lorica_signature_facts *ret, struct lorica_error *err) {
     struct lorica_model_manifest manifest = {.subject = NULL};
     struct lorica_signkey *key = NULL;
-    int rc = find_key(txn, bundle, removed_too, &key, err);
+    int rc = find_key(txn, bundle, stored, &key, err);
     if (!rc)
         rc = lorica_signkey_verify(key, &bundle->envelope, err);
     if (!rc)
@@ -114,7 +114,7 @@ static int check_bundle(struct lorica_txn *txn, const struct lorica_version *ver
         rc =
             check_file(&manifest, "adapter_model.safetensors", true, &version->weights_digest, err);
     if (!rc && version->manifest_nbytes)
-        rc = check_file(&manifest, "manifest.json", false, &version->manifest_digest, err);
+        rc = check_file(&manifest, "manifest.json", !stored, &version->manifest_digest, err);
     if (!rc)
         *ret =
             (struct lorica_signature_facts){.form = LORICA_SIGNATURE_BUNDLE,
@@ -138,7 +138,7 @@ static int read_form(const char *text, size_t len, bool *ret_bundle, struct lori
 }
 
 int lorica_signature_check(struct lorica_txn *txn, const struct lorica_version *version,
-                           const char *text, size_t len, bool removed_too,
+                           const char *text, size_t len, bool stored,
                            struct lorica_signature_facts *ret, struct lorica_error *err) {
     struct lorica_error inner = {0};
     struct lorica_envelope envelope = {0};
@@ -148,7 +148,7 @@ int lorica_signature_check(struct lorica_txn *txn, const struct lorica_version *
     if (!rc && is_bundle) {
         rc = lorica_bundle_parse(text, len, &bundle, &inner);
         if (!rc)
-            rc = check_bundle(txn, version, &bundle, removed_too, ret, &inner);
+            rc = check_bundle(txn, version, &bundle, stored, ret, &inner);
     } else if (!rc) {
         *ret = (struct lorica_signature_facts){.form = LORICA_SIGNATURE_STATEMENT, .bound = true};
         rc = lorica_envelope_parse(text, len, &envelope, &inner);

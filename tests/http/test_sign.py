@@ -353,6 +353,10 @@ def test_a_bundle_is_taken_at_publish_from_trusted_keys(api, lorica, keys, expor
     for name, status in (("bundle", 200), ("elsewhere", 409)):
         lorica("adapter", "policy", name, "--signed")
         assert promote(api, name, 1).status == status
+    # a manifest that it does not sign could say anything of the adapter
+    forged = api.publish("forged", made, manifest='{"evals":{"x":0}}',
+                         signature=(made / "model.sig").read_text())
+    assert forged.status == 409 and "does not sign manifest.json" in forged.error["message"]
     other = api.publish("bundle", dirs(8), signature=(made / "model.sig").read_text())
     assert other.status == 409 and "signs another" in other.error["message"]
     failed = lorica("adapter", "export", "bundle", made, "--sign", keys("anna")[0], code=1)
