@@ -37,7 +37,8 @@
  *    "max_latency_ratio","stable","epoch","changed","changed_by","started"}
  *   version 0: there is none (percent and started 0; epoch 0: never was one); `percent` of the
  *   requests for what `stable` points to, the version "stable", go to the canary, "version".
- *   Of the requests of the last `window` seconds, at least min_requests on each side: the split is
+ *   Of the requests of the last `window` seconds, at least min_requests on each side (on the
+ *   canary's, where it gets all: then only failures are judged, by themselves): the split is
  *   ended by "auto" once max_error_excess percent more of them fail at the canary than at stable,
  *   or its median time to the first token, or for each further one, is over max_latency_ratio
  *   times stable's (0: never for that)

@@ -123,12 +123,12 @@ static void print_split(const struct lorica_json *split) {
                  "(epoch %lld)\n",
                  name, lorica_json_number(lorica_json_get(split, "percent"), 0), stable, version,
                  epoch);
-    (void)printf(
-        "  ended when, in %lld s and at least %lld requests on each side, %g %% more of them "
-        "fail",
-        (long long)lorica_member_number(split, "window"),
-        (long long)lorica_member_number(split, "min_requests"),
-        lorica_json_number(lorica_json_get(split, "max_error_excess"), 0));
+    (void)printf("  ended when, in %lld s and at least %lld requests%s, %g %% more of them fail",
+                 (long long)lorica_member_number(split, "window"),
+                 (long long)lorica_member_number(split, "min_requests"),
+                 lorica_json_number(lorica_json_get(split, "percent"), 0) < 100 ? " on each side"
+                                                                                : "",
+                 lorica_json_number(lorica_json_get(split, "max_error_excess"), 0));
     if (latency > 0)
         (void)printf(" or the canary takes over %g times as long", latency);
     (void)printf("\n  since %s, last changed by %s\n", started,
@@ -203,7 +203,8 @@ const struct lorica_cmd lorica_cmd_split = {
             "--percent P\tthe share: 0.01 to 100, in steps of 0.01\n"
             "--window S\tthe split ends by itself for what happened in the last S seconds; 300 "
             "where nothing else was said\n"
-            "--min-requests N\tbut not before N requests on each side; 50\n"
+            "--min-requests N\tbut not before N requests on each side; 50. With 100 percent, where "
+            "stable has none, failures are counted by themselves\n"
             "--max-errors P\tit ends when more than P percent more of the requests fail at the "
             "canary than at stable; 2. 100: never for that\n"
             "--max-latency R\tand when the median time to the first token, or for each further "

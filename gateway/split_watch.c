@@ -102,7 +102,8 @@ static bool slower(const struct lorica_split_terms *terms, uint64_t stable_versi
 static bool fails_more(const struct lorica_split_terms *terms, uint64_t stable_version,
                        const struct lorica_split_figures *stable,
                        const struct lorica_split_figures *canary, char *reason, size_t size) {
-    const int64_t s = stable->requests, c = canary->requests;
+    /* where stable has no requests, nothing of it has failed */
+    const int64_t s = stable->requests ? stable->requests : 1, c = canary->requests;
     const int64_t above = canary->failed * s - stable->failed * c; /* of s * c */
     if (above * LORICA_SPLIT_WHOLE <= terms->max_error_excess * s * c)
         return false;
@@ -123,7 +124,9 @@ bool lorica_split_worse(const struct lorica_split_terms *terms, uint64_t stable_
                                 stable->first_median, canary->first_median};
     const struct times each = {"for each further token", stable->eachs, canary->eachs,
                                stable->each_median, canary->each_median};
-    if (stable->requests < terms->min_requests || canary->requests < terms->min_requests)
+    const bool alone = terms->share == LORICA_SPLIT_WHOLE; /* stable gets none to be held against */
+    if (canary->requests < terms->min_requests ||
+        (!alone && stable->requests < terms->min_requests))
         return false;
     return fails_more(terms, stable_version, stable, canary, reason, size) ||
            slower(terms, stable_version, &first, reason, size) ||

@@ -37,8 +37,9 @@ struct lorica_split_figures lorica_split_sum(const struct lorica_split_sample *s
                                              size_t count, uint64_t since_ms, float *scratch);
 
 /** Whether the canary does worse than its terms allow. Neither side is judged by fewer than
- * min_requests requests, nor by a time that fewer of them have. On true `reason` says so with the
- * figures. */
+ * min_requests requests, nor by a time that fewer of them have; where the canary gets all, stable
+ * has none, and the canary's failures are judged as if none of stable's had failed. On true
+ * `reason` says so with the figures. */
 bool lorica_split_worse(const struct lorica_split_terms *terms, uint64_t stable_version,
                         const struct lorica_split_figures *stable,
                         const struct lorica_split_figures *canary, char *reason, size_t size);

@@ -55,6 +55,19 @@ static void test_neither_side_is_judged_by_too_few_requests(void **state) {
     assert_true(worse(&terms, failing(50, 0), failing(50, 50)));
 }
 
+static void test_a_canary_that_gets_all_is_judged_by_its_failures(void **state) {
+    (void)state;
+    struct lorica_split_terms terms = lorica_split_defaults(2, LORICA_SPLIT_WHOLE);
+    assert_false(worse(&terms, failing(0, 0), failing(49, 49)));
+    assert_false(worse(&terms, failing(0, 0), failing(100, 2)));
+    assert_true(worse(&terms, failing(0, 0), failing(100, 3)));
+    assert_string_equal(reason, "ended: version 2 failed 3 of 100 requests, more than 2.00 % above "
+                                "the 0 of 0 of version 1, within 300 s");
+    assert_false(worse(&terms, failing(0, 0), taking(2000, 9, 9)));
+    terms.max_error_excess = LORICA_SPLIT_WHOLE;
+    assert_false(worse(&terms, failing(0, 0), failing(100, 100)));
+}
+
 static void test_each_of_the_two_times_ends_a_split(void **state) {
     (void)state;
     struct lorica_split_terms terms = lorica_split_defaults(2, 500); /* half as slow again */
@@ -103,6 +116,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_errors_count_from_the_margin_above_stable_on),
         cmocka_unit_test(test_neither_side_is_judged_by_too_few_requests),
+        cmocka_unit_test(test_a_canary_that_gets_all_is_judged_by_its_failures),
         cmocka_unit_test(test_each_of_the_two_times_ends_a_split),
         cmocka_unit_test(test_sums_leave_out_what_is_old_and_take_medians_of_what_has_a_time),
     };
