@@ -106,6 +106,19 @@ static int check_channels(struct serve *serve, const char *name, struct lorica_e
     return rc;
 }
 
+/* What is asked for by the base's name is answered by the base alone: no adapter may stand behind
+ * it, as one may that was published while another base was served. */
+static int check_name(const struct serve *serve, const char *adapter, struct lorica_error *err) {
+    if (strcmp(adapter, serve->parts.base->name) != 0)
+        return 0;
+    return lorica_fail(
+        err, LORICA_ECONFLICT,
+        "the base model \"%s\" has the name of an adapter: requests for the adapter "
+        "would be answered by the base alone. Serve another base, or move this one's "
+        "file out of %s/bases and import it under another name (--name)",
+        adapter, serve->data_dir);
+}
+
 #define PAGE 256
 
 static int check_adapters(struct serve *serve, struct lorica_error *err) {
@@ -118,7 +131,9 @@ static int check_adapters(struct serve *serve, struct lorica_error *err) {
         for (size_t i = 0; i < names.count && rc == 0; i++) {
             (void)snprintf(after, sizeof(after), "%s", names.items[i].name);
             serve->adapter_count++;
-            rc = check_channels(serve, after, err);
+            rc = check_name(serve, after, err);
+            if (rc == 0)
+                rc = check_channels(serve, after, err);
         }
     } while (rc == 0 && names.count == PAGE);
     lorica_names_finish(&names);

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What must never get into the registry, or open it: each its own clear error, nothing changed."""
+import json
 import random
 import shutil
 import subprocess
@@ -170,6 +171,35 @@ def test_no_page_that_is_damaged_ends_a_command_without_a_word(own_server, adapt
                 "findings" in done.stdout, (at, done)
             found += done.returncode
     assert found > 10
+
+
+def test_another_base_answers_for_no_adapter(data_dir, adapter, tmp_path):
+    """Adapters stay bound to their base when another is served, and none hides behind its name."""
+    ward = adapter(1)
+    config = json.loads((tmp_path / "tiny/config.json").read_text())
+    config["rope_parameters"]["rope_theta"] = 20000.0
+    shutil.copytree(tmp_path / "tiny", tmp_path / "other")
+    (tmp_path / "other/config.json").write_text(json.dumps(config))
+    data_dir("base", "import", tmp_path / "other", "--name", "other")
+    assert "2 base models are there" in data_dir("serve", "--listen", "127.0.0.1:0", code=1).stderr
+    running = Server(data_dir, "--base", "tiny")
+    api = Api(running)
+    api.publish_new("ward", ward, channel="stable")
+    text = api.text("ward")
+    assert running.stop() == 0
+    running = Server(data_dir, "--base", "other")
+    api = Api(running)
+    for model in ("ward", "ward@1", "ward:stable"):
+        refused = api.complete(model)
+        assert refused.status == 409 and refused.error["code"] == "other_base", refused.body
+    assert api.complete("tiny").status == 404
+    again = api.publish_new("ward", ward)  # the same content, bound to this base
+    assert again["version"] == 2 and api.text("ward@2") != text
+    assert api.publish("other", ward).status == 409
+    api.publish_new("tiny", ward)
+    assert running.stop() == 0
+    refused = data_dir("serve", "--listen", "127.0.0.1:0", "--base", "tiny", code=1)
+    assert '"tiny" has the name of an adapter' in refused.stderr
 
 
 # Stands before the C library and says that every file system is NFS.
