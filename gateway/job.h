@@ -8,7 +8,8 @@
  *     | v        v            |
  *    PAUSED <----+------------+    (QUEUED, RUNNING and PAUSED may also become CANCELLED)
  *
- * PUBLISHING becomes PAUSED, and RUNNING without being asked to, when the disk is full.
+ * PUBLISHING becomes PAUSED, and RUNNING without being asked to, when the disk is full. RUNNING
+ * becomes QUEUED when the trainer breaks off further on than the one before it.
  *
  * RUNNING and PUBLISHING become QUEUED when the server starts: the trainer's checkpoint, or what it
  * has made, is where the job goes on. */

@@ -35,6 +35,7 @@ struct run {
     struct lorica_job job; /* a copy, whose metadata are borrowed: what was asked for stays */
     uint64_t read;         /* bytes of metrics.jsonl that were looked at */
     char code[64];         /* of a failure */
+    bool broke_off;        /* the trainer ended before its time, and nobody had asked it to */
 };
 
 /* Waits for the wake-up call, or for `fd` (-1: none); true when `fd` is readable. */
@@ -307,7 +308,8 @@ static int train(struct run *run, struct lorica_error *err) {
         rc = lorica_process_start(&plan, &process, err);
     if (rc == 0 && (status = attend(run, &process)) != 0) {
         rc = explain(run, status, err);
-        rc = wanted(run) ? rc : LORICA_ECANCELED;
+        run->broke_off = wanted(run);
+        rc = run->broke_off ? rc : LORICA_ECANCELED;
     }
     if (lock >= 0)
         (void)close(lock);
@@ -371,6 +373,14 @@ static int conclude(struct run *run, int rc, const struct lorica_error *why) {
                        job->error.message);
         job->error.message[0] = '\0';
         return lorica_job_set(run->jobs, run->entry, LORICA_JOB_PAUSED, message, &err);
+    }
+    /* Killed, say. One that comes no further than the one before it has failed for good. */
+    if (run->broke_off && run->entry->logged_step > run->entry->started_step) {
+        (void)snprintf(message, sizeof(message),
+                       "The trainer broke off (%s); the job goes on behind its last checkpoint",
+                       job->error.message);
+        job->error.message[0] = '\0';
+        return lorica_job_set(run->jobs, run->entry, LORICA_JOB_QUEUED, message, &err);
     }
     (void)snprintf(job->error.code, sizeof(job->error.code), "%s", run->code);
     return lorica_job_set(run->jobs, run->entry, LORICA_JOB_FAILED, job->error.message, &err);

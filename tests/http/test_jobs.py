@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import random
+import signal
 import subprocess
 import time
 
@@ -208,6 +209,45 @@ def test_a_job_outlives_a_full_disk(lorica_bin, small_disk, left):
 
 
 # -- kills --
+
+def trainer_of(server):
+    """The process that trains for this server, or None."""
+    found = subprocess.run(["pgrep", "-P", str(server.process.pid), "-f", "^lorica train"],
+                           capture_output=True, encoding="utf-8").stdout.split()
+    return int(found[0]) if found else None
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_job_survives_its_trainer(server, client, number):
+    want = digest(server, succeed(client, create(client, f"calm-{number}",
+                                                 hyperparameters=LONG)).fine_tuned_model)
+    job, ended, step = create(client, f"hurt-{number}", hyperparameters=LONG), 0, 0
+    while ended < 3:
+        wait_for_step(client, job, step + 1)
+        trainer = trainer_of(server)
+        if trainer:
+            os.kill(trainer, number)
+            ended += 1
+            while trainer_of(server) == trainer:
+                time.sleep(0.02)
+            step = max((e.data or {}).get("step", 0) for e in events(client, job)[-20:])
+    done = succeed(client, job)
+    assert done.error is None and digest(server, done.fine_tuned_model) == want
+    assert sum("broke off" in e.message for e in events(client, job)) == 3
+
+
+def test_a_trainer_that_comes_no_further_has_failed(server, client):
+    """Killed as soon as it is there: sooner or later before it has done anything new."""
+    job = create(client, "never", hyperparameters=LONG)
+    end = time.monotonic() + END_SECONDS
+    while client.fine_tuning.jobs.retrieve(job.id).status != "failed":
+        if trainer := trainer_of(server):
+            os.kill(trainer, signal.SIGKILL)
+        assert time.monotonic() < end
+    failed = client.fine_tuning.jobs.retrieve(job.id)
+    assert failed.error.code == "training_failed" and "signal 9" in failed.error.message
+    assert Api(server)("GET", "/v1/adapters/never").status == 404
+
 
 def test_a_job_survives_a_server_that_is_killed_at_random_moments(data_dir):
     rng, kills = random.Random(6), 0
