@@ -262,7 +262,9 @@ const struct lorica_cmd lorica_cmd_verify_signed[] = {
          .summary = "check the receipt of an answer",
          .help =
              "FILE\tthe receipt, as the server gave it (adapter receipt)\n"
-             "--key PUBLIC_KEY\tthe server's public key, a PEM file; otherwise DIR/receipt.pub\n"
+             "--key PUBLIC_KEY\tthe server's public key, a PEM file; otherwise DIR/receipt.pub. "
+             "The "
+             "public half of a key that was lost or replaced is kept in DIR/receipt-ID.pub\n"
              "--prompt FILE\talso compare the prompt: of a completion its text, of a chat what "
              "`base render` prints for the messages, byte for byte\n"
              "--output FILE\talso compare the text of the answer (one of them, where there were "

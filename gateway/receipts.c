@@ -22,10 +22,40 @@ struct lorica_receipting {
 
 /* The key. */
 
-static int write_public(const char *path, const struct lorica_signkey *key,
-                        struct lorica_error *err) {
+/* Keeps the public half of a key that is not in use any more: its receipts are still checked. */
+static int keep_public(const char *dir, const char *path, const char *pem, size_t len,
+                       struct lorica_error *err) {
+    struct lorica_digest id;
+    char text[LORICA_DIGEST_TEXT], name[64];
+    if (lorica_sha256(pem, len, &id) != 0)
+        return lorica_fail(err, LORICA_ENOMEM, "out of memory");
+    (void)snprintf(name, sizeof(name), "receipt-%.16s.pub",
+                   strchr(lorica_digest_format(&id, text), ':') + 1);
+    char *kept = lorica_path_join(dir, name);
+    int rc = kept ? 0 : lorica_fail(err, LORICA_ENOMEM, "out of memory");
+    if (!rc && rename(path, kept) != 0)
+        rc = lorica_fail_errno(err, kept, "the public key of before cannot be kept there");
+    free(kept);
+    return rc;
+}
+
+/* Makes DIR/receipt.pub the key's public half, unless it is. */
+static int put_public(const char *dir, const char *path, const struct lorica_signkey *key,
+                      struct lorica_error *err) {
     const char *pem = lorica_signkey_public_pem(key);
-    return lorica_file_replace(path, pem, strlen(pem), 0644, err);
+    char *there = NULL;
+    size_t len = 0;
+    int rc = lorica_path_exists(path) ? lorica_file_read(path, LORICA_PEM_MAX, &there, &len, err)
+                                      : LORICA_ENOTFOUND;
+    const bool same = !rc && len == strlen(pem) && memcmp(there, pem, len) == 0;
+    if (!rc && !same)
+        rc = keep_public(dir, path, there, len, err);
+    if (rc == LORICA_ENOTFOUND)
+        rc = 0;
+    if (!rc && !same)
+        rc = lorica_file_replace(path, pem, strlen(pem), 0644, err);
+    free(there);
+    return rc;
 }
 
 static int make_key(const char *path, struct lorica_signkey **ret, struct lorica_error *err) {
@@ -58,8 +88,8 @@ int lorica_receipt_key_open(const char *dir, struct lorica_signkey **ret, bool *
         rc = *ret_made ? make_key(path, &key, err) : lorica_key_file_private(path, &key, err);
     if (!rc && !lorica_signkey_is_ed25519(key))
         rc = lorica_fail(err, LORICA_EUNSUPPORTED, "%s is no Ed25519 key", path);
-    if (!rc && (*ret_made || !lorica_path_exists(pub)))
-        rc = write_public(pub, key, err);
+    if (!rc)
+        rc = put_public(dir, pub, key, err);
     if (rc)
         lorica_signkey_destroy(key);
     else

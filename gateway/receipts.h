@@ -14,7 +14,9 @@ struct lorica_generation;
 struct lorica_receipting;
 
 /** Reads DIR/receipt.key, or makes it (mode 0600) with DIR/receipt.pub beside it; *ret_made tells
- * which. A missing DIR/receipt.pub is written again. Caller destroys *ret. */
+ * which. A missing DIR/receipt.pub is written again; that of another key, which was lost or
+ * replaced, is kept as DIR/receipt-ID.pub, ID being the first 16 digits of its id. Caller destroys
+ * *ret. */
 int lorica_receipt_key_open(const char *dir, struct lorica_signkey **ret, bool *ret_made,
                             struct lorica_error *err) LORICA_MUSTCHECK;
 

@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from api import Api
-from conftest import write_adapter
+from conftest import Server, write_adapter
 
 WORDS = "Where does the heart beat, and why"
 
@@ -175,6 +175,26 @@ def test_the_command_line_gets_and_checks_one(api, lorica, tmp_path):
     lorica("adapter", "receipt", "cardiology", code=2)
     lorica("adapter", "receipt", "--public-key", "--prompt", prompt, code=2)
     assert "nobody" in lorica("adapter", "receipt", "nobody", "--prompt", prompt, code=1).stderr
+
+
+def test_a_key_that_is_lost_leaves_its_public_half(data_dir, tmp_path):
+    """Receipts of before are checked for years: no server that starts takes that away."""
+    running = Server(data_dir)
+    (tmp_path / "prompt").write_text(WORDS)
+    (tmp_path / "receipt").write_text(data_dir("adapter", "receipt", "base", "--prompt",
+                                               tmp_path / "prompt", "--max-tokens", 2).stdout)
+    running.stop()
+    before = (data_dir.data / "receipt.pub").read_text()
+    (data_dir.data / "receipt.key").unlink()
+    running = Server(data_dir)
+    running.stop()
+    assert (data_dir.data / "receipt.pub").read_text() != before
+    [kept] = data_dir.data.glob("receipt-*.pub")
+    assert kept.read_text() == before and sha(before.encode())[7:23] in kept.name
+    assert "does not hold" in data_dir("verify", "receipt", tmp_path / "receipt", code=1).stderr
+    data_dir("verify", "receipt", tmp_path / "receipt", "--key", kept)
+    Server(data_dir).stop()  # and no more are made
+    assert len(list(data_dir.data.glob("receipt*.pub"))) == 2
 
 
 def test_the_key_is_kept_secret_and_the_words_are_not_kept(server, api, lorica):
