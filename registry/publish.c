@@ -296,8 +296,24 @@ int lorica_registry_config(struct lorica_registry *registry, const struct lorica
     return rc;
 }
 
+/* Answers name a version by its digest: in a damaged record it may not be that of the weights which
+ * the record names. */
+static int check_identity(const struct lorica_version *version, struct lorica_error *err) {
+    struct lorica_digest digest;
+    if (lorica_version_digest(&version->canonical_digest, &version->weights_digest, &digest))
+        return lorica_fail(err, LORICA_ENOMEM, "out of memory");
+    if (lorica_digest_equal(&digest, &version->digest))
+        return 0;
+    return lorica_damaged(err, LORICA_EFORMAT,
+                          "the record of %s@%" PRIu64 ", whose digest is not that of its content,",
+                          version->name, version->version);
+}
+
 int lorica_registry_weights(struct lorica_registry *registry, const struct lorica_version *version,
                             void **ret, size_t *ret_len, struct lorica_error *err) {
+    const int rc = check_identity(version, err);
+    if (rc)
+        return rc;
     return read_content(registry, version, "weights", &version->weights_digest,
                         version->weights_nbytes, ret, ret_len, err);
 }

@@ -143,6 +143,21 @@ static void test_verify_version_altered_named(void **state) {
     assert_found(f, "cardiology@2: its digest is not that of its content");
 }
 
+/* As a damaged record could have it. */
+static void test_weights_of_another_version_are_not_given_out(void **state) {
+    struct fixture *f = *state;
+    const struct lorica_version other = version_of(f, 1);
+    struct lorica_version altered = version_of(f, 2);
+    void *weights = NULL;
+    size_t len = 0;
+    altered.weights_digest = other.weights_digest;
+    altered.weights_nbytes = other.weights_nbytes;
+    fails(LORICA_EFORMAT, "whose digest is not that of its content",
+          lorica_registry_weights(f->registry, &altered, &weights, &len, &err));
+    ok(lorica_registry_weights(f->registry, &other, &weights, &len, &err));
+    free(weights);
+}
+
 static void test_verify_adapter_number_altered_named(void **state) {
     struct fixture *f = *state;
     struct lorica_record_key key;
@@ -364,6 +379,7 @@ int main(void) {
         with_full(test_verify_content_gone_or_unowned_named),
         with_full(test_verify_key_rights_altered_named),
         with_full(test_verify_key_revocation_undone_named),
+        with_full(test_weights_of_another_version_are_not_given_out),
         with_full(test_verify_history_or_identity_gone_named),
         with_full(test_verify_tombstone_gone_named),
         with_full(test_verify_tombstone_forged_named),
