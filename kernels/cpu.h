@@ -12,7 +12,7 @@
 enum lorica_cpu_level {
     LORICA_CPU_C,       /**< plain C */
     LORICA_CPU_AVX2,    /**< AVX2 + FMA + F16C */
-    LORICA_CPU_AVXVNNI, /**< AVX2 + AVX-VNNI: the same results, to the bit */
+    LORICA_CPU_AVXVNNI, /**< AVX2 + AVX-VNNI, which so far no kernel is faster with: as AVX2 */
     LORICA_CPU_AVX512,  /**< AVX-512 F/BW/DQ/VL/VBMI + VNNI + BF16 */
     LORICA_CPU_NEON,    /**< Armv8.2 with dotprod (arm64 only; there it stands above C) */
     LORICA_CPU_COUNT

@@ -15,7 +15,6 @@
 
 #if defined(__x86_64__)
 void lorica_linear_kernels_avx2(struct lorica_linear_kernels *kernels);
-void lorica_linear_kernels_avxvnni(struct lorica_linear_kernels *kernels);
 void lorica_linear_kernels_avx512(struct lorica_linear_kernels *kernels);
 void lorica_lora_kernels_avx2(struct lorica_lora_kernels *kernels);
 void lorica_lora_kernels_avx512(struct lorica_lora_kernels *kernels);

@@ -129,8 +129,6 @@ void lorica_linear_kernels_init(struct lorica_linear_kernels *kernels) {
     if (lorica_cpu_level() == LORICA_CPU_C)
         return;
     lorica_linear_kernels_avx2(kernels);
-    if (lorica_cpu_level() == LORICA_CPU_AVXVNNI)
-        lorica_linear_kernels_avxvnni(kernels);
     if (lorica_cpu_level() <= LORICA_CPU_AVXVNNI)
         return;
     lorica_linear_kernels_avx512(kernels);

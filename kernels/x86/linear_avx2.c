@@ -1,351 +1,336 @@
 /* SPDX-License-Identifier: MIT
- * int16 activations of 13 bits and a sign, a scale for every 64 inputs; NF4 codes as int16 of 12
- * bits and a sign, looked up a byte at a time; vpmaddwd and vpaddd, or vpdpwssd, which is both in
- * one, where the processor has AVX-VNNI. It does as many products per instruction as the int8 way
- * (vpsignb, vpmaddubsw, vpmaddwd, vpaddd), and rounds 64 times finer. Sums of 64 products are
- * exact integers (64 * 8191 * 4095 < 2^31), and meet float32 in the order of the blocks: so a
- * result does not depend on how many rows are computed together, nor on AVX-VNNI.
+ * Products of int8, whose sums stay in int16 for 16 inputs: vpmaddubsw multiplies unsigned weights
+ * by signed activations and adds two inputs, and eight products of a row and a weight go to a lane
+ * of int16 before vpmaddwd widens them. That is 5 multiplications and 10 instructions for 128
+ * products, where int16 operands take 8 and 16.
  *
- * This file is compiled twice, for each of the two levels. */
+ * No lane overflows, by the choice of the activations' steps. One lane sums the inputs 0 1 4 5 8 9
+ * 12 13 of a group of 16, its neighbour the others. With codes c of the activations and w of the
+ * weights, which are made unsigned by adding 128:
+ *
+ *   |c0| + |c1| <= 128 for each pair: two products do not saturate (128 * 255 < 2^15)
+ *   sum |c| <= 255 for each lane: nor does the sum of w * c in the end (255 * 128 < 2^15)
+ *
+ * A lane begins at -128 times the sum of its codes, which is kept with the row, and may wrap around
+ * on its way. vpmaddwd multiplies each lane by a factor up to 63: so every eight inputs have a step
+ * of their own at no cost, that many times the step of their block of 64, for which floats are
+ * multiplied. The sum of a block is below 2^24, and meets float32 exactly.
+ *
+ * An output is the sum of its blocks in ascending order, whatever the number of rows and tiles:
+ * sum = fma(block's sum * step, weights' scale, sum). NF4's table is rounded to int8. AVX-VNNI
+ * brings nothing: vpdpwssd widens and adds in one instruction, but measured slower here, and
+ * vpdpbusd would add inputs of different steps. */
 #include <immintrin.h>
 #include <string.h>
 
 #include "kernels/kernels.h"
 #include "kernels/x86/exp_avx2.h"
 
-#ifdef __AVXVNNI__
-#define LEVEL_NAME(name) name##_avxvnni
-#define PEAK_FORM "int16 (vpdpwssd)"
-#else
-#define LEVEL_NAME(name) name##_avx2
-#define PEAK_FORM "int16 (vpmaddwd, vpaddd)"
-#endif
-
 #define INLINE static inline __attribute__((always_inline))
 
-/* Inputs that share a scale of the activations. */
+/* Inputs of a group, of a block, and groups of a block. */
+#define GROUP 16
 #define BLOCK 64
-/* Largest magnitude of activations, and of NF4 codes. */
-#define X_STEPS 8191.0f
-#define TABLE_STEPS 4095.0f
-/* How far ahead of one row's product the codes are fetched. */
+#define GROUPS (BLOCK / GROUP)
+/* Steps of a pair and of a lane: rounding adds half a step to each code. */
+#define PAIR_STEPS 127.0f
+#define LANE_STEPS 251.0f
+/* The largest factor of a lane. */
+#define MOST_STEPS 63.0f
+/* Blocks whose least step is below this count as 0. */
+#define LEAST 0x1p-107f
+/* Of the factors that keep NF4's table in int8, the one by which the model's distribution over next
+ * tokens moves least; round(112 * c) + 128. */
+#define NF4_FACTOR 112.0f
+static const uint8_t nf4_codebook[16] = {16,  50,  69,  84,  96,  107, 118, 128,
+                                         137, 146, 156, 166, 177, 191, 209, 240};
+/* How far ahead of the products of a few rows the codes are fetched. */
 #define PREFETCH 2048
-/* Inputs of a tile that are decoded at a time when several rows share them: 18 KB of int16. */
+/* Inputs of a tile that are decoded at a time when many rows share them: 9 KB. */
 #define CHUNK 576
-/* Rows that share each decoded register: two accumulators each. */
-#ifdef __AVXVNNI__
-#define ROWS 6
-#else
+/* Rows that share each register of weights; up to so many take the weights from memory to the
+ * product without a stop. */
 #define ROWS 4
-#endif
-/* Up to this many rows take the weights from memory to the product without a stop. */
-#define DIRECT_ROWS 2
 
-/* A quantised row: k int16, then a scale for each BLOCK inputs or what is left of one. */
-static size_t scales_at(uint32_t k) { return (size_t)k * sizeof(int16_t); }
+/* How the bytes of weights lie. */
+enum layout {
+    LAYOUT_NF4,    /* tiled NF4 */
+    LAYOUT_Q8,     /* tiled int8 */
+    LAYOUT_DECODED /* either as unsigned bytes in Q8's order */
+};
+
+/* 64 inputs of a quantised row, which is an array of these. What is past its end is 0. */
+struct block {
+    int8_t codes[BLOCK];
+    int16_t starts[GROUPS][2]; /* what the lanes of a group begin at */
+    int16_t factors[GROUPS][2];
+    float step;
+};
 
 static size_t act_nbytes(uint32_t k) {
-    return (scales_at(k) + (k + BLOCK - 1) / BLOCK * sizeof(float) + 63) / 64 * 64;
+    return ((k + BLOCK - 1) / BLOCK * sizeof(struct block) + 63) / 64 * 64;
 }
 
-/* `count` values, a multiple of 8 up to BLOCK, of one scale. */
-static void quantise_block(int16_t *q, float *scale, const float *x, uint32_t count) {
-    const __m256 sign = _mm256_set1_ps(-0.0f), huge = _mm256_set1_ps(3.4028235e38f);
-    __m256 top = _mm256_setzero_ps(), fine = _mm256_cmp_ps(top, top, _CMP_EQ_OQ);
-    for (uint32_t i = 0; i < count; i += 8) {
-        const __m256 magnitude = _mm256_andnot_ps(sign, _mm256_loadu_ps(x + i));
-        top = _mm256_max_ps(top, magnitude);
-        fine = _mm256_and_ps(fine, _mm256_cmp_ps(magnitude, huge, _CMP_LE_OQ));
+/* Sums in lanes. In the types of the adds themselves: gcc keeps a copy of one that changes its
+ * type. */
+typedef int32_t block_sums __attribute__((vector_size(32)));
+typedef int16_t group_sums __attribute__((vector_size(32)));
+
+INLINE group_sums dot(group_sums sums, __m256i w, __m256i x) {
+    return sums + (group_sums)_mm256_maddubs_epi16(w, x);
+}
+
+INLINE block_sums add_group(block_sums sums, group_sums group, __m256i factors) {
+    return sums + (block_sums)_mm256_madd_epi16((__m256i)group, factors);
+}
+
+/* The smallest steps of 16 values with which their two lanes, the first two of the result, do not
+ * overflow. */
+INLINE __m128 least_steps(__m256 low, __m256 high) {
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    const __m256 pairs = _mm256_hadd_ps(_mm256_andnot_ps(sign, low), _mm256_andnot_ps(sign, high));
+    const __m128 a = _mm256_castps256_ps128(pairs), b = _mm256_extractf128_ps(pairs, 1);
+    const __m128 most = _mm_max_ps(a, b), both = _mm_add_ps(a, b);
+    const __m128 pair = _mm_max_ps(most, _mm_movehl_ps(most, most));
+    const __m128 lane = _mm_add_ps(both, _mm_movehl_ps(both, both));
+    return _mm_max_ps(_mm_mul_ps(pair, _mm_set1_ps(1 / PAIR_STEPS)),
+                      _mm_mul_ps(lane, _mm_set1_ps(1 / LANE_STEPS)));
+}
+
+/* 16 values as codes of group g; steps: its least ones, in steps of the block. */
+INLINE void quantise_group(struct block *block, uint32_t g, __m256 low, __m256 high, __m128 steps,
+                           float inverse) {
+    const __m128 factors =
+        _mm_min_ps(_mm_max_ps(_mm_ceil_ps(steps), _mm_set1_ps(1)), _mm_set1_ps(MOST_STEPS));
+    const __m128 each = _mm_div_ps(_mm_set1_ps(inverse), factors);
+    const __m256 by = _mm256_broadcast_ps(&(__m128){each[0], each[0], each[1], each[1]});
+    const __m256i words =
+        _mm256_permute4x64_epi64(_mm256_packs_epi32(_mm256_cvtps_epi32(_mm256_mul_ps(low, by)),
+                                                    _mm256_cvtps_epi32(_mm256_mul_ps(high, by))),
+                                 0xd8);
+    const __m256i pairs = _mm256_madd_epi16(words, _mm256_set1_epi16(-128));
+    __m128i starts =
+        _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
+    starts = _mm_add_epi32(starts, _mm_shuffle_epi32(starts, 0x4e));
+    const __m128i both = _mm_packs_epi32(starts, _mm_cvtps_epi32(factors));
+    _mm_storeu_si128(
+        (__m128i *)(block->codes + (size_t)g * GROUP),
+        _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+    memcpy(block->starts[g], &both, sizeof(block->starts[g]));
+    memcpy(block->factors[g], (const char *)&both + 8, sizeof(block->factors[g]));
+}
+
+/* 64 values or what is left of a row. */
+static void quantise_block(struct block *block, const float *x, uint32_t groups) {
+    __m128 steps[GROUPS], top = _mm_setzero_ps();
+    __m256 zero = _mm256_setzero_ps();
+    for (uint32_t g = 0; g < groups; g++) {
+        const __m256 low = _mm256_loadu_ps(x + (size_t)g * GROUP);
+        const __m256 high = _mm256_loadu_ps(x + (size_t)g * GROUP + 8);
+        steps[g] = least_steps(low, high);
+        top = _mm_max_ps(top, steps[g]);
+        /* 0, or NaN where a value is not finite: codes could not carry that. */
+        zero = _mm256_fmadd_ps(_mm256_add_ps(low, high), _mm256_setzero_ps(), zero);
     }
-    __m128 most = _mm_max_ps(_mm256_castps256_ps128(top), _mm256_extractf128_ps(top, 1));
-    most = _mm_max_ps(most, _mm_movehl_ps(most, most));
-    const float max = _mm_cvtss_f32(_mm_max_ss(most, _mm_movehdup_ps(most)));
-    /* NaN and infinities must come out as NaN: by the scale, since integers cannot carry them. */
-    const int finite = _mm256_movemask_ps(fine) == 0xff;
-    const float inverse = !finite || max < 1e-30f ? 0 : X_STEPS / max;
-    *scale = !finite ? __builtin_nanf("") : inverse == 0 ? 0 : max / X_STEPS;
-    for (uint32_t i = 0; i < count; i += 8) {
-        /* 0 times infinity or NaN would give the most negative integer. */
-        const __m256 v = finite ? _mm256_loadu_ps(x + i) : _mm256_setzero_ps();
-        const __m256i w = _mm256_cvtps_epi32(_mm256_mul_ps(v, _mm256_set1_ps(inverse)));
-        _mm_storeu_si128((__m128i *)(q + i), _mm_packs_epi32(_mm256_castsi256_si128(w),
-                                                             _mm256_extracti128_si256(w, 1)));
-    }
+    const float most = _mm_cvtss_f32(_mm_max_ss(top, _mm_movehdup_ps(top)));
+    const float inverse = MOST_STEPS / most, none = sum_avx2(zero);
+    memset(block, 0, sizeof(*block));
+    block->step = none == 0 && most < LEAST ? 0 : most / MOST_STEPS + none;
+    for (uint32_t g = 0; block->step > 0 && g < groups; g++)
+        quantise_group(block, g, _mm256_loadu_ps(x + (size_t)g * GROUP),
+                       _mm256_loadu_ps(x + (size_t)g * GROUP + 8),
+                       _mm_mul_ps(steps[g], _mm_set1_ps(inverse)), inverse);
 }
 
 static void act_quantise(void *dst, const float *x, uint32_t k) {
-    float *scales = (float *)((char *)dst + scales_at(k));
-    for (uint32_t i = 0; i < k; i += BLOCK)
-        quantise_block((int16_t *)dst + i, scales + i / BLOCK, x + i,
-                       k - i < BLOCK ? k - i : BLOCK);
+    struct block *block = dst;
+    for (uint32_t i = 0; i < k; i += BLOCK, block++)
+        quantise_block(block, x + i, (k - i < BLOCK ? k - i : BLOCK) / GROUP);
 }
 
-/* The NF4 codes as int16, their low bytes and their high bytes, for both halves of a register. */
-struct tables {
-    __m256i low, high;
-};
-
-static struct tables code_tables(void) {
-    uint8_t low[16], high[16];
-    for (int i = 0; i < 16; i++) {
-        const float value = TABLE_STEPS * lorica_nf4_table[i];
-        const int16_t code = (int16_t)(value < 0 ? value - 0.5f : value + 0.5f);
-        low[i] = (uint8_t)((uint16_t)code & 255);
-        high[i] = (uint8_t)((uint16_t)code >> 8);
+/* Four inputs of 16 outputs, `i` fours behind the beginning of a block, as unsigned weights. */
+INLINE void four_inputs(__m256i w[2], const uint8_t *codes, uint32_t i, enum layout layout) {
+    const __m256i *at = (const __m256i *)(codes + (size_t)(layout == LAYOUT_NF4 ? i / 2 : i) * 64);
+    const __m256i nibble = _mm256_set1_epi8(15), flip = _mm256_set1_epi8((char)0x80);
+    const __m256i book =
+        _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)nf4_codebook));
+#pragma GCC unroll 2
+    for (uint32_t half = 0; half < 2; half++) {
+        w[half] = _mm256_loadu_si256(at + half);
+        if (layout == LAYOUT_NF4 && i % 2)
+            w[half] = _mm256_srli_epi16(w[half], 4);
+        if (layout == LAYOUT_NF4)
+            w[half] = _mm256_shuffle_epi8(book, _mm256_and_si256(w[half], nibble));
+        if (layout == LAYOUT_Q8)
+            w[half] = _mm256_xor_si256(w[half], flip);
     }
-    return (struct tables){_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)low)),
-                           _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)high))};
 }
 
-/* Eight sums. In the type of the add itself: gcc keeps a copy of a sum that changes its type. */
-typedef int32_t sums_of_8 __attribute__((vector_size(32)));
-
-/* acc += pairs of int16 products. */
-INLINE sums_of_8 dot(sums_of_8 acc, __m256i w, __m256i x) {
-#ifdef __AVXVNNI__
-    return (sums_of_8)_mm256_dpwssd_avx_epi32((__m256i)acc, w, x);
-#else
-    return acc + (sums_of_8)_mm256_madd_epi16(w, x);
-#endif
+INLINE __m256i word(const void *at) {
+    int32_t value;
+    memcpy(&value, at, sizeof(value));
+    return _mm256_set1_epi32(value);
 }
 
-/* Four inputs of eight rows as int16 from four-bit codes: rows 0 1 4 5 and rows 2 3 6 7. */
-INLINE void nf4_group(__m256i w[2], __m256i index, struct tables tables) {
-    const __m256i low = _mm256_shuffle_epi8(tables.low, index);
-    const __m256i high = _mm256_shuffle_epi8(tables.high, index);
-    w[0] = _mm256_unpacklo_epi8(low, high);
-    w[1] = _mm256_unpackhi_epi8(low, high);
-}
-
-/* Eight inputs of eight rows of Q8, four of a row after four of the next: rows 0..3 and 4..7. */
-INLINE void q8_inputs(__m256i w[4], const uint8_t *codes) {
+/* Group g of R rows, whose blocks are x[r], times 16 outputs. */
+INLINE void multiply_group(block_sums sums[ROWS][2], const struct block *const x[ROWS], uint32_t g,
+                           const uint8_t *codes, uint32_t i, const uint32_t R, enum layout layout) {
+    group_sums group[ROWS][2];
 #pragma GCC unroll 4
-    for (uint32_t i = 0; i < 4; i++)
-        w[i] = _mm256_cvtepi8_epi16(
-            _mm_loadu_si128((const __m128i *)(codes + i / 2 * 64 + i % 2 * 16)));
-}
-
-/* The same of NF4, whose 32 bytes are `v`: of the rows 0 1 4 5 and 2 3 6 7. */
-INLINE void nf4_inputs(__m256i w[4], __m256i v, struct tables tables) {
-    const __m256i nibble = _mm256_set1_epi8(15);
-    nf4_group(w, _mm256_and_si256(v, nibble), tables);
-    nf4_group(w + 2, _mm256_and_si256(_mm256_srli_epi16(v, 4), nibble), tables);
-}
-
-/* Sums of pairs of four inputs of such rows as sums of eight rows in order. */
-INLINE sums_of_8 eight_rows(const sums_of_8 acc[2], const int nf4) {
-    const __m256i sums = _mm256_hadd_epi32((__m256i)acc[0], (__m256i)acc[1]);
-    return (sums_of_8)(nf4 ? sums : _mm256_permute4x64_epi64(sums, 0xd8));
-}
-
-/* Inputs of one block of weights, their groups of eight, and the bytes of a group. */
-INLINE uint32_t block_inputs(const int nf4) { return nf4 ? LORICA_NF4_BLOCK : LORICA_Q8_BLOCK; }
-INLINE uint32_t block_groups(const int nf4) { return block_inputs(nf4) / 8; }
-INLINE uint32_t group_nbytes(const int nf4) { return nf4 ? 64 : 128; }
-
-/* The scale of the activations that meet block b of the weights. */
-INLINE __m256 x_scale(const char *x, uint32_t k, uint32_t b, const int nf4) {
-    return _mm256_broadcast_ss((const float *)(x + scales_at(k)) + b * block_inputs(nf4) / BLOCK);
-}
-
-INLINE __m256 w_scale(const uint16_t *scales, uint32_t b, uint32_t half) {
-    return _mm256_cvtph_ps(
-        _mm_loadu_si128((const __m128i *)(scales + (size_t)b * LORICA_TILE_ROWS + half * 8)));
-}
-
-/* What a block adds to eight outputs. */
-INLINE __m256 add_block(__m256 sum, sums_of_8 dots, __m256 x_step, __m256 w_step) {
-    return _mm256_fmadd_ps(_mm256_mul_ps(_mm256_cvtepi32_ps((__m256i)dots), x_step), w_step, sum);
-}
-
-/* The end of a sum over all blocks. */
-INLINE __m256 finished(__m256 sum, const int nf4) {
-    return nf4 ? _mm256_mul_ps(sum, _mm256_set1_ps(1 / TABLE_STEPS)) : sum;
-}
-
-/* A tile for R rows, straight from the codes. */
-INLINE void tile_direct(float *y, size_t ldy, const char *x, size_t stride, const uint8_t *codes,
-                        const uint16_t *scales, uint32_t k, struct tables tables, const uint32_t R,
-                        const int nf4) {
-    __m256 sum[DIRECT_ROWS][2];
-#pragma GCC unroll 2
-    for (uint32_t r = 0; r < R; r++)
-        sum[r][0] = sum[r][1] = _mm256_setzero_ps();
-    for (uint32_t b = 0; b < k / block_inputs(nf4); b++) {
-        sums_of_8 acc[DIRECT_ROWS][2][2];
-#pragma GCC unroll 2
-        for (uint32_t r = 0; r < R; r++)
-            acc[r][0][0] = acc[r][0][1] = acc[r][1][0] = acc[r][1][1] = (sums_of_8){0};
-#pragma GCC unroll 8
-        for (uint32_t g = 0; g < block_groups(nf4); g++, codes += group_nbytes(nf4)) {
-            const uint32_t at = b * block_inputs(nf4) + 8 * g;
-            for (uint32_t i = 0; i < group_nbytes(nf4); i += 64)
-                _mm_prefetch((const char *)codes + PREFETCH + i, _MM_HINT_T0);
+    for (uint32_t four = 0; four < GROUP / 4; four++) {
+        __m256i w[2];
+        four_inputs(w, codes, i + four, layout);
+#pragma GCC unroll 4
+        for (uint32_t r = 0; r < R; r++) {
+            const __m256i inputs = word(x[r]->codes + (size_t)g * GROUP + 4 * four);
+            if (four == 0)
+                group[r][0] = group[r][1] = (group_sums)word(x[r]->starts[g]);
 #pragma GCC unroll 2
             for (uint32_t half = 0; half < 2; half++) {
-                __m256i w[4];
-                if (nf4)
-                    nf4_inputs(w, _mm256_loadu_si256((const __m256i *)codes + half), tables);
-                else
-                    q8_inputs(w, codes + (size_t)half * 32);
-#pragma GCC unroll 2
-                for (uint32_t r = 0; r < R; r++)
-#pragma GCC unroll 4
-                    for (uint32_t i = 0; i < 4; i++) {
-                        long long four;
-                        memcpy(&four, x + r * stride + 2 * (at + i / 2 * 4), sizeof(four));
-                        acc[r][half][i % 2] =
-                            dot(acc[r][half][i % 2], w[i], _mm256_set1_epi64x(four));
-                        /* gcc would add in a tree, and keep its products in memory. */
-                        __asm__("" : "+x"(acc[r][half][i % 2]));
-                    }
+                group[r][half] = dot(group[r][half], w[half], inputs);
+                /* Compilers would add in a tree, and keep its leaves in memory. */
+                __asm__("" : "+x"(group[r][half]));
             }
         }
-#pragma GCC unroll 2
-        for (uint32_t r = 0; r < R; r++)
-#pragma GCC unroll 2
-            for (uint32_t half = 0; half < 2; half++)
-                sum[r][half] =
-                    add_block(sum[r][half], eight_rows(acc[r][half], nf4),
-                              x_scale(x + r * stride, k, b, nf4), w_scale(scales, b, half));
     }
-#pragma GCC unroll 2
-    for (uint32_t r = 0; r < R; r++)
-#pragma GCC unroll 2
-        for (uint32_t half = 0; half < 2; half++)
-            _mm256_storeu_ps(y + r * ldy + (size_t)half * 8, finished(sum[r][half], nf4));
-}
-
-/* 32 bytes of codes in another order, the same for both halves. */
-INLINE __m256i ordered(const uint8_t *codes, __m256i order) {
-    return _mm256_shuffle_epi8(_mm256_loadu_si256((const __m256i *)codes), order);
-}
-
-/* 32 bytes of Q8 as int16. */
-INLINE void q8_pairs(__m256i w[2], __m256i bytes) {
-    w[0] = _mm256_srai_epi16(_mm256_unpacklo_epi8(bytes, bytes), 8);
-    w[1] = _mm256_srai_epi16(_mm256_unpackhi_epi8(bytes, bytes), 8);
-}
-
-/* Blocks [b0, b1) of a tile into `w`: for each pair of inputs the rows 0..7 and the rows 8..15, two
- * int16 of each. The codes of four rows, four of each, are put in the order of pairs first. */
-INLINE void decode(__m256i *w, const uint8_t *codes, uint32_t b0, uint32_t b1, struct tables tables,
-                   const int nf4) {
-    const __m256i pairs = _mm256_broadcastsi128_si256(
-        _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15));
-    codes += (size_t)b0 * LORICA_TILE_BLOCK_NBYTES;
-    for (uint32_t g = 0; g < (b1 - b0) * block_groups(nf4); g++, codes += group_nbytes(nf4), w += 8)
+#pragma GCC unroll 4
+    for (uint32_t r = 0; r < R; r++) {
+        const __m256i factors = word(x[r]->factors[g]);
 #pragma GCC unroll 2
         for (uint32_t half = 0; half < 2; half++) {
-            const uint8_t *at = codes + (size_t)half * 32;
-            const __m256i bytes = ordered(at, pairs);
-            __m256i v[4];
-            if (nf4) {
-                nf4_inputs(v, bytes, tables);
-            } else {
-                q8_pairs(v, bytes);
-                q8_pairs(v + 2, ordered(at + 64, pairs));
-            }
-#pragma GCC unroll 4
-            for (uint32_t i = 0; i < 4; i++)
-                w[2 * i + half] = v[i];
+            sums[r][half] = add_group(sums[r][half], group[r][half], factors);
+            __asm__("" : "+x"(sums[r][half]));
         }
+    }
 }
 
-/* Blocks [b0, b1) of a tile, decoded at `w`, for R rows whose sums so far stand at y. Meanwhile the
- * codes at `next`, unless NULL, are fetched. */
-INLINE void chunk_rows(float *y, size_t ldy, const char *x, size_t stride, const __m256i *w,
-                       const uint16_t *scales, uint32_t k, uint32_t b0, uint32_t b1,
-                       const uint8_t *next, const uint32_t R, const int nf4) {
-    for (uint32_t b = b0; b < b1; b++) {
-        for (uint32_t i = 0; next && i < LORICA_TILE_BLOCK_NBYTES; i += 64)
-            _mm_prefetch((const char *)next + (b - b0) * LORICA_TILE_BLOCK_NBYTES + i, _MM_HINT_T1);
-        sums_of_8 acc[ROWS][2];
-#pragma GCC unroll 6
-        for (uint32_t r = 0; r < R; r++)
-            acc[r][0] = acc[r][1] = (sums_of_8){0};
-        const char *inputs = x + (size_t)b * block_inputs(nf4) * sizeof(int16_t);
+/* Blocks [b0, b1) of a tile for some rows: `each` inputs a block, whose codes begin at `codes`. */
+struct span {
+    const uint8_t *codes;
+    const uint16_t *scales;
+    uint32_t b0, b1;
+    const uint8_t *next; /* codes to be fetched meanwhile, or NULL */
+};
+
+/* What a span adds to R rows of 16 outputs at y; `each` and what follows it are constants after
+ * inlining. */
+INLINE void multiply_rows(float *y, size_t ldy, const char *x, size_t stride,
+                          const struct span *span, const uint32_t each, const uint32_t R,
+                          enum layout layout) {
+    for (uint32_t b = span->b0; b < span->b1; b++) {
+        const uint8_t *codes =
+            span->codes + (size_t)(b - span->b0) * each * (layout == LAYOUT_NF4 ? 8 : 16);
+        const __m128i *scales = (const __m128i *)(span->scales + (size_t)b * LORICA_TILE_ROWS);
+        const __m256 unit = _mm256_set1_ps(each == LORICA_NF4_BLOCK ? 1 / NF4_FACTOR : 1);
+        __m256 w_scale[2];
+#pragma GCC unroll 2
+        for (uint32_t half = 0; half < 2; half++)
+            w_scale[half] = _mm256_mul_ps(_mm256_cvtph_ps(_mm_loadu_si128(scales + half)), unit);
+        const struct block *at[ROWS];
+        block_sums sums[ROWS][2];
+        for (uint32_t i = 0; span->next && i < LORICA_TILE_BLOCK_NBYTES; i += 64)
+            _mm_prefetch((const char *)span->next + (b - span->b0) * LORICA_TILE_BLOCK_NBYTES + i,
+                         _MM_HINT_T0);
 #pragma GCC unroll 4
-        for (uint32_t p = 0; p < block_inputs(nf4) / 2; p++, w += 2, inputs += 4) {
-#pragma GCC unroll 6
-            for (uint32_t r = 0; r < R; r++) {
-                int32_t two;
-                memcpy(&two, inputs + r * stride, sizeof(two));
-                acc[r][0] = dot(acc[r][0], w[0], _mm256_set1_epi32(two));
-                acc[r][1] = dot(acc[r][1], w[1], _mm256_set1_epi32(two));
-            }
-        }
-        const __m256 w_steps[2] = {w_scale(scales, b, 0), w_scale(scales, b, 1)};
-#pragma GCC unroll 6
         for (uint32_t r = 0; r < R; r++) {
-            const __m256 x_step = x_scale(x + r * stride, k, b, nf4);
+            at[r] = (const struct block *)(x + r * stride) + b * each / BLOCK;
+            sums[r][0] = sums[r][1] = (block_sums){0};
+        }
+#pragma GCC unroll 4
+        for (uint32_t g = 0; g < each / GROUP; g++)
+            multiply_group(sums, at, b * each % BLOCK / GROUP + g, codes, g * GROUP / 4, R, layout);
+#pragma GCC unroll 4
+        for (uint32_t r = 0; r < R; r++) {
+            const __m256 step = _mm256_broadcast_ss(&at[r]->step);
 #pragma GCC unroll 2
             for (uint32_t half = 0; half < 2; half++) {
-                float *at = y + r * ldy + (size_t)half * 8;
-                const __m256 sum = b == 0 ? _mm256_setzero_ps() : _mm256_loadu_ps(at);
-                _mm256_storeu_ps(at, add_block(sum, acc[r][half], x_step, w_steps[half]));
+                float *to = y + r * ldy + (size_t)half * 8;
+                const __m256 sum = b == 0 ? _mm256_setzero_ps() : _mm256_loadu_ps(to);
+                _mm256_storeu_ps(
+                    to,
+                    _mm256_fmadd_ps(_mm256_mul_ps(_mm256_cvtepi32_ps((__m256i)sums[r][half]), step),
+                                    w_scale[half], sum));
             }
         }
     }
-    if (nf4 && b1 == k / block_inputs(nf4))
-        for (uint32_t r = 0; r < R; r++)
-            for (uint32_t half = 0; half < 2; half++) {
-                float *at = y + r * ldy + (size_t)half * 8;
-                _mm256_storeu_ps(at, finished(_mm256_loadu_ps(at), nf4));
-            }
 }
 
-/* A tile for several rows: decoded once, chunk by chunk. */
+/* The same for up to ROWS rows. */
+INLINE void multiply_some(float *y, size_t ldy, const char *x, size_t stride, uint32_t rows,
+                          const struct span *span, const uint32_t each, enum layout layout) {
+    switch (rows) {
+    case 0:
+        break;
+    case 1:
+        multiply_rows(y, ldy, x, stride, span, each, 1, layout);
+        break;
+    case 2:
+        multiply_rows(y, ldy, x, stride, span, each, 2, layout);
+        break;
+    case 3:
+        multiply_rows(y, ldy, x, stride, span, each, 3, layout);
+        break;
+    default:
+        multiply_rows(y, ldy, x, stride, span, each, ROWS, layout);
+        break;
+    }
+}
+
+/* Blocks of `each` inputs as unsigned bytes. */
+INLINE void decode(__m256i *to, const uint8_t *codes, uint32_t blocks, const uint32_t each,
+                   enum layout layout) {
+    for (uint32_t b = 0; b < blocks; b++, codes += LORICA_TILE_BLOCK_NBYTES)
+#pragma GCC unroll 16
+        for (uint32_t four = 0; four < each / 4; four++, to += 2) {
+            __m256i w[2];
+            four_inputs(w, codes, four, layout);
+            to[0] = w[0];
+            to[1] = w[1];
+        }
+}
+
+/* A tile for many rows: decoded once, chunk by chunk. */
 INLINE void tile_decoded(float *y, size_t ldy, const char *x, size_t stride, uint32_t rows,
-                         const uint8_t *codes, const uint16_t *scales, uint32_t k,
-                         struct tables tables, const int nf4) {
-    __m256i w[CHUNK];
-    const uint32_t blocks = k / block_inputs(nf4), chunk = CHUNK / block_inputs(nf4);
+                         const uint8_t *codes, const uint16_t *scales, uint32_t blocks,
+                         const uint32_t each, enum layout layout) {
+    __m256i w[CHUNK / 2];
+    const uint32_t chunk = CHUNK / each;
     for (uint32_t b0 = 0; b0 < blocks; b0 += chunk) {
         const uint32_t b1 = blocks - b0 < chunk ? blocks : b0 + chunk;
-        decode(w, codes, b0, b1, tables, nf4);
-        const uint8_t *next = codes + (size_t)b1 * LORICA_TILE_BLOCK_NBYTES;
-        for (uint32_t r = 0, some; r < rows; r += some, next = NULL) {
-            float *at = y + r * ldy;
-            const char *from = x + r * stride;
-            some = rows - r >= ROWS ? ROWS : rows - r >= 4 ? 4 : rows - r >= 2 ? 2 : 1;
-            if (some == ROWS)
-                chunk_rows(at, ldy, from, stride, w, scales, k, b0, b1, next, ROWS, nf4);
-            else if (some == 4)
-                chunk_rows(at, ldy, from, stride, w, scales, k, b0, b1, next, 4, nf4);
-            else if (some == 2)
-                chunk_rows(at, ldy, from, stride, w, scales, k, b0, b1, next, 2, nf4);
-            else
-                chunk_rows(at, ldy, from, stride, w, scales, k, b0, b1, next, 1, nf4);
-        }
+        struct span span = {(const uint8_t *)w, scales, b0, b1,
+                            codes + (size_t)b1 * LORICA_TILE_BLOCK_NBYTES};
+        decode(w, codes + (size_t)b0 * LORICA_TILE_BLOCK_NBYTES, b1 - b0, each, layout);
+        for (uint32_t r = 0; r < rows; r += ROWS, span.next = NULL)
+            multiply_some(y + r * ldy, ldy, x + r * stride, stride, rows - r, &span, each,
+                          LAYOUT_DECODED);
     }
 }
 
 INLINE void product(float *y, size_t ldy, const char *x, size_t stride, uint32_t rows,
-                    const struct lorica_linear *w, uint32_t tile0, uint32_t tile1, const int nf4) {
-    const size_t blocks = w->k / block_inputs(nf4);
-    const struct tables tables = code_tables();
+                    const struct lorica_linear *w, uint32_t tile0, uint32_t tile1,
+                    const uint32_t each, enum layout layout) {
+    const uint32_t blocks = w->k / each;
     for (uint32_t t = tile0; t < tile1; t++) {
-        const uint8_t *codes = (const uint8_t *)w->codes + t * blocks * LORICA_TILE_BLOCK_NBYTES;
-        const uint16_t *scales = w->scales + t * blocks * LORICA_TILE_ROWS;
+        const uint8_t *codes =
+            (const uint8_t *)w->codes + (size_t)t * blocks * LORICA_TILE_BLOCK_NBYTES;
+        const uint16_t *scales = w->scales + (size_t)t * blocks * LORICA_TILE_ROWS;
+        const struct span span = {codes, scales, 0, blocks, codes + PREFETCH};
         float *out = y + (size_t)t * LORICA_TILE_ROWS;
-        if (rows == 1)
-            tile_direct(out, ldy, x, stride, codes, scales, w->k, tables, 1, nf4);
-        else if (rows == DIRECT_ROWS)
-            tile_direct(out, ldy, x, stride, codes, scales, w->k, tables, DIRECT_ROWS, nf4);
+        if (rows <= ROWS)
+            multiply_some(out, ldy, x, stride, rows, &span, each, layout);
         else
-            tile_decoded(out, ldy, x, stride, rows, codes, scales, w->k, tables, nf4);
+            tile_decoded(out, ldy, x, stride, rows, codes, scales, blocks, each, layout);
     }
 }
 
 static void linear_nf4(float *y, size_t ldy, const void *xq, size_t xq_stride, uint32_t rows,
                        const struct lorica_linear *w, uint32_t tile0, uint32_t tile1) {
-    product(y, ldy, xq, xq_stride, rows, w, tile0, tile1, 1);
+    product(y, ldy, xq, xq_stride, rows, w, tile0, tile1, LORICA_NF4_BLOCK, LAYOUT_NF4);
 }
 
 static void linear_q8(float *y, size_t ldy, const void *xq, size_t xq_stride, uint32_t rows,
                       const struct lorica_linear *w, uint32_t tile0, uint32_t tile1) {
-    product(y, ldy, xq, xq_stride, rows, w, tile0, tile1, 0);
+    product(y, ldy, xq, xq_stride, rows, w, tile0, tile1, LORICA_Q8_BLOCK, LAYOUT_Q8);
 }
 
 /* Eight weights of a dense row as floats. */
@@ -384,29 +369,39 @@ static void linear_dense(float *y, size_t ldy, const float *x, size_t ldx, uint3
             y[r * ldy + i] = i < w->n ? dense_dot(w, (size_t)i * w->k, x + r * ldx) : 0;
 }
 
-#define PEAK_SUMS 8
+#define PEAK_SUMS 4
 
 static double peak(uint64_t rounds) {
-    sums_of_8 sums[PEAK_SUMS];
-    __m256i w = _mm256_set1_epi16(3), x = w;
-#pragma GCC unroll 8
+    block_sums sums[PEAK_SUMS];
+    __m256i w = _mm256_set1_epi8(3), x = w;
+#pragma GCC unroll 4
     for (int i = 0; i < PEAK_SUMS; i++)
-        sums[i] = (sums_of_8){0};
+        sums[i] = (block_sums){0};
     for (uint64_t r = 0; r < rounds; r++) {
+        group_sums group[PEAK_SUMS];
         __asm__ volatile("" : "+x"(w), "+x"(x)); /* nothing may be computed once for all rounds */
-#pragma GCC unroll 8
-        for (int i = 0; i < PEAK_SUMS; i++) {
-            __asm__ volatile("" : "+x"(x));
-            sums[i] = dot(sums[i], w, x);
-        }
+#pragma GCC unroll 4
+        for (int i = 0; i < PEAK_SUMS; i++)
+            group[i] = (group_sums)x;
+#pragma GCC unroll 4
+        for (int four = 0; four < GROUP / 4; four++)
+#pragma GCC unroll 4
+            for (int i = 0; i < PEAK_SUMS; i++) {
+                __asm__ volatile("" : "+x"(x));
+                group[i] = dot(group[i], w, x);
+                __asm__ volatile("" : "+x"(group[i]));
+            }
+#pragma GCC unroll 4
+        for (int i = 0; i < PEAK_SUMS; i++)
+            sums[i] = add_group(sums[i], group[i], x);
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 4
     for (int i = 0; i < PEAK_SUMS; i++)
         __asm__ volatile("" : : "x"(sums[i]));
-    return (double)rounds * PEAK_SUMS * 32;
+    return (double)rounds * PEAK_SUMS * GROUP * 16;
 }
 
-void LEVEL_NAME(lorica_linear_kernels)(struct lorica_linear_kernels *kernels) {
+void lorica_linear_kernels_avx2(struct lorica_linear_kernels *kernels) {
     *kernels = (struct lorica_linear_kernels){
         .act_nbytes = act_nbytes,
         .act_quantise = act_quantise,
@@ -414,6 +409,6 @@ void LEVEL_NAME(lorica_linear_kernels)(struct lorica_linear_kernels *kernels) {
         .q8 = linear_q8,
         .dense = linear_dense,
         .peak = peak,
-        .peak_form = PEAK_FORM,
+        .peak_form = "int8 (4 vpmaddubsw, 4 vpaddw, vpmaddwd, vpaddd)",
     };
 }
