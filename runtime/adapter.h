@@ -87,7 +87,8 @@ struct lorica_adapter *lorica_adapter_cache_claim(struct lorica_adapter_cache *c
 void lorica_adapter_cache_settle(struct lorica_adapter_cache *cache,
                                  const struct lorica_digest *digest,
                                  struct lorica_adapter *adapter);
-/** Puts one in (the cache takes its own reference) unless its digest is already there. */
+/** Puts one in (the cache takes its own reference) unless its digest is already there, or it is
+ * larger than the whole cache. */
 void lorica_adapter_cache_put(struct lorica_adapter_cache *cache, struct lorica_adapter *adapter);
 /** Likewise for one that nobody has asked for yet: it comes in only where it pushes none out, and
  * is the first to go. */

@@ -113,6 +113,8 @@ static void enter(struct lorica_adapter_cache *cache, struct entry **at,
 }
 
 void lorica_adapter_cache_put(struct lorica_adapter_cache *cache, struct lorica_adapter *adapter) {
+    if (adapter->nbytes > cache->max_bytes)
+        return; /* it would push all others out, and could not stay itself */
     (void)pthread_mutex_lock(&cache->mutex);
     if (!touch(cache, &adapter->digest)) {
         enter(cache, &cache->first, adapter);

@@ -77,6 +77,19 @@ static void test_cache_over_its_limit_drops_the_least_recently_used(void **state
     lorica_adapter_cache_destroy(cache);
 }
 
+static void test_cache_keeps_the_others_when_one_is_larger_than_all_of_it(void **state) {
+    struct lorica_adapter_cache *cache;
+    struct lorica_adapter *large = make_adapter(&base->arch, LORICA_ADAPTER_FAST, 64, 9);
+    large->digest = digest_of(9);
+    assert_int_equal(lorica_adapter_cache_create(large->nbytes - 1, &cache), 0);
+    (void)put(cache, 1);
+    (void)put(cache, 2);
+    lorica_adapter_cache_put(cache, large);
+    assert_true(holds(cache, 1) && holds(cache, 2) && !holds(cache, 9));
+    (void)lorica_adapter_unref(large);
+    lorica_adapter_cache_destroy(cache);
+}
+
 static void test_offered_pushes_none_out_and_goes_first(void **state) {
     struct lorica_adapter_cache *cache;
     struct lorica_adapter *offered[2] = {numbered(8), numbered(9)};
@@ -210,6 +223,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cache_gives_what_was_put_in),
         cmocka_unit_test(test_cache_over_its_limit_drops_the_least_recently_used),
+        cmocka_unit_test(test_cache_keeps_the_others_when_one_is_larger_than_all_of_it),
         cmocka_unit_test(test_offered_pushes_none_out_and_goes_first),
         cmocka_unit_test(test_cache_dropped_adapter_lives_through_its_references),
         cmocka_unit_test(test_cache_smaller_than_an_adapter_keeps_none),
