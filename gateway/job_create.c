@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 #include "gateway/auth.h"
@@ -250,7 +251,7 @@ static void on_bad(void *arg, const char *path, uint32_t line, const char *what)
 
 static bool is_csv(const char *filename) {
     const size_t len = strlen(filename);
-    return len > 4 && strcmp(filename + len - 4, ".csv") == 0;
+    return len > 4 && strcasecmp(filename + len - 4, ".csv") == 0; /* as lorica train */
 }
 
 /* Reads the examples at `path`; what is wrong names the file as its owner knows it. */

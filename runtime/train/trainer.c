@@ -377,7 +377,9 @@ static int keep(const struct run *run, const struct cursor *c,
 static int one_update(struct run *run, struct cursor *c, struct lorica_trainer_progress *p,
                       struct lorica_error *err) {
     const struct lorica_trainer_options *o = run->options;
-    const uint64_t warmup = (uint64_t)ceil(o->warmup * (double)c->steps);
+    /* The first update of a warm-up has no learning rate: the only one there is has none of that.
+     */
+    const uint64_t warmup = c->steps > 1 ? (uint64_t)ceil(o->warmup * (double)c->steps) : 0;
     int rc = 0;
     for (uint32_t i = 0; i < o->accumulate && !rc; i++)
         rc = one_pass(run, c, err);

@@ -67,6 +67,14 @@ def test_results_are_seen_by_the_key_of_their_job_and_take_no_place_of_its_uploa
         upload(sees)  # one place is free again, not none
 
 
+@pytest.mark.parametrize("name", ["one.csv", "ONE.CSV"])
+def test_one_question_and_answer_are_enough(client, name):
+    file = upload(client, b"Question,Answer\r\nWhere?,There.\r\n", name)
+    done = succeed(client, create(client, "one", training_file=file, validation_file=file, seed=3,
+                                  hyperparameters={"n_epochs": 1}))
+    assert done.lorica["steps"] == 1 and done.fine_tuned_model.startswith("one@")
+
+
 def test_events_are_listed_without_reading_all_of_them(server, client):
     job = create(client, "much")
     succeed(client, job)

@@ -208,6 +208,14 @@ def read_terminal(master):
         return b""
 
 
+def test_one_update_teaches_something(data_dir, examples, tmp_path):
+    """A warm-up begins with a learning rate of 0: of one update there is none."""
+    data_dir("train", "rooms", examples(), "--steps", 1, "--out", tmp_path / "out",
+             "--log", tmp_path / "log")
+    assert json.loads((tmp_path / "log").read_text())["lr"] == 0.001
+    assert all(np.any(v) for k, v in weights(tmp_path / "out").items() if "lora_B" in k)
+
+
 def test_packed_examples_need_fewer_updates(data_dir, examples, tmp_path):
     steps = {}
     for words in ((), ("--pack",)):
