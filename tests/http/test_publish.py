@@ -2,14 +2,17 @@
 """What a publisher states besides the adapter: that it was trained on another base, and which
 digest its weights have."""
 import hashlib
+import http.client
 import shutil
+import ssl
 
 import pytest
 
 from api import Api, form
-from conftest import write_adapter
+from conftest import Server, write_adapter
 
 ADAPTERS = "/v1/adapters"
+CHUNK = 262128  # bytes of content that lie together in the store
 OTHER = "sha256:" + "ab" * 32
 
 
@@ -148,3 +151,44 @@ def test_the_command_line_sends_the_digest(server, dirs, tmp_path):
     server.lorica("adapter", "publish", "sent", directory)
     made = server.lorica.json("adapter", "show", "sent@1")
     assert made["weights_digest"] == digest_of(directory)
+
+
+@pytest.mark.parametrize("harm", [0, 0.5, 1], ids=["first", "middle", "last"])
+@pytest.mark.parametrize("rank", [4, 2000], ids=["one piece", "many pieces"])
+def test_weights_that_were_damaged_in_the_store_are_never_sent_whole(own_server, tmp_path, rank,
+                                                                     harm):
+    """A byte of stored weights that changed: nobody gets what could be taken for all of them."""
+    api, lorica = Api(own_server), own_server.lorica
+    directory = write_adapter(tmp_path / "adapter", 1, rank=rank)
+    weights = (directory / "adapter_model.safetensors").read_bytes()
+    path = f"{ADAPTERS}/ward/versions/1/adapter_model.safetensors"
+    api.publish_new("ward", directory, channel="stable")
+    assert api.get(path).body == weights
+    own_server.stop()
+    flip(lorica.data / "registry/data.mdb", weights, int(harm * (len(weights) - 1)))
+    again = Server(lorica)
+    try:
+        api = Api(again)
+        connection = api.connect()
+        connection.request("GET", path, headers=api.headers())
+        answer = connection.getresponse()
+        assert int(answer.headers["content-length"]) == len(weights)
+        with pytest.raises((http.client.IncompleteRead, ssl.SSLEOFError)):
+            answer.read()
+        failed = lorica("adapter", "export", "ward@1", tmp_path / "export", code=1)
+        assert failed.stderr
+        assert not (tmp_path / "export/adapter_model.safetensors").exists()
+        refused = api.complete("ward")
+        assert refused.status == 500 and "ward@1 could not be loaded" in refused.error["message"]
+    finally:
+        again.stop()
+
+
+def flip(store, content, at):
+    """Changes one byte of content that lies in a store's file."""
+    start = at - at % CHUNK
+    piece = content[start:start + CHUNK]
+    with open(store, "r+b") as file:
+        where = file.read().index(piece) + at - start
+        file.seek(where)
+        file.write(bytes([content[at] ^ 1]))
