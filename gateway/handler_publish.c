@@ -264,6 +264,7 @@ int lorica_handle_publish_write(struct lorica_request *request) {
         .canonical_len = publish->canonical.len,
         .weights_path = lorica_upload_file(request->upload),
         .weights_digest = lorica_upload_digest(request->upload),
+        .weights_seal = lorica_upload_seal(request->upload),
         .base_digest = request->server->parts.base->digest,
         .base_stated = publish->base_stated,
         .other_base = publish->other_base,

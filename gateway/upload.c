@@ -26,7 +26,10 @@ struct lorica_upload {
     int fd;
     uint64_t nbytes; /* of the file */
     void *stream;    /* hash of the file as it comes; NULL once it is done */
+    void *sealing;   /* likewise */
     struct lorica_digest digest;
+    struct lorica_seal seal;
+    bool sealed;
 };
 
 /* Index of a part, or -1. */
@@ -78,7 +81,8 @@ static int on_part(void *user, const char *name, const char *filename, struct lo
 
 static int write_file(struct lorica_upload *upload, const char *bytes, size_t len,
                       struct lorica_error *err) {
-    if (lorica_sha256_hasher.update(upload->stream, bytes, len) != 0)
+    if (lorica_sha256_hasher.update(upload->stream, bytes, len) != 0 ||
+        lorica_seal_update(upload->sealing, bytes, len) != 0)
         return lorica_fail(err, LORICA_EBUG, "the upload could not be hashed");
     upload->nbytes += len;
     while (len > 0) {
@@ -144,7 +148,9 @@ int lorica_upload_create(struct lorica_request *request) {
     }
     request->upload = upload;
     upload->stream = lorica_sha256_hasher.create();
-    if (!upload->stream)
+    if (lorica_seal_draw(&upload->seal) == 0)
+        upload->sealing = lorica_seal_create(&upload->seal);
+    if (!upload->stream || !upload->sealing)
         return lorica_request_fail(request, LORICA_ENOMEM, NULL, NULL, "out of memory");
     if (asprintf(&upload->path, "%s/upload-%zu", request->server->parts.spool_dir,
                  ++request->server->upload_serial) < 0) {
@@ -193,8 +199,9 @@ static int open_file(struct lorica_upload *upload, struct lorica_error *err) {
 
 static int close_file(struct lorica_upload *upload, struct lorica_error *err) {
     const int fd = upload->fd;
-    void *stream = upload->stream;
-    upload->stream = NULL;
+    void *stream = upload->stream, *sealing = upload->sealing;
+    upload->stream = upload->sealing = NULL;
+    upload->sealed = lorica_seal_finish(sealing, &upload->seal) == 0;
     if (lorica_sha256_hasher.finish(stream, &upload->digest) != 0)
         return lorica_fail(err, LORICA_EBUG, "the upload could not be hashed");
     upload->fd = -2; /* made, and closed */
@@ -253,6 +260,8 @@ void lorica_upload_destroy(struct lorica_upload *upload, uv_loop_t *loop) {
         return;
     if (upload->stream)
         (void)lorica_sha256_hasher.finish(upload->stream, NULL);
+    if (upload->sealing)
+        (void)!lorica_seal_finish(upload->sealing, NULL);
     if (upload->fd >= 0)
         (void)close(upload->fd);
     if (upload->fd != -1)
@@ -280,4 +289,8 @@ uint64_t lorica_upload_nbytes(const struct lorica_upload *upload) { return uploa
 
 const struct lorica_digest *lorica_upload_digest(const struct lorica_upload *upload) {
     return &upload->digest;
+}
+
+const struct lorica_seal *lorica_upload_seal(const struct lorica_upload *upload) {
+    return upload->sealed ? &upload->seal : NULL;
 }

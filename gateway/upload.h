@@ -62,5 +62,8 @@ const char *lorica_upload_filename(const struct lorica_upload *upload);
 /** Size and SHA-256 of the file as it came; valid once all has come. */
 uint64_t lorica_upload_nbytes(const struct lorica_upload *upload);
 const struct lorica_digest *lorica_upload_digest(const struct lorica_upload *upload);
+/** Its seal, for whoever reads it back; NULL for a file that did not come over the network.
+ * Borrowed. */
+const struct lorica_seal *lorica_upload_seal(const struct lorica_upload *upload);
 
 #endif

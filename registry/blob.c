@@ -147,10 +147,10 @@ int lorica_blob_put(struct lorica_txn *txn, const void *bytes, size_t len,
 }
 
 /* Writing a file: a position in it that survives from transaction to transaction, and a second
- * hash, since the file may change between the reading that named it and this one. */
+ * hash or seal, since the file may change between the reading that named it and this one. */
 struct file_writer {
     const struct lorica_blob_file *file;
-    void *stream;
+    void *stream; /* of the hash, or of the seal where the file has one */
     uint8_t *buffer;
     uint32_t chunk; /* next */
 };
@@ -161,7 +161,8 @@ static int writer_begin(struct file_writer *w, const struct lorica_blob_file *fi
     if (lseek(file->fd, 0, SEEK_SET) != 0)
         return lorica_fail(err, LORICA_EIO, "%s: %s", file->path, strerror(errno));
     w->buffer = malloc(LORICA_CHUNK_BYTES);
-    w->stream = w->buffer ? lorica_sha256_hasher.create() : NULL;
+    if (w->buffer)
+        w->stream = file->seal ? lorica_seal_create(file->seal) : lorica_sha256_hasher.create();
     if (w->stream)
         return 0;
     free(w->buffer);
@@ -172,6 +173,11 @@ static int writer_changed(const struct file_writer *w, struct lorica_error *err)
     return lorica_fail(err, LORICA_ECONFLICT,
                        "%s: changed while it was read; publish it when it is complete",
                        w->file->path);
+}
+
+static int writer_check(struct file_writer *w, size_t len) {
+    return w->file->seal ? lorica_seal_update(w->stream, w->buffer, len)
+                         : lorica_sha256_hasher.update(w->stream, w->buffer, len);
 }
 
 /* Writes at most `limit` pieces. */
@@ -186,7 +192,7 @@ static int writer_put(struct file_writer *w, struct lorica_txn *txn, uint32_t li
             return rc;
         if (len != expected)
             return writer_changed(w, err);
-        if (lorica_sha256_hasher.update(w->stream, w->buffer, len))
+        if (writer_check(w, len))
             return lorica_fail(err, LORICA_EBUG, "%s: cannot be hashed", w->file->path);
         rc = put_chunk(txn, &w->file->digest, w->chunk, w->buffer, len, err);
         if (rc)
@@ -195,12 +201,24 @@ static int writer_put(struct file_writer *w, struct lorica_txn *txn, uint32_t li
     return 0;
 }
 
-/* Ends the writer; after success so far (`rc` 0) the second hash must equal the first. */
+/* Ends the stream; *ret_same tells whether what it saw is what it should be. */
+static int finish_check(struct file_writer *w, bool wanted, bool *ret_same) {
+    const struct lorica_seal *first = w->file->seal;
+    struct lorica_digest digest = {{0}};
+    struct lorica_seal seal = {{0}, {0}};
+    const int rc = first ? lorica_seal_finish(w->stream, wanted ? &seal : NULL)
+                         : lorica_sha256_hasher.finish(w->stream, wanted ? &digest : NULL);
+    *ret_same = first ? lorica_equal_secret(seal.tag, first->tag, sizeof(seal.tag))
+                      : lorica_digest_equal(&digest, &w->file->digest);
+    return rc;
+}
+
+/* Ends the writer; after success so far (`rc` 0) the second hash or seal must equal the first. */
 static int writer_end(struct file_writer *w, int rc, struct lorica_error *err) {
-    struct lorica_digest digest;
-    if (lorica_sha256_hasher.finish(w->stream, rc ? NULL : &digest) && !rc)
+    bool same = false;
+    if (finish_check(w, rc == 0, &same) && !rc)
         rc = lorica_fail(err, LORICA_EBUG, "%s: cannot be hashed", w->file->path);
-    if (!rc && !lorica_digest_equal(&digest, &w->file->digest))
+    if (!rc && !same)
         rc = writer_changed(w, err);
     free(w->buffer);
     return rc;

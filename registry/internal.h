@@ -239,6 +239,7 @@ struct lorica_blob_file {
     int fd;
     const char *path; /**< borrowed; for sentences */
     struct lorica_digest digest;
+    const struct lorica_seal *seal; /**< of the bytes that have the digest; borrowed; may be NULL */
     uint64_t nbytes;
 };
 

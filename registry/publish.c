@@ -226,6 +226,7 @@ int lorica_registry_publish(struct lorica_registry *registry, const struct loric
         rc = lorica_blob_file_open(publish->weights_path, publish->weights_digest, &weights, err);
     if (rc)
         return rc;
+    weights.seal = publish->weights_digest ? publish->weights_seal : NULL;
     if (lorica_sha256(publish->canonical, publish->canonical_len, &canonical) ||
         lorica_version_digest(&canonical, &weights.digest, &version.digest)) {
         rc = lorica_fail(err, LORICA_ENOMEM, "out of memory");

@@ -27,6 +27,7 @@
 #define LORICA_CHANNEL_STABLE "stable"
 
 struct lorica_registry;
+struct lorica_seal; /* digest.h */
 
 struct lorica_registry_options {
     /** Largest size of the store; 0: that of the file system, 64 GiB at least, or less where the
@@ -114,6 +115,9 @@ struct lorica_publish {
      * have another while it is stored is refused; content that is there already is not read again.
      * NULL: it is found. */
     const struct lorica_digest *weights_digest;
+    /** With it: a seal of the same bytes, if there is one. What is stored is then held against the
+     * seal instead of being hashed. */
+    const struct lorica_seal *weights_seal;
     struct lorica_digest base_digest;
     bool base_stated;
     bool other_base;

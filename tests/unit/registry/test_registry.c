@@ -604,9 +604,60 @@ static void test_known_digest_saves_a_reading_and_must_hold(void **state) {
     }
 }
 
+/* Digest and seal of what is in the fixture's file. */
+static void seal_file(const struct fixture *f, size_t len, struct lorica_digest *ret_digest,
+                      struct lorica_seal *ret_seal) {
+    FILE *file = fopen(f->weights, "rb");
+    void *bytes = malloc(len);
+    assert_true(file && bytes && fread(bytes, 1, len, file) == len);
+    assert_int_equal(lorica_sha256(bytes, len, ret_digest), 0);
+    assert_int_equal(lorica_seal_draw(ret_seal), 0);
+    void *stream = lorica_seal_create(ret_seal);
+    assert_non_null(stream);
+    assert_int_equal(lorica_seal_update(stream, bytes, len), 0);
+    assert_int_equal(lorica_seal_finish(stream, ret_seal), 0);
+    (void)fclose(file);
+    free(bytes);
+}
+
+static void flip_byte(const char *path, size_t at) {
+    FILE *file = fopen(path, "r+b");
+    assert_true(file && fseek(file, (long)at, SEEK_SET) == 0);
+    const int byte = fgetc(file);
+    assert_true(byte != EOF && fseek(file, (long)at, SEEK_SET) == 0);
+    assert_int_equal(fputc(byte ^ 1, file), byte ^ 1);
+    assert_int_equal(fclose(file), 0);
+}
+
+static void test_sealed_weights_that_change_are_refused(void **state) {
+    struct fixture *f = *state;
+    const size_t sizes[] = {5000, LARGE_BYTES};
+    for (size_t i = 0; i < 2; i++) {
+        struct lorica_publish publish = publish_of("sealed", f->weights);
+        struct lorica_digest digest;
+        struct lorica_seal seal;
+        struct lorica_version version;
+        bool existing;
+        write_seeded(f->weights, 20 + i, sizes[i]);
+        seal_file(f, sizes[i], &digest, &seal);
+        publish.weights_digest = &digest;
+        publish.weights_seal = &seal;
+        flip_byte(f->weights, sizes[i] - 1);
+        fails(LORICA_ECONFLICT, "changed while it was read",
+              lorica_registry_publish(f->registry, &publish, &actor, &version, &existing, &err));
+        flip_byte(f->weights, sizes[i] - 1);
+        assert_clean(f->registry);
+        ok(lorica_registry_publish(f->registry, &publish, &actor, &version, &existing, &err));
+        assert_int_equal(version.version, i + 1);
+        assert_content(f, 20 + i, sizes[i], &version);
+        assert_clean(f->registry);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         with_registry(test_known_digest_saves_a_reading_and_must_hold),
+        with_registry(test_sealed_weights_that_change_are_refused),
         with_registry(test_open_new_makes_private_files),
         with_registry(test_open_twice_refused_naming_the_process),
         with_registry(test_open_absent_parent_or_read_only_refused),
