@@ -49,6 +49,7 @@ static void answer_error(struct lorica_request *request) {
     if (lorica_refusals_is_one(request) && lorica_refusals_take(refusals, request)) {
         request->job.run = run_refusal;
         request->job.done = run_refusal_done;
+        request->job.quick = true;
         if (lorica_lane_submit(request->server->writer, &request->job) == 0) {
             (void)lorica_request_ref(request);
             return; /* the connection goes on to wait as it did */
@@ -99,6 +100,7 @@ static void submit(struct lorica_request *request, struct lorica_lane *to,
 }
 
 static void run_on_writer(struct lorica_request *request) {
+    request->job.quick = !request->match.route->lasting;
     submit(request, request->server->writer, run_job, run_job_done);
 }
 

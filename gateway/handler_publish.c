@@ -165,9 +165,10 @@ static int judge_weights(struct lorica_request *request, const char *config, siz
         return lorica_request_fail(request, st.st_size > 0 ? LORICA_ENOMEM : LORICA_EFORMAT,
                                    "weights", NULL,
                                    st.st_size > 0 ? "out of memory" : "the weights are empty");
-    const int rc =
-        lorica_adapter_create(&request->server->parts.base->arch, LORICA_ADAPTER_FAST, config,
-                              config_len, bytes, (size_t)st.st_size, &adapter, &err);
+    struct lorica_sparing sparing = {.server = request->server};
+    const int rc = lorica_adapter_create_sparing(
+        &request->server->parts.base->arch, LORICA_ADAPTER_FAST, config, config_len, bytes,
+        (size_t)st.st_size, lorica_server_spare, &sparing, &adapter, &err);
     (void)munmap(bytes, (size_t)st.st_size);
     if (rc != 0)
         return lorica_request_fail(request, rc, NULL, "invalid_adapter", "%s", err.text);
@@ -271,6 +272,8 @@ int lorica_handle_publish_write(struct lorica_request *request) {
         .trained_digest = publish->trained_digest,
         .rank = publish->adapter->max_rank,
         .channel = publish->channel,
+        .give_way = lorica_server_let_in,
+        .give_way_arg = request->server,
     };
     struct lorica_version version;
     struct lorica_error err = {0};

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "gateway/uverr.h"
@@ -53,6 +54,26 @@ void lorica_lane_give_way(void) {
     gives_way = true;
 }
 
+/* Takes the first quick job out of the queue, wherever it stands. */
+static struct lorica_lane_job *queue_pop_quick(struct queue *queue) {
+    struct lorica_lane_job **at = &queue->first;
+    while (*at && !(*at)->quick)
+        at = &(*at)->next;
+    struct lorica_lane_job *job = *at;
+    if (job && !(*at = job->next))
+        queue->end = at;
+    return job;
+}
+
+/* Runs a job; the mutex is held before and after. */
+static void work_off(struct lorica_lane *lane, struct lorica_lane_job *job) {
+    pthread_mutex_unlock(&lane->mutex);
+    job->run(job);
+    pthread_mutex_lock(&lane->mutex);
+    queue_push(&lane->finished, job);
+    uv_async_send(&lane->wake_loop);
+}
+
 static void *run(void *arg) {
     struct lorica_lane *lane = arg;
     lorica_lane_give_way();
@@ -65,14 +86,28 @@ static void *run(void *arg) {
             pthread_cond_wait(&lane->wake, &lane->mutex);
             continue;
         }
-        pthread_mutex_unlock(&lane->mutex);
-        job->run(job);
-        pthread_mutex_lock(&lane->mutex);
-        queue_push(&lane->finished, job);
-        uv_async_send(&lane->wake_loop);
+        work_off(lane, job);
     }
     pthread_mutex_unlock(&lane->mutex);
     return NULL;
+}
+
+void lorica_lane_let_in(struct lorica_lane *lane, unsigned ms) {
+    struct timespec until;
+    (void)clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += (long)(ms % 1000) * 1000000;
+    until.tv_sec += (time_t)(ms / 1000) + until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    pthread_mutex_lock(&lane->mutex);
+    for (;;) {
+        struct lorica_lane_job *job = queue_pop_quick(&lane->waiting);
+        if (job)
+            work_off(lane, job);
+        else if (ms == 0 || lane->stop ||
+                 pthread_cond_timedwait(&lane->wake, &lane->mutex, &until) != 0)
+            break;
+    }
+    pthread_mutex_unlock(&lane->mutex);
 }
 
 static void complete(struct lorica_lane *lane) {
@@ -102,6 +137,15 @@ static void on_close(uv_handle_t *handle) {
     free(lane);
 }
 
+/* Waits are measured by a clock that nobody sets. */
+static void init_wake(pthread_cond_t *wake) {
+    pthread_condattr_t attr;
+    (void)pthread_condattr_init(&attr);
+    (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    (void)pthread_cond_init(wake, &attr);
+    (void)pthread_condattr_destroy(&attr);
+}
+
 int lorica_lane_create(uv_loop_t *loop, void (*after)(void *arg), void *arg,
                        struct lorica_lane **ret, struct lorica_error *err) {
     struct lorica_lane *lane = calloc(1, sizeof(*lane));
@@ -112,7 +156,7 @@ int lorica_lane_create(uv_loop_t *loop, void (*after)(void *arg), void *arg,
     queue_init(&lane->waiting);
     queue_init(&lane->finished);
     pthread_mutex_init(&lane->mutex, NULL);
-    pthread_cond_init(&lane->wake, NULL);
+    init_wake(&lane->wake);
     const int rc = uv_async_init(loop, &lane->wake_loop, on_wake);
     if (rc != 0) {
         pthread_cond_destroy(&lane->wake);

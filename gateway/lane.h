@@ -6,6 +6,7 @@
 #ifndef LORICA_GATEWAY_LANE_H
 #define LORICA_GATEWAY_LANE_H
 
+#include <stdbool.h>
 #include <uv.h>
 
 #include "proto/err.h"
@@ -20,7 +21,9 @@ void lorica_lane_give_way(void);
 struct lorica_lane_job {
     void (*run)(struct lorica_lane_job *job);  /**< on the lane's thread */
     void (*done)(struct lorica_lane_job *job); /**< on the loop's thread, after run */
-    struct lorica_lane_job *next;              /**< private */
+    bool quick; /**< may be run between the parts of another job: it neither takes long nor lets
+                   others in */
+    struct lorica_lane_job *next; /**< private */
 };
 
 /** Starts the thread. `after` (may be NULL) is called with `arg` on the loop's thread when jobs
@@ -34,5 +37,9 @@ void lorica_lane_destroy(struct lorica_lane *lane);
 /** Queues a job. LORICA_EBUSY when the queue is full: its callbacks are then never called. Any
  * thread. */
 int lorica_lane_submit(struct lorica_lane *lane, struct lorica_lane_job *job) LORICA_MUSTCHECK;
+
+/** For a job that takes long, between its parts, on the lane's thread: runs the quick jobs that
+ * wait, and those that come within `ms` milliseconds. */
+void lorica_lane_let_in(struct lorica_lane *lane, unsigned ms);
 
 #endif

@@ -44,6 +44,8 @@ struct lorica_route {
     const char *change; /**< what it changes: a refused attempt goes into the audit
                              chain by this word (refusals.h); NULL: nothing */
     enum lorica_where where;
+    bool lasting; /**< takes the writer's thread for long: not run between another's parts (lane.h)
+                   */
     /** Fills the response or returns a lorica error with the request's error set. Also runs for a
      * client that has gone, whose response is then dropped. */
     int (*run)(struct lorica_request *request);

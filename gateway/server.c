@@ -8,6 +8,10 @@
 
 #define BACKLOG 512
 #define HOST_MAX 256
+/* What has to be computed beside answers works for so long, then rests: a token is then late by so
+ * little at most. */
+#define WORK_NS 500000
+#define REST_MS 5
 
 static void on_connection(uv_stream_t *listener, int status) {
     struct lorica_server *server = listener->data;
@@ -192,6 +196,23 @@ bool lorica_server_busy(const struct lorica_server *server) {
     struct lorica_engine_stats stats;
     lorica_engine_stats(server->parts.engine, &stats);
     return stats.running > 0;
+}
+
+void lorica_server_spare(void *arg) {
+    struct lorica_sparing *sparing = arg;
+    if (sparing->since == 0)
+        sparing->since = uv_hrtime();
+    if (uv_hrtime() - sparing->since < WORK_NS || !lorica_server_busy(sparing->server))
+        return;
+    uv_sleep(REST_MS);
+    sparing->since = uv_hrtime();
+}
+
+bool lorica_server_let_in(void *arg) {
+    struct lorica_server *server = arg;
+    const bool busy = lorica_server_busy(server);
+    lorica_lane_let_in(server->writer, busy ? REST_MS : 0);
+    return busy;
 }
 
 static void on_left(uv_handle_t *handle, void *arg) { close_handle(handle); }

@@ -91,6 +91,17 @@ void lorica_server_finish(struct lorica_server *server);
 
 /** True while answers are computed: all else gives way. Any thread. */
 bool lorica_server_busy(const struct lorica_server *server);
+/** Something long, done in parts that give way to the answers. */
+struct lorica_sparing {
+    struct lorica_server *server;
+    uint64_t since; /**< when it last gave way; 0 to begin with */
+};
+/** Between two parts, of a struct lorica_sparing: waits if answers are computed and it worked for
+ * a moment. Any thread. */
+void lorica_server_spare(void *sparing);
+/** Between two parts of a job on the writer's thread, of a struct lorica_server: the quick changes
+ * that wait are made, and if answers are computed it waits, and returns true. */
+bool lorica_server_let_in(void *server);
 /** Begins the drain, as SIGTERM does. */
 void lorica_server_drain(struct lorica_server *server);
 /** A connection or request ended: takes a waiting connection, or ends the drain. */

@@ -236,6 +236,7 @@ static void end(struct lorica_split_watcher *watcher, struct watch *watch, const
         return; /* tried again with the next second */
     ending->job.run = run_ending;
     ending->job.done = ending_done;
+    ending->job.quick = true;
     ending->watcher = watcher;
     ending->epoch = watch->choice.epoch;
     memcpy(ending->name, watch->name, sizeof(ending->name));

@@ -224,10 +224,6 @@ static int writer_end(struct file_writer *w, int rc, struct lorica_error *err) {
     return rc;
 }
 
-static bool is_large(const struct lorica_blob_file *file) {
-    return lorica_blob_chunks(file->nbytes) > LORICA_BATCH_CHUNKS;
-}
-
 /* What the file can take without growing. */
 static int reusable(struct lorica_store *store, uint64_t *ret, struct lorica_error *err) {
     struct lorica_txn *txn = NULL;
@@ -375,26 +371,26 @@ int lorica_blob_remove(struct lorica_txn *txn, const struct lorica_digest *diges
     return rc;
 }
 
-static int stage_batches(struct lorica_store *store, struct file_writer *w,
-                         struct lorica_error *err) {
-    uint32_t total = lorica_blob_chunks(w->file->nbytes);
-    while (w->chunk < total) {
-        struct lorica_txn *txn = NULL;
-        bool first = w->chunk == 0;
-        int rc = lorica_store_begin(store, true, &txn, err);
-        if (!rc && first)
-            rc = put_number(txn, LORICA_TABLE_STAGED, &w->file->digest, w->file->nbytes, err);
-        if (!rc)
-            rc = writer_put(w, txn, LORICA_BATCH_CHUNKS, err);
-        rc = lorica_store_end(txn, rc, err);
-        if (rc)
-            return rc;
-    }
-    return 0;
+/* How many pieces the next transaction may take. */
+static uint32_t next_batch(bool (*give_way)(void *arg), void *arg) {
+    return give_way && give_way(arg) ? LORICA_SPARING_CHUNKS : LORICA_BATCH_CHUNKS;
 }
 
-int lorica_blob_stage(struct lorica_registry *registry, const struct lorica_blob_file *file,
-                      struct lorica_error *err) {
+static int stage_batch(struct lorica_store *store, struct file_writer *w, uint32_t limit,
+                       struct lorica_error *err) {
+    struct lorica_txn *txn = NULL;
+    const bool first = w->chunk == 0;
+    int rc = lorica_store_begin(store, true, &txn, err);
+    if (!rc && first)
+        rc = put_number(txn, LORICA_TABLE_STAGED, &w->file->digest, w->file->nbytes, err);
+    if (!rc)
+        rc = writer_put(w, txn, limit, err);
+    return lorica_store_end(txn, rc, err);
+}
+
+int lorica_blob_stage(struct lorica_registry *registry, struct lorica_blob_file *file,
+                      bool (*give_way)(void *arg), void *arg, struct lorica_error *err) {
+    const uint32_t total = lorica_blob_chunks(file->nbytes);
     struct lorica_txn *txn = NULL;
     struct file_writer w;
     uint64_t there;
@@ -405,12 +401,20 @@ int lorica_blob_stage(struct lorica_registry *registry, const struct lorica_blob
     if (rc != LORICA_ENOTFOUND)
         return rc; /* 0: it is there */
     rc = check_disk(registry, file->nbytes, err);
-    if (rc || !is_large(file))
+    if (rc)
         return rc;
+    uint32_t limit = next_batch(give_way, arg);
+    if (total <= limit)
+        return 0;
     rc = writer_begin(&w, file, err);
     if (rc)
         return rc;
-    rc = writer_end(&w, stage_batches(registry->store, &w, err), err);
+    file->staged = true;
+    while (!rc && w.chunk < total) {
+        rc = stage_batch(registry->store, &w, limit, err);
+        limit = next_batch(give_way, arg);
+    }
+    rc = writer_end(&w, rc, err);
     if (rc)
         lorica_blob_unstage(registry, file);
     return rc;
@@ -419,7 +423,7 @@ int lorica_blob_stage(struct lorica_registry *registry, const struct lorica_blob
 void lorica_blob_unstage(struct lorica_registry *registry, const struct lorica_blob_file *file) {
     struct lorica_error ignored;
     /* What cannot be swept now (a full disk) is swept when the registry is next opened. */
-    if (is_large(file))
+    if (file->staged)
         (void)!sweep_digest(registry->store, &file->digest, &ignored);
 }
 
@@ -431,7 +435,7 @@ int lorica_blob_put_file(struct lorica_txn *txn, const struct lorica_blob_file *
     int rc = lorica_blob_size(txn, &file->digest, &there, err);
     if (rc != LORICA_ENOTFOUND)
         return rc;
-    if (is_large(file)) {
+    if (file->staged) {
         lorica_record_key_digest(&file->digest, &key);
         rc = lorica_store_delete(txn, LORICA_TABLE_STAGED, lorica_slice_key(&key), err);
         if (rc == LORICA_ENOTFOUND)

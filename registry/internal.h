@@ -20,6 +20,8 @@
 #define LORICA_CHUNK_BYTES ((size_t)262128)
 /** Content written per transaction when it is too much for one. */
 #define LORICA_BATCH_CHUNKS 128u
+/** The same while others want the machine (struct lorica_publish, give_way). */
+#define LORICA_SPARING_CHUNKS 4u
 
 struct lorica_registry {
     struct lorica_store *store;
@@ -241,6 +243,7 @@ struct lorica_blob_file {
     struct lorica_digest digest;
     const struct lorica_seal *seal; /**< of the bytes that have the digest; borrowed; may be NULL */
     uint64_t nbytes;
+    bool staged; /**< its pieces are written, in transactions of their own */
 };
 
 /** Opens a file; hashes it, unless `known` says its digest (which holds only if it does once the
@@ -256,9 +259,11 @@ int lorica_blob_size(struct lorica_txn *txn, const struct lorica_digest *digest,
 int lorica_blob_put(struct lorica_txn *txn, const void *bytes, size_t len,
                     struct lorica_digest *ret, struct lorica_error *err) LORICA_MUSTCHECK;
 /** Writes the pieces of a file that is too large for one transaction, in transactions of its own,
- * marked as staged. Does nothing for a small file or content that is there. What a failure leaves
- * behind is swept. The caller holds `publishing`. */
-int lorica_blob_stage(struct lorica_registry *registry, const struct lorica_blob_file *file,
+ * marked as staged. Does nothing for a small file or content that is there. `give_way` (NULL: none)
+ * is called before each transaction and says whether it is to be small (struct lorica_publish).
+ * What a failure leaves behind is swept. The caller holds `publishing`. */
+int lorica_blob_stage(struct lorica_registry *registry, struct lorica_blob_file *file,
+                      bool (*give_way)(void *arg), void *arg,
                       struct lorica_error *err) LORICA_MUSTCHECK;
 /** Takes back what staging wrote, when the publish failed after it. */
 void lorica_blob_unstage(struct lorica_registry *registry, const struct lorica_blob_file *file);

@@ -194,12 +194,12 @@ static int publish_inside(struct lorica_txn *txn, const struct lorica_publish *p
 
 /* The transactions of a publish; the caller holds `publishing`. */
 static int publish_locked(struct lorica_registry *registry, const struct lorica_publish *publish,
-                          const struct lorica_blob_file *weights, const struct lorica_actor *actor,
+                          struct lorica_blob_file *weights, const struct lorica_actor *actor,
                           struct lorica_version *version, bool *ret_existing,
                           struct lorica_error *err) {
     struct lorica_txn *txn = NULL;
     bool changed = false;
-    int rc = lorica_blob_stage(registry, weights, err);
+    int rc = lorica_blob_stage(registry, weights, publish->give_way, publish->give_way_arg, err);
     if (rc)
         return rc;
     rc = lorica_store_begin(registry->store, true, &txn, err);

@@ -128,6 +128,11 @@ struct lorica_publish {
     const char *channel; /**< also points this channel to it, in the same transaction; NULL: none */
     const char *signature; /**< a signature of it (sign.h), or NULL */
     size_t signature_len;
+    /** If not NULL: called before each transaction that writes weights, none being open; other
+     * changes than publishes and sweeps may be made in it. True: others want the machine, so the
+     * transaction is to be short. */
+    bool (*give_way)(void *arg);
+    void *give_way_arg;
 };
 
 /** Publishes. *ret gets the version; *ret_existing is true when the same content for the same base

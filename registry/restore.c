@@ -54,13 +54,12 @@ static int batch_added(struct restore *r, uint64_t nbytes, struct lorica_error *
 }
 
 /* Content: large files go in transactions of their own, small ones along with the records. */
-static int load_file(struct restore *r, const struct lorica_blob_file *file,
-                     struct lorica_error *err) {
+static int load_file(struct restore *r, struct lorica_blob_file *file, struct lorica_error *err) {
     int rc = 0;
     if (lorica_blob_chunks(file->nbytes) > LORICA_BATCH_CHUNKS)
         rc = batch_end(r, err);
     if (!rc)
-        rc = r->txn ? 0 : lorica_blob_stage(r->registry, file, err);
+        rc = r->txn ? 0 : lorica_blob_stage(r->registry, file, NULL, NULL, err);
     if (!rc)
         rc = batch_begin(r, err);
     if (!rc)

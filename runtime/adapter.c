@@ -39,8 +39,10 @@ struct build {
     struct lorica_safetensors file;
     struct slot *slots; /* [layers][LORICA_MODULE_COUNT] */
     struct lorica_vec_kernels vec;
-    float *scratch; /* as long as the longest row of an A or column of a B */
-    int8_t *column; /* likewise */
+    float *scratch;             /* as long as the longest row of an A or column of a B */
+    int8_t *column;             /* likewise */
+    void (*between)(void *arg); /* NULL: nothing is done between modules */
+    void *between_arg;
     struct lorica_error *err;
 };
 
@@ -400,6 +402,8 @@ static int build_adapter(const struct build *build, struct lorica_adapter **ret)
             adapter_free(adapter);
             return rc;
         }
+        if (build->between)
+            build->between(build->between_arg);
     }
     *ret = adapter;
     return 0;
@@ -421,7 +425,20 @@ int lorica_adapter_create(const struct lorica_arch *arch, enum lorica_adapter_fo
                           const char *config, size_t config_len, const void *weights,
                           size_t weights_len, struct lorica_adapter **ret,
                           struct lorica_error *err) {
-    struct build build = {.arch = arch, .form = form, .weights = weights, .err = err};
+    return lorica_adapter_create_sparing(arch, form, config, config_len, weights, weights_len, NULL,
+                                         NULL, ret, err);
+}
+
+int lorica_adapter_create_sparing(const struct lorica_arch *arch, enum lorica_adapter_form form,
+                                  const char *config, size_t config_len, const void *weights,
+                                  size_t weights_len, void (*between)(void *arg), void *arg,
+                                  struct lorica_adapter **ret, struct lorica_error *err) {
+    struct build build = {.arch = arch,
+                          .form = form,
+                          .weights = weights,
+                          .between = between,
+                          .between_arg = arg,
+                          .err = err};
     struct lorica_error local;
     lorica_vec_kernels_init(&build.vec);
     int rc = lorica_peft_parse(config, config_len, &build.config, err);

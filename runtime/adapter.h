@@ -49,6 +49,13 @@ int lorica_adapter_create(const struct lorica_arch *arch, enum lorica_adapter_fo
                           size_t weights_len, struct lorica_adapter **ret,
                           struct lorica_error *err) LORICA_MUSTCHECK;
 
+/** Likewise; `between` is called with `arg` between modules, to give way to others. */
+int lorica_adapter_create_sparing(const struct lorica_arch *arch, enum lorica_adapter_form form,
+                                  const char *config, size_t config_len, const void *weights,
+                                  size_t weights_len, void (*between)(void *arg), void *arg,
+                                  struct lorica_adapter **ret,
+                                  struct lorica_error *err) LORICA_MUSTCHECK;
+
 /** Reads DIR/adapter_config.json and DIR/adapter_model.safetensors. */
 int lorica_adapter_load_dir(const struct lorica_arch *arch, enum lorica_adapter_form form,
                             const char *dir, struct lorica_adapter **ret,

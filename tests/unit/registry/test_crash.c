@@ -13,6 +13,8 @@
 
 #define DEFAULT_CYCLES 50
 #define REOPEN_LIMIT_MS 1000
+/* More than a small transaction takes. */
+#define SPARED_BYTES ((size_t)20 * 262128)
 
 /* What the worker has acknowledged, over all cycles. */
 struct known {
@@ -44,6 +46,9 @@ static int retire(struct fixture *f, uint64_t i, char line[64], struct lorica_er
                : lorica_registry_undelete(f->registry, "cardiology", latest, &actor, &version, err);
 }
 
+/* Publishes in small transactions. */
+static bool spare(void *arg) { return true; }
+
 /* The worker: changes without end; the first argument is the root, the second a seed. */
 static int work(const char *root, uint64_t seed) {
     struct fixture f = {0};
@@ -64,7 +69,11 @@ static int work(const char *root, uint64_t seed) {
         int len = 0, rc = 0;
         if (i % 5 == 0) {
             /* now and then large: in a round that soon deletes and sweeps it (see retire) */
-            write_seeded(f.weights, i, i % 30 == 15 ? LARGE_BYTES : 3000 + i % 1000);
+            write_seeded(f.weights, i,
+                         i % 30 == 15   ? LARGE_BYTES
+                         : i % 30 == 25 ? SPARED_BYTES
+                                        : 3000 + i % 1000);
+            publish.give_way = i % 30 == 25 ? spare : NULL;
             rc = lorica_registry_publish(f.registry, &publish, &actor, &version, &existing, &err);
             len = snprintf(line, sizeof(line), "p %llu\n", (unsigned long long)version.version);
         } else if (i % 5 == 1) {

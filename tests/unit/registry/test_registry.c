@@ -654,10 +654,46 @@ static void test_sealed_weights_that_change_are_refused(void **state) {
     }
 }
 
+/* What a publish gives way to: a promote of version 1, each time. */
+struct between {
+    struct fixture *f;
+    unsigned times;
+};
+
+static bool promote_between(void *arg) {
+    struct between *between = arg;
+    const struct lorica_channel moved = promote(between->f, "ward", 1);
+    assert_int_equal(moved.epoch, ++between->times);
+    return true;
+}
+
+static void test_a_publish_that_gives_way_is_written_in_small_transactions(void **state) {
+    struct fixture *f = *state;
+    const size_t sizes[] = {LORICA_CHUNK_BYTES * LORICA_SPARING_CHUNKS,
+                            LORICA_CHUNK_BYTES * LORICA_SPARING_CHUNKS + 1,
+                            LORICA_CHUNK_BYTES * LORICA_SPARING_CHUNKS * 3};
+    const unsigned times[] = {1, 1 + 3, 1 + 3 + 4}; /* once, and then behind each transaction */
+    struct between between = {.f = f};
+    (void)publish_seed(f, "ward", 1, NULL);
+    for (size_t i = 0; i < 3; i++) {
+        struct lorica_publish publish = publish_of("large", f->weights);
+        struct lorica_version version;
+        bool existing;
+        publish.give_way = promote_between;
+        publish.give_way_arg = &between;
+        write_seeded(f->weights, 30 + i, sizes[i]);
+        ok(lorica_registry_publish(f->registry, &publish, &actor, &version, &existing, &err));
+        assert_int_equal(between.times, times[i]);
+        assert_content(f, 30 + i, sizes[i], &version);
+        assert_clean(f->registry);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         with_registry(test_known_digest_saves_a_reading_and_must_hold),
         with_registry(test_sealed_weights_that_change_are_refused),
+        with_registry(test_a_publish_that_gives_way_is_written_in_small_transactions),
         with_registry(test_open_new_makes_private_files),
         with_registry(test_open_twice_refused_naming_the_process),
         with_registry(test_open_absent_parent_or_read_only_refused),

@@ -256,6 +256,25 @@ static void test_adapter_truncated_weights_are_refused(void **state) {
     free(spec);
 }
 
+static void count_one(void *arg) { ++*(unsigned *)arg; }
+
+static void test_adapter_others_have_a_turn_behind_each_module(void **state) {
+    struct adapter_spec *spec = spec_full(&base->arch, 2, 1);
+    struct lorica_buf weights;
+    struct lorica_adapter *adapter = NULL;
+    struct lorica_error err = {0};
+    unsigned turns = 0;
+    spec_weights(spec, &weights);
+    assert_int_equal(lorica_adapter_create_sparing(&base->arch, LORICA_ADAPTER_FAST, spec->config,
+                                                   strlen(spec->config), weights.data, weights.len,
+                                                   count_one, &turns, &adapter, &err),
+                     0);
+    assert_int_equal(turns, base->arch.layers * LORICA_MODULE_COUNT);
+    (void)lorica_adapter_unref(adapter);
+    lorica_buf_finish(&weights);
+    free(spec);
+}
+
 static void test_adapter_directory_that_is_missing_is_named(void **state) {
     struct lorica_adapter *adapter = NULL;
     struct lorica_error err = {0};
@@ -280,6 +299,7 @@ int main(void) {
         cmocka_unit_test(test_adapter_variants_are_refused_by_key),
         cmocka_unit_test(test_adapter_config_that_does_not_fit_is_refused),
         cmocka_unit_test(test_adapter_truncated_weights_are_refused),
+        cmocka_unit_test(test_adapter_others_have_a_turn_behind_each_module),
         cmocka_unit_test(test_adapter_directory_that_is_missing_is_named),
     };
     return cmocka_run_group_tests(tests, open_base, close_base);
