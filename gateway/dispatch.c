@@ -224,7 +224,12 @@ static int judge_body(struct lorica_request *request) {
 
 /* The key is good, or none is needed. */
 static void admit(struct lorica_request *request) {
+    static const char *const none[] = {NULL};
     struct lorica_conn *conn = request->conn;
+    if (request->match.route->change && lorica_request_query_only(request, none) != 0) {
+        answer_error(request);
+        return;
+    }
     if (request->keyed && count_of_key(request) > request->server->parts.config->max_per_key) {
         (void)lorica_request_fail_status(request, 429, "too_many_requests",
                                          "the key \"%s\" has too many requests at once",

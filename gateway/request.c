@@ -307,6 +307,15 @@ int lorica_request_query_number(struct lorica_request *request, const char *name
     return 0;
 }
 
+int lorica_request_query_only(struct lorica_request *request, const char *const *names) {
+    const char *unknown = NULL;
+    const size_t len = lorica_http_query_unknown(request->query, names, &unknown);
+    return len == 0 ? 0
+                    : lorica_request_fail(request, LORICA_EINVAL, NULL, "unknown_parameter",
+                                          "the query: \"%.*s\" is not known here",
+                                          len < 80 ? (int)len : 80, unknown);
+}
+
 int lorica_request_query_text(struct lorica_request *request, const char *name, char *text,
                               size_t size, const char **ret) {
     const int rc = lorica_http_query(request->query, name, text, size);

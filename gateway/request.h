@@ -144,6 +144,10 @@ int lorica_request_parse(struct lorica_request *request,
 /** Refuses members of an object other than those listed (NULL-terminated). */
 int lorica_request_only(struct lorica_request *request, const struct lorica_json *object,
                         const char *const *names) LORICA_MUSTCHECK;
+/** Fails with 400 when the query holds a parameter that is none of `names`, which NULL ends: what
+ * is misspelt must not be taken for what was meant. */
+int lorica_request_query_only(struct lorica_request *request,
+                              const char *const *names) LORICA_MUSTCHECK;
 /** Reads an optional whole number of the query: digits alone, in [min, max], given once. */
 int lorica_request_query_number(struct lorica_request *request, const char *name, long long min,
                                 long long max, long long *ret) LORICA_MUSTCHECK;

@@ -129,6 +129,21 @@ int lorica_http_query(const char *query, const char *name, char *out, size_t siz
     return rc;
 }
 
+size_t lorica_http_query_unknown(const char *query, const char *const *names, const char **ret) {
+    while (query && *query) {
+        const size_t len = strcspn(query, "&"), name_len = strcspn(query, "&=");
+        const char *const *name = names;
+        while (*name && !same_name(query, name_len, *name))
+            name++;
+        if (!*name && len > 0) {
+            *ret = query;
+            return len;
+        }
+        query += len + (query[len] == '&');
+    }
+    return 0;
+}
+
 /* `count` digits at *at into *ret, and moves behind them. */
 static bool take_digits(const char **at, int count, int64_t *ret) {
     *ret = 0;

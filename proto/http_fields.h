@@ -32,6 +32,10 @@ int lorica_http_decode(const char *text, size_t len, bool plus_is_space, char *o
  * into `out`. LORICA_ENOTFOUND when absent, LORICA_EINVAL when malformed or given twice,
  * LORICA_ELIMIT when too long. On failure `out` is an empty string. */
 int lorica_http_query(const char *query, const char *name, char *out, size_t size) LORICA_MUSTCHECK;
+/** Finds a parameter of a query that is none of `names`, which NULL ends. Returns its length, with
+ * *ret pointing to it in `query`; 0: there is none. */
+size_t lorica_http_query_unknown(const char *query, const char *const *names,
+                                 const char **ret) LORICA_MUSTCHECK;
 
 /** Reads a moment into Unix milliseconds: RFC 3339 ("2026-03-01T09:30:00Z",
  * "2026-03-01T10:30:00.5+01:00"; a space stands for "+" too, since that is what an unescaped one

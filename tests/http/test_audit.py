@@ -50,6 +50,22 @@ def where(chain, **wanted):
     return [r["seq"] for r in chain if all(r[k] == v for k, v in wanted.items())]
 
 
+def test_what_is_misspelt_is_not_taken_for_no_filter(api, chain):
+    for path in (f"{AUDIT}?actr=asks", f"{AUDIT}?adapter=ward&Kind=publish", f"{AUDIT}?x",
+                 f"{ADAPTERS}/ward/history?adapter=clinic", f"{ADAPTERS}?channel=stable"):
+        refused = api.get(path)
+        assert refused.status == 400 and refused.error["code"] == "unknown_parameter", path
+        assert "is not known here" in refused.error["message"]
+    assert seqs(api.get(f"{AUDIT}?a%63tor=asks&&")) == where(chain, actor="asks")
+    # nor is a change that says more than it can mean
+    before = api.get(AUDIT).json
+    for method, path in (("POST", f"{ADAPTERS}/ward/channels/stable/rollback?channel=beta"),
+                         ("DELETE", f"{ADAPTERS}/ward/versions/1?dry_run=true")):
+        refused = api(method, path)
+        assert refused.status == 400 and refused.error["code"] == "unknown_parameter"
+    assert api.get(AUDIT).json == before
+
+
 KINDS = ["publish", "promote", "rollback", "key-create", "key-revoke", "delete", "undelete", "sweep",
          "split", "policy", "approve", "refused", "retention", "signer-add", "signer-remove", "sign"]
 
