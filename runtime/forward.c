@@ -4,6 +4,8 @@
  *   norm, quantise | q k v | rope, cache | attention | quantise | o, add | norm, quantise |
  *   gate up, silu | quantise | down, add |
  *
+ * Of the last layer's rows only those that want logits go on behind their keys and values.
+ *
  * Products are split by tiles of output, each thread a contiguous range of the weights. With one
  * or two rows the norms and quantisations are done by every thread for itself: they cost less than
  * a barrier, which then falls away.
@@ -49,7 +51,9 @@ struct lorica_forward {
     /* The present batch. */
     const struct lorica_row *rows;
     uint32_t count, wanted_count;
-    struct group *groups; /* of those with an adapter */
+    bool narrows;            /* not all rows want logits */
+    struct lorica_row *kept; /* those that do, once the batch is narrowed to them */
+    struct group *groups;    /* of those with an adapter */
     uint32_t *order, *group_of;
     uint32_t group_count;
 };
@@ -350,17 +354,64 @@ static void project_mlp(const struct worker *w, const struct input *in) {
     }
 }
 
-static void run_layer(const struct worker *w) {
+/* The group of a row's adapter, a new one if there is none yet; neighbours often have the same. */
+static uint32_t find_group(struct lorica_forward *fw, const struct lorica_adapter *adapter) {
+    for (uint32_t g = fw->group_count; g-- > 0;)
+        if (fw->groups[g].adapter == adapter)
+            return g;
+    fw->groups[fw->group_count] = (struct group){.adapter = adapter};
+    return fw->group_count++;
+}
+
+/* Fills groups and order. */
+static void group_batch(struct lorica_forward *fw) {
+    uint32_t at = 0;
+    fw->group_count = 0;
+    for (uint32_t r = 0; r < fw->count; r++)
+        if (fw->rows[r].adapter) {
+            fw->group_of[r] = r > 0 && fw->rows[r].adapter == fw->rows[r - 1].adapter
+                                  ? fw->group_of[r - 1]
+                                  : find_group(fw, fw->rows[r].adapter);
+            fw->groups[fw->group_of[r]].count++;
+        }
+    for (uint32_t g = 0; g < fw->group_count; g++) {
+        fw->groups[g].begin = at;
+        at += fw->groups[g].count;
+        fw->groups[g].count = 0;
+    }
+    for (uint32_t r = 0; r < fw->count; r++)
+        if (fw->rows[r].adapter) {
+            struct group *group = &fw->groups[fw->group_of[r]];
+            fw->order[group->begin + group->count++] = r;
+        }
+}
+
+/* Makes these rows the batch. */
+static void set_batch(struct lorica_forward *fw, const struct lorica_row *rows, uint32_t count) {
+    fw->rows = rows;
+    fw->count = count;
+    group_batch(fw);
+    lorica_attend_plan(fw->attend, rows, count);
+}
+
+/* Narrows the batch to the rows that want logits, before they attend. */
+static void narrow(struct lorica_forward *fw) {
+    for (uint32_t i = 0; i < fw->wanted_count; i++) {
+        const uint32_t r = fw->wanted[i];
+        memmove(fw->x + i * fw->x_ld, fw->x + r * fw->x_ld, fw->x_ld * sizeof(*fw->x));
+        memmove(fw->q + i * fw->q_ld, fw->q + r * fw->q_ld, fw->q_ld * sizeof(*fw->q));
+        fw->kept[i] = fw->rows[r];
+        fw->wanted[i] = i;
+    }
+    set_batch(fw, fw->kept, fw->wanted_count);
+}
+
+/* What a layer does behind its keys and values. */
+static void finish_layer(const struct worker *w, const struct lorica_layer *layer) {
     struct lorica_forward *fw = w->fw;
-    const struct lorica_layer *layer = &fw->model->base->layers[w->layer];
-    struct input in = prepare_stage(w, &stage_qkv, fw->x, fw->x_ld, layer->attn_norm);
-    project_qkv(w, &in);
-    lorica_pool_barrier(fw->pool);
-    place_rows(w);
-    lorica_pool_barrier(fw->pool);
     attend_rows(w);
     lorica_pool_barrier(fw->pool);
-    in = prepare_stage(w, &stage_o, fw->attn, fw->q_ld, NULL);
+    struct input in = prepare_stage(w, &stage_o, fw->attn, fw->q_ld, NULL);
     project_residual(w, &stage_o, &in);
     lorica_pool_barrier(fw->pool);
     in = prepare_stage(w, &stage_mlp, fw->x, fw->x_ld, layer->mlp_norm);
@@ -369,6 +420,24 @@ static void run_layer(const struct worker *w) {
     in = prepare_stage(w, &stage_down, fw->gate, fw->mlp_ld, NULL);
     project_residual(w, &stage_down, &in);
     lorica_pool_barrier(fw->pool);
+}
+
+static void run_layer(const struct worker *w) {
+    struct lorica_forward *fw = w->fw;
+    const bool last = w->layer + 1 == fw->model->base->arch.layers;
+    const struct lorica_layer *layer = &fw->model->base->layers[w->layer];
+    const struct input in = prepare_stage(w, &stage_qkv, fw->x, fw->x_ld, layer->attn_norm);
+    project_qkv(w, &in);
+    lorica_pool_barrier(fw->pool);
+    place_rows(w);
+    lorica_pool_barrier(fw->pool);
+    if (last && fw->narrows) {
+        if (w->thread == 0)
+            narrow(fw);
+        lorica_pool_barrier(fw->pool);
+    }
+    if (fw->count > 0)
+        finish_layer(w, layer);
 }
 
 /* Embedding and rotary angles of this thread's rows. */
@@ -418,47 +487,13 @@ static void run_step(void *arg, unsigned thread, unsigned threads) {
     project_logits(&w);
 }
 
-/* The group of a row's adapter, a new one if there is none yet; neighbours often have the same. */
-static uint32_t find_group(struct lorica_forward *fw, const struct lorica_adapter *adapter) {
-    for (uint32_t g = fw->group_count; g-- > 0;)
-        if (fw->groups[g].adapter == adapter)
-            return g;
-    fw->groups[fw->group_count] = (struct group){.adapter = adapter};
-    return fw->group_count++;
-}
-
-/* Fills groups and order. */
-static void group_batch(struct lorica_forward *fw) {
-    uint32_t at = 0;
-    fw->group_count = 0;
-    for (uint32_t r = 0; r < fw->count; r++)
-        if (fw->rows[r].adapter) {
-            fw->group_of[r] = r > 0 && fw->rows[r].adapter == fw->rows[r - 1].adapter
-                                  ? fw->group_of[r - 1]
-                                  : find_group(fw, fw->rows[r].adapter);
-            fw->groups[fw->group_of[r]].count++;
-        }
-    for (uint32_t g = 0; g < fw->group_count; g++) {
-        fw->groups[g].begin = at;
-        at += fw->groups[g].count;
-        fw->groups[g].count = 0;
-    }
-    for (uint32_t r = 0; r < fw->count; r++)
-        if (fw->rows[r].adapter) {
-            struct group *group = &fw->groups[fw->group_of[r]];
-            fw->order[group->begin + group->count++] = r;
-        }
-}
-
 void lorica_forward_run(struct lorica_forward *fw, const struct lorica_row *rows, uint32_t count) {
-    fw->rows = rows;
-    fw->count = count;
     fw->wanted_count = 0;
     for (uint32_t r = 0; r < count; r++)
         if (rows[r].wants_logits)
             fw->wanted[fw->wanted_count++] = r;
-    group_batch(fw);
-    lorica_attend_plan(fw->attend, rows, count);
+    fw->narrows = fw->wanted_count < count;
+    set_batch(fw, rows, count);
     lorica_pool_run(fw->pool, run_step, fw);
 }
 
@@ -509,6 +544,7 @@ static bool take_buffers(struct lorica_forward *fw) {
            (fw->in = take(prepared, fw->in_ld * sizeof(float))) &&
            (fw->xq = take(prepared, fw->xq_stride)) &&
            (fw->wanted = take(rows, sizeof(uint32_t))) &&
+           (fw->kept = take(rows, sizeof(struct lorica_row))) &&
            (fw->order = take(rows, sizeof(uint32_t))) &&
            (fw->group_of = take(rows, sizeof(uint32_t))) &&
            (fw->groups = take(rows, sizeof(struct group))) &&
@@ -561,9 +597,9 @@ int lorica_forward_reserve_rank(struct lorica_forward *fw, uint32_t rank,
 void lorica_forward_destroy(struct lorica_forward *fw) {
     if (!fw)
         return;
-    void *const buffers[] = {fw->x,    fw->y,      fw->q,      fw->k,        fw->v,      fw->attn,
-                             fw->gate, fw->up,     fw->angles, fw->in,       fw->logits, fw->xq,
-                             fw->t,    fw->wanted, fw->order,  fw->group_of, fw->groups};
+    void *const buffers[] = {fw->x,    fw->y,      fw->q,      fw->k,     fw->v,        fw->attn,
+                             fw->gate, fw->up,     fw->angles, fw->in,    fw->logits,   fw->xq,
+                             fw->t,    fw->wanted, fw->kept,   fw->order, fw->group_of, fw->groups};
     for (size_t i = 0; i < sizeof(buffers) / sizeof(buffers[0]); i++)
         free(buffers[i]);
     lorica_attend_destroy(fw->attend);
