@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include <stdlib.h>
 
-#include "gateway/cmd.h"
-#include "gateway/damage.h"
+#include "gateway/cmd/cmd.h"
+#include "gateway/server/damage.h"
 
 int main(int argc, char **argv) {
     lorica_damage_watch();

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "gateway/http.h"
-#include "gateway/route.h"
+#include "gateway/server/http.h"
+#include "gateway/server/route.h"
 #include "proto/utf8.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);

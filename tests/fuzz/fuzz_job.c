@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "gateway/job.h"
+#include "gateway/jobs/job.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 

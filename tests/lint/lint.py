@@ -24,7 +24,7 @@ MAY_INCLUDE = {
 LIBRARIES = {
     r"cjson/|cJSON\.h": r"proto/json\.c",
     r"lmdb\.h": r"registry/store_lmdb\.c",
-    r"openssl/": r"registry/(digest|signkey)\.c|gateway/(tls|certificate)\.c",
+    r"openssl/": r"registry/(digest|signkey)\.c|gateway/server/(tls|certificate)\.c",
     r"uv\.h|llhttp\.h|curl/": r"gateway/.*",
     r"pcre2\.h|utf8proc\.h": r"runtime/.*",
 }
@@ -249,8 +249,8 @@ def strings(text):
 def options(source, _build):
     """Each option that a command takes stands in its help; each setting in lorica.conf too."""
     gateway = source / "gateway"
-    sample = (gateway / "config_sample.c").read_text(encoding="utf-8")
-    for path in sorted(gateway.glob("cmd_*.c")):
+    sample = (gateway / "cmd/config_sample.c").read_text(encoding="utf-8")
+    for path in sorted(gateway.glob("cmd/cmd_*.c")):
         text = path.read_text(encoding="utf-8")
         names = re.findall(r'\{\s*(?:\.name\s*=\s*)?"([a-z0-9-]+)",\s*(?:\.(?:value|flag|list)|&|NULL)',
                            text)
@@ -262,12 +262,12 @@ def options(source, _build):
         settings = re.findall(r'\{"([a-z0-9-]+)",\s*LORICA_SETTING', config.read_text("utf-8"))
         if not settings:
             yield "gateway/config.c: no setting was found"
-        serve = strings((gateway / "cmd_serve.c").read_text(encoding="utf-8"))
+        serve = strings((gateway / "cmd/cmd_serve.c").read_text(encoding="utf-8"))
         for name in settings:
             if not re.search(rf'"#{name} = ', sample):
-                yield f"gateway/config_sample.c: {name} is missing"
+                yield f"gateway/cmd/config_sample.c: {name} is missing"
             if not re.search(rf"--{name}(?![a-z0-9-])", serve):
-                yield f"gateway/cmd_serve.c: --{name} is not in the help"
+                yield f"gateway/cmd/cmd_serve.c: --{name} is not in the help"
 
 
 def manual(source, build):

@@ -30,7 +30,7 @@ CASES = [
      HEAD + GUARD.format("A", "int f(void);")),
     ("headers", "proto/a.h", HEAD + GUARD.format("B", ""), "the guard", HEAD + GUARD.format("A", "")),
     ("layout", "proto/a.c", "int  a ;\n", "a.c", "int a;\n"),
-    ("options", "gateway/cmd_a.c", 'o[] = {{.name = "mute", .flag = &a}}; h = "--muted\\tx";',
+    ("options", "gateway/cmd/cmd_a.c", 'o[] = {{.name = "mute", .flag = &a}}; h = "--muted\\tx";',
      "--mute", 'o[] = {{.name = "mute", .flag = &a}}; h = "--mute\\tx";'),
     ("options", "gateway/config.c", SETTING % "silent", "silent is missing", SETTING % "listen"),
 ]
@@ -73,11 +73,11 @@ def main():
         for content, expected in ((wrong, 1), (right, 0)):
             with tempfile.TemporaryDirectory() as directory:
                 tree = pathlib.Path(directory)
-                for folder in (tree / name).parent, tree / "build", tree / "gateway":
-                    folder.mkdir(exist_ok=True)
+                for folder in (tree / name).parent, tree / "build", tree / "gateway/cmd":
+                    folder.mkdir(parents=True, exist_ok=True)
                 (tree / "build/compile_commands.json").write_text("[]")
-                (tree / "gateway/config_sample.c").write_text(SAMPLE)
-                (tree / "gateway/cmd_serve.c").write_text(SERVE)
+                (tree / "gateway/cmd/config_sample.c").write_text(SAMPLE)
+                (tree / "gateway/cmd/cmd_serve.c").write_text(SERVE)
                 (tree / ".clang-format").write_text("BasedOnStyle: LLVM\n")
                 (tree / name).write_text(content)
                 code, text = run(rule, tree)

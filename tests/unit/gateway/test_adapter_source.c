@@ -8,7 +8,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "gateway/adapter_source.h"
+#include "gateway/cmd/adapter_source.h"
 #include "gateway/files.h"
 #include "registry/registry.h"
 

@@ -5,9 +5,9 @@
 
 #include <strings.h>
 
-#include "gateway/auth.h"
-#include "gateway/conn.h"
-#include "gateway/server.h"
+#include "gateway/server/auth.h"
+#include "gateway/server/conn.h"
+#include "gateway/server/server.h"
 
 #define ROLES 4
 

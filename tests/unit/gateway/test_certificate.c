@@ -12,7 +12,7 @@
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
 
-#include "gateway/certificate.h"
+#include "gateway/server/certificate.h"
 
 static X509 *read_certificate(const char *pem) {
     BIO *bio = BIO_new_mem_buf(pem, -1);

@@ -8,7 +8,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "gateway/cmd.h"
+#include "gateway/cmd/cmd.h"
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 

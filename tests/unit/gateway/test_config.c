@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "gateway/cmd.h"
+#include "gateway/cmd/cmd.h"
 #include "gateway/config.h"
 
 static int parse(struct lorica_config *config, const char *text, struct lorica_error *err) {

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "gateway/cmd.h"
+#include "gateway/cmd/cmd.h"
 
 /* Output of a printer as text, for free(). */
 static char *printed(void (*print)(FILE *out, const struct lorica_cmd *cmd),

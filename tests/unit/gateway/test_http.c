@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "gateway/http.h"
+#include "gateway/server/http.h"
 
 #define GET "GET / HTTP/1.1\r\nHost: a\r\n"
 #define POST "POST / HTTP/1.1\r\nHost: a\r\n"

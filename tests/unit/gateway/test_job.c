@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "gateway/job.h"
+#include "gateway/jobs/job.h"
 
 static struct lorica_job sample(void) {
     struct lorica_job job = {

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "gateway/lane.h"
+#include "gateway/server/lane.h"
 
 #define PARTS 3
 

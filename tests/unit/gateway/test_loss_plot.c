@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "gateway/loss_plot.h"
+#include "gateway/train/loss_plot.h"
 
 static char *plot(const char *title, const struct lorica_curve *training,
                   const struct lorica_curve *evaluation) {

@@ -6,7 +6,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "gateway/pins.h"
+#include "gateway/server/pins.h"
 
 static void test_letting_go_waits_for_no_deletion(void **state) {
     const struct lorica_version version = {.name = "cardiology", .version = 2};

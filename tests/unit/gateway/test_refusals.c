@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "gateway/refusals.h"
+#include "gateway/server/refusals.h"
 
 #define BURST LORICA_REFUSALS_BURST
 #define EVERY LORICA_REFUSALS_EVERY_MS

@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "gateway/route.h"
+#include "gateway/server/route.h"
 
 static const struct lorica_route table[] = {
     {.method = LORICA_METHOD_GET, .pattern = "/a"},

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "gateway/split_watch.h"
+#include "gateway/server/split_watch.h"
 
 static char reason[512];
 

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "gateway/table.h"
+#include "gateway/cmd/table.h"
 
 static char *printed(const struct lorica_table *table) {
     char *text = NULL;

@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #include "gateway/files.h"
-#include "gateway/training_files.h"
+#include "gateway/jobs/training_files.h"
 
 static const char lines[] = "{\"text\":\"On the fourth floor.\"}\n";
 
