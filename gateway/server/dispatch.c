@@ -100,7 +100,7 @@ static void submit(struct lorica_request *request, struct lorica_lane *to,
 }
 
 static void run_on_writer(struct lorica_request *request) {
-    request->job.quick = !request->match.route->lasting;
+    request->job.quick = !request->match.route->in_turn;
     submit(request, request->server->writer, run_job, run_job_done);
 }
 

@@ -44,8 +44,8 @@ struct lorica_route {
     const char *change; /**< what it changes: a refused attempt goes into the audit
                              chain by this word (refusals.h); NULL: nothing */
     enum lorica_where where;
-    bool lasting; /**< takes the writer's thread for long: not run between another's parts (lane.h)
-                   */
+    bool in_turn; /**< waits its turn on the writer's thread, not run between another's parts
+                   * (lane.h): it takes long, or takes back what another was allowed to do */
     /** Fills the response or returns a lorica error with the request's error set. Also runs for a
      * client that has gone, whose response is then dropped. */
     int (*run)(struct lorica_request *request);

@@ -35,7 +35,7 @@ static const struct lorica_route routes[] = {
     {GET, "/v1/adapters/{}", PUBLISH, WORKER, .run = lorica_handle_adapter},
     {GET, "/v1/adapters/{}/versions", PUBLISH, WORKER, .run = lorica_handle_versions},
     {POST, "/v1/adapters/{}/versions", CHANGE("publish"), PUBLISH, UPLOAD(lorica_publish_form),
-     JUDGE, .lasting = true, .run = lorica_handle_publish_check,
+     JUDGE, .in_turn = true, .run = lorica_handle_publish_check,
      .write = lorica_handle_publish_write},
     {GET, "/v1/adapters/{}/versions/{}", PUBLISH, WORKER, .run = lorica_handle_version},
     {DELETE, "/v1/adapters/{}/versions/{}", CHANGE("delete"), OPS, JSON, WRITER,
@@ -70,7 +70,7 @@ static const struct lorica_route routes[] = {
     {GET, "/v1/adapters/{}/retention", PUBLISH, WORKER, .run = lorica_handle_retention},
     {PUT, "/v1/adapters/{}/retention", CHANGE("retention"), OPS, JSON, WRITER,
      .run = lorica_handle_retention_set},
-    {POST, "/v1/sweep", CHANGE("sweep"), ADMIN, WRITER, .lasting = true,
+    {POST, "/v1/sweep", CHANGE("sweep"), ADMIN, WRITER, .in_turn = true,
      .run = lorica_handle_sweep},
     {GET, "/v1/adapters/{}/history", PUBLISH, WORKER, .run = lorica_handle_history},
     {GET, "/v1/audit/checkpoint", OPS, WORKER, .run = lorica_handle_checkpoint},
@@ -106,7 +106,8 @@ static const struct lorica_route routes[] = {
      .run = lorica_handle_signer_remove},
     {GET, "/v1/keys", ADMIN, WORKER, .run = lorica_handle_keys},
     {POST, "/v1/keys", CHANGE("key-create"), ADMIN, JSON, WRITER, .run = lorica_handle_key_create},
-    {DELETE, "/v1/keys/{}", CHANGE("key-revoke"), ADMIN, WRITER, .run = lorica_handle_key_revoke},
+    {DELETE, "/v1/keys/{}", CHANGE("key-revoke"), ADMIN, WRITER, .in_turn = true,
+     .run = lorica_handle_key_revoke},
 };
 
 const struct lorica_route *lorica_routes(size_t *ret_count) {

@@ -120,6 +120,28 @@ static void fill_pattern(const char *pattern, char out[256]) {
     out[n] = '\0';
 }
 
+/* A publish is judged once, and may be written in several parts: its key is not revoked between
+ * them. What is to be fast is done between them. */
+static void test_a_revocation_does_not_pass_a_publish_under_way(void **state) {
+    static const struct {
+        const char *method, *path;
+        bool in_turn;
+    } cases[] = {
+        {"DELETE", "/v1/keys/a", true},
+        {"POST", "/v1/adapters/a/versions", true},
+        {"POST", "/v1/sweep", true},
+        {"PUT", "/v1/adapters/a/channels/stable", false},
+        {"POST", "/v1/adapters/a/channels/stable/rollback", false},
+    };
+    struct judge *j = *state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct lorica_request *request = request_of(j, cases[i].method, cases[i].path, "");
+        assert_non_null(request->match.route);
+        assert_int_equal(request->match.route->in_turn, cases[i].in_turn);
+        lorica_request_unref(request);
+    }
+}
+
 static void test_each_route_takes_its_role_and_those_above(void **state) {
     struct judge *j = *state;
     size_t count;
@@ -443,6 +465,7 @@ static void test_json_body_has_a_limit(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        judged(test_a_revocation_does_not_pass_a_publish_under_way),
         judged(test_each_route_takes_its_role_and_those_above),
         judged(test_routes_ask_for_the_roles_of_the_api),
         judged(test_a_key_reaches_its_adapters_only),
