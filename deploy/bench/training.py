@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Training, against PEFT on the same batches."""
 import json
+import os
 import pathlib
 import shutil
 import sys
@@ -8,7 +9,7 @@ import time
 
 import numpy as np
 
-from common import environment, peak_mb, run
+from common import environment, lorica_json, peak_mb, run
 
 
 def peft_training(hf_dir, trace, quantised):
@@ -38,28 +39,37 @@ def peft_training(hf_dir, trace, quantised):
     print(json.dumps({"tokens_per_second": tokens / seconds, "peak_mb": peak_mb()}))
 
 
+# What holds PyTorch's libraries to the instruction set of a level of LORICA_CPU.
+LIMITS = {"avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2",
+                   "MKL_ENABLE_INSTRUCTIONS": "AVX2"}}
+
+
+def peer(args, kind, level):
+    out = run(sys.executable, pathlib.Path(__file__).parent, "--peft", kind, "--work", args.work,
+              env=dict(os.environ, **LIMITS.get(level, {})))
+    return json.loads(out.splitlines()[-1])
+
+
+def measure_level(args, level, steps):
+    """Rows of one instruction set."""
+    quantised, plain = peer(args, "quantised", level), peer(args, "float32", level)
+    ours = lorica_json(args, "bench", "train", "--base", args.base, "--threads", 2, "--repeat",
+                       steps - 1, LORICA_CPU=level)
+    label = f"{level}: training, 4 x 256 tokens, rank 16 all linear, tokens/s"
+    bnb = "PEFT + bitsandbytes NF4, float32"
+    return [(label, ours["tokens_per_second"], quantised["tokens_per_second"], bnb),
+            (label, ours["tokens_per_second"], plain["tokens_per_second"], "PEFT float32"),
+            (f"{level}: training, peak memory, MB", ours["peak_mb"], quantised["peak_mb"], bnb)]
+
+
 def measure(args, arch):
-    """Rows against PEFT."""
+    """Rows against PEFT, for each instruction set."""
     from safetensors.numpy import save_file
     rng = np.random.default_rng(0)
     steps = 3 if args.quick else 5
     ids = rng.integers(1000, arch["vocab"], (steps, 4, 256)).astype(np.int32)
-    trace = args.work / "trace.safetensors"
-    save_file({"input_ids": ids, "labels": ids.copy()}, trace)
+    save_file({"input_ids": ids, "labels": ids.copy()}, args.work / "trace.safetensors")
     hf_dir = args.work / "hf"
     shutil.rmtree(hf_dir, ignore_errors=True)
-    env = environment(args)
-    run(args.lorica, "base", "export", args.base, hf_dir, env=env)
-    peers = {}
-    for kind in ("quantised", "float32"):
-        out = run(sys.executable, pathlib.Path(__file__).parent, "--peft", kind, "--work", args.work)
-        peers[kind] = json.loads(out.splitlines()[-1])
-    ours = json.loads(run(args.lorica, "bench", "train", "--base", args.base, "--threads", 2,
-                          "--repeat", steps - 1, "--json", env=env))
-    rows = []
-    for kind, label in (("quantised", "PEFT + bitsandbytes NF4"), ("float32", "PEFT float32")):
-        rows.append((f"training, 4 x 256 tokens, rank 16 all linear, tokens/s",
-                     ours["tokens_per_second"], peers[kind]["tokens_per_second"], label))
-    rows.append(("training, peak memory, MB", ours["peak_mb"], peers["quantised"]["peak_mb"],
-                 "PEFT + bitsandbytes NF4"))
-    return rows
+    run(args.lorica, "base", "export", args.base, hf_dir, env=environment(args))
+    return [row for level in args.llama_builds for row in measure_level(args, level, steps)]
