@@ -26,7 +26,7 @@ struct lorica_cmd {
     int (*run)(int argc, char **argv);
 };
 
-/** Commands of each file; main.c lists them in one table. */
+/** Commands of each file; commands.c lists them in one table. */
 extern const struct lorica_cmd lorica_cmd_init;
 extern const struct lorica_cmd lorica_cmd_base[], lorica_cmd_adapter[], lorica_cmd_key[];
 extern const size_t lorica_cmd_base_count, lorica_cmd_adapter_count, lorica_cmd_key_count;

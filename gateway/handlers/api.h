@@ -22,7 +22,7 @@
  *   epoch, before: as registry.h says, where the hash is explained
  *   detail: an object of what the kind needs besides; of a policy {"before","after"}; of a refused
  *   attempt {"attempt":"promote",...,"status","code","subject"?}, the message being why; of several
- *   that were only counted {"refused":count,"from","to"} (gateway/refusals.h)
+ *   that were only counted {"refused":count,"from","to"} (gateway/server/refusals.h)
  * policy of a channel
  *   {"object":"adapter.policy","name","channel","epoch","changed","changed_by",
  *    "policy":{"approvals","min_role","max_rank","max_bytes","eval_set","max_worse",
