@@ -199,6 +199,7 @@ static void admit(struct lorica_engine *engine) {
 
 static void *engine_main(void *arg) {
     struct lorica_engine *engine = arg;
+    lorica_pool_bind(engine->pool);
     for (;;) {
         const bool stop = take_new(engine);
         drop_cancelled(engine, stop);

@@ -3,6 +3,7 @@
 
 #include <linux/futex.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -100,10 +101,16 @@ static void pool_stop(struct lorica_pool *pool, unsigned started) {
     free(pool);
 }
 
+/* Processors that the calling thread may use; 0: not known. */
+static unsigned allowed(cpu_set_t *set) {
+    return sched_getaffinity(0, sizeof(*set), set) == 0 ? (unsigned)CPU_COUNT(set) : 0;
+}
+
 int lorica_pool_create(unsigned threads, struct lorica_pool **ret, struct lorica_error *err) {
     if (threads == 0) {
-        const long online = sysconf(_SC_NPROCESSORS_ONLN);
-        threads = online < 1 ? 1 : online > MAX_THREADS ? MAX_THREADS : (unsigned)online;
+        cpu_set_t set;
+        threads = allowed(&set);
+        threads = threads < 1 ? 1 : threads > MAX_THREADS ? MAX_THREADS : threads;
     }
     if (threads > MAX_THREADS)
         return lorica_fail(err, LORICA_EINVAL, "%u threads: 1 to %d are possible", threads,
@@ -122,6 +129,23 @@ int lorica_pool_create(unsigned threads, struct lorica_pool **ret, struct lorica
     }
     *ret = pool;
     return 0;
+}
+
+void lorica_pool_bind(struct lorica_pool *pool) {
+    cpu_set_t set;
+    if (allowed(&set) != pool->threads)
+        return;
+    int cpu = -1;
+    for (unsigned i = 0; i < pool->threads; i++) {
+        cpu_set_t one;
+        while (!CPU_ISSET(++cpu, &set))
+            ;
+        CPU_ZERO(&one);
+        CPU_SET(cpu, &one);
+        /* That it may fail is no harm: the thread then runs where the system puts it. */
+        (void)pthread_setaffinity_np(i == 0 ? pthread_self() : pool->members[i].thread, sizeof(one),
+                                     &one);
+    }
 }
 
 void lorica_pool_destroy(struct lorica_pool *pool) {

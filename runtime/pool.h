@@ -14,10 +14,17 @@ struct lorica_pool;
 /** A job: called once on every thread of the team with its number, 0 <= thread < threads. */
 typedef void (*lorica_pool_fn)(void *arg, unsigned thread, unsigned threads);
 
-/** Starts a team of `threads` (1 to 256) including the caller's; 0 means one per online core. The
- * thread that calls run is always number 0. */
+/** Starts a team of `threads` (1 to 256) including the caller's; 0 means one per processor that
+ * this process may use. The thread that calls run is always number 0. */
 int lorica_pool_create(unsigned threads, struct lorica_pool **ret,
                        struct lorica_error *err) LORICA_MUSTCHECK;
+
+/** Called by the thread that will run the jobs, before the first. Where the process may use exactly
+ * as many processors as the team has threads, each thread is bound to one of them: when something
+ * else had its turn, the system may otherwise leave two of the team on one processor for a while,
+ * and every barrier waits for both. With any other number nothing changes. Threads that the caller
+ * starts afterwards are bound as it is. */
+void lorica_pool_bind(struct lorica_pool *pool);
 
 /** Ends the team. NULL is accepted. No job may be running. */
 void lorica_pool_destroy(struct lorica_pool *pool);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "gateway/server/slice.h"
 #include "gateway/server/uverr.h"
 
 #define BACKLOG 512
@@ -11,7 +12,7 @@
 /* What has to be computed beside answers works for so long, then rests: a token is then late by so
  * little at most. */
 #define WORK_NS 500000
-#define REST_MS 5
+#define REST_MS 10
 
 static void on_connection(uv_stream_t *listener, int status) {
     struct lorica_server *server = listener->data;
@@ -189,6 +190,7 @@ int lorica_server_init(struct lorica_server *server, const struct lorica_server_
 }
 
 void lorica_server_run(struct lorica_server *server) {
+    lorica_slice_shorten();
     (void)uv_run(&server->loop, UV_RUN_DEFAULT);
 }
 

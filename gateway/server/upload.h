@@ -10,9 +10,9 @@
 #include "proto/multipart.h"
 
 /** Milliseconds between two such pieces, of all uploads together, while answers are computed. */
-#define LORICA_UPLOAD_TURN_MS 10
+#define LORICA_UPLOAD_TURN_MS 20
 /** Bytes of body that are given to a worker at once. */
-#define LORICA_UPLOAD_PIECE ((size_t)256 << 10)
+#define LORICA_UPLOAD_PIECE ((size_t)128 << 10)
 /** Largest part other than the file. */
 #define LORICA_UPLOAD_PART_MAX ((size_t)1 << 20)
 /** Parts of a form, at most. */

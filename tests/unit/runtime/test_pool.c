@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: MIT */
+#include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -62,6 +64,69 @@ static void test_range_covers_all_once(void **state) {
     }
 }
 
+/* Where the threads of a bound team may run, each told by itself. */
+struct places {
+    unsigned threads;
+    cpu_set_t of[MAX_TEAM];
+};
+
+static void place_job(void *arg, unsigned thread, unsigned threads) {
+    struct places *places = arg;
+    places->threads = threads;
+    (void)sched_getaffinity(0, sizeof(places->of[thread]), &places->of[thread]);
+}
+
+/* On a thread of its own, which stays bound. */
+static void *bind_and_tell(void *arg) {
+    struct places *places = arg;
+    struct lorica_pool *pool;
+    if (lorica_pool_create(places->threads, &pool, NULL) != 0)
+        return NULL;
+    lorica_pool_bind(pool);
+    lorica_pool_run(pool, place_job, places);
+    lorica_pool_destroy(pool);
+    return places;
+}
+
+static void tell(struct places *places) {
+    pthread_t thread;
+    void *told;
+    assert_int_equal(pthread_create(&thread, NULL, bind_and_tell, places), 0);
+    assert_int_equal(pthread_join(thread, &told), 0);
+    assert_ptr_equal(told, places);
+}
+
+static void test_bind_as_many_threads_as_processors_one_each(void **state) {
+    (void)state;
+    cpu_set_t before, set, bound;
+    assert_int_equal(sched_getaffinity(0, sizeof(before), &before), 0);
+    CPU_ZERO(&set); /* at most MAX_TEAM of them */
+    for (int cpu = 0; cpu < CPU_SETSIZE && CPU_COUNT(&set) < MAX_TEAM; cpu++)
+        if (CPU_ISSET(cpu, &before))
+            CPU_SET(cpu, &set);
+    assert_int_equal(sched_setaffinity(0, sizeof(set), &set), 0);
+    struct places places = {.threads = 0}; /* as many as may be used */
+    tell(&places);
+    assert_int_equal(places.threads, CPU_COUNT(&set));
+    CPU_ZERO(&bound);
+    for (unsigned i = 0; i < places.threads; i++) {
+        assert_int_equal(CPU_COUNT(&places.of[i]), 1);
+        CPU_OR(&bound, &bound, &places.of[i]);
+    }
+    assert_true(CPU_EQUAL(&bound, &set));
+    assert_int_equal(sched_setaffinity(0, sizeof(before), &before), 0);
+}
+
+static void test_bind_another_number_left_alone(void **state) {
+    (void)state;
+    cpu_set_t before;
+    assert_int_equal(sched_getaffinity(0, sizeof(before), &before), 0);
+    struct places places = {.threads = CPU_COUNT(&before) == 3 ? 2 : 3};
+    tell(&places);
+    for (unsigned i = 0; i < places.threads; i++)
+        assert_true(CPU_EQUAL(&places.of[i], &before));
+}
+
 static void test_create_too_many_threads_refused(void **state) {
     (void)state;
     struct lorica_pool *pool = NULL;
@@ -75,6 +140,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_barrier_many_rounds_all_writes_visible),
         cmocka_unit_test(test_range_covers_all_once),
+        cmocka_unit_test(test_bind_as_many_threads_as_processors_one_each),
+        cmocka_unit_test(test_bind_another_number_left_alone),
         cmocka_unit_test(test_create_too_many_threads_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
