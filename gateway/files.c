@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -83,9 +84,12 @@ int lorica_dirs_make(const char *path, mode_t mode, struct lorica_error *err) {
 }
 
 int lorica_path_sync(const char *path, struct lorica_error *err) {
-    char *copy = strdup(path);
-    if (!copy)
-        return lorica_fail(err, LORICA_ENOMEM, "out of memory");
+    char copy[PATH_MAX]; /* what was done before this must not fail for want of memory */
+    if (strlen(path) >= sizeof(copy)) {
+        errno = ENAMETOOLONG;
+        return lorica_fail_errno(err, path, "the directory cannot be synced");
+    }
+    memcpy(copy, path, strlen(path) + 1);
     char *slash = strrchr(copy, '/');
     if (slash)
         slash[slash == copy] = '\0';
@@ -95,7 +99,6 @@ int lorica_path_sync(const char *path, struct lorica_error *err) {
         rc = lorica_fail_errno(err, slash ? copy : ".", "the directory cannot be synced");
     if (fd >= 0)
         (void)close(fd);
-    free(copy);
     return rc;
 }
 

@@ -22,6 +22,11 @@ void lorica_buf_clear(struct lorica_buf *buf) {
 
 int lorica_buf_status(const struct lorica_buf *buf) { return buf->failure; }
 
+void lorica_buf_fail(struct lorica_buf *buf, int code) {
+    if (!buf->failure)
+        buf->failure = code;
+}
+
 void *lorica_buf_reserve(struct lorica_buf *buf, size_t len) {
     if (buf->failure)
         return NULL;

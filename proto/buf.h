@@ -30,6 +30,10 @@ void lorica_buf_clear(struct lorica_buf *buf);
 /** 0, or the first failure since init/clear. */
 int lorica_buf_status(const struct lorica_buf *buf) LORICA_MUSTCHECK;
 
+/** Makes `code` its status, unless it failed before: for a part of its text that could not be made.
+ */
+void lorica_buf_fail(struct lorica_buf *buf, int code);
+
 /** Appends bytes. Returns the sticky status, which may be ignored until the end. */
 int lorica_buf_append(struct lorica_buf *buf, const void *bytes, size_t len);
 

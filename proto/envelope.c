@@ -115,10 +115,11 @@ int lorica_envelope_parse(const char *text, size_t len, struct lorica_envelope *
 static void write_bytes(struct lorica_jsonw *w, const char *key, const void *bytes, size_t len) {
     struct lorica_buf text;
     lorica_buf_init(&text, 2 * LORICA_ENVELOPE_MAX);
-    if (lorica_base64_encode(&text, bytes, len) == 0)
-        lorica_jsonw_bytes(w, key, text.data ? text.data : "", text.len);
+    const int rc = lorica_base64_encode(&text, bytes, len);
+    if (rc)
+        lorica_buf_fail(w->out, rc);
     else
-        (void)!lorica_buf_reserve(w->out, SIZE_MAX); /* fails: so does the whole */
+        lorica_jsonw_bytes(w, key, text.data ? text.data : "", text.len);
     lorica_buf_finish(&text);
 }
 

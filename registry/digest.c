@@ -8,6 +8,8 @@
 #include <openssl/hmac.h>
 #include <openssl/rand.h>
 
+#include "registry/openssl.h"
+
 static void *sha256_create(void) {
     EVP_MD_CTX *ctx = EVP_MD_CTX_new();
     if (ctx && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) != 1) {
@@ -94,7 +96,10 @@ int lorica_seal_finish(void *stream, struct lorica_seal *ret) {
 int lorica_random_bytes(void *out, size_t len) {
     if (len > INT_MAX)
         return LORICA_EINVAL;
-    return RAND_bytes(out, (int)len) == 1 ? 0 : LORICA_EIO;
+    lorica_openssl_forget();
+    if (RAND_bytes(out, (int)len) == 1)
+        return 0;
+    return lorica_openssl_starved() ? LORICA_ENOMEM : LORICA_EIO;
 }
 
 bool lorica_equal_secret(const void *a, const void *b, size_t len) {

@@ -160,9 +160,10 @@ int lorica_dir_pepper_write(const char *dir, const uint8_t pepper[LORICA_PEPPER_
 int lorica_dir_pepper_create(const char *dir, uint8_t ret[LORICA_PEPPER_BYTES],
                              struct lorica_error *err) {
     uint8_t bytes[LORICA_PEPPER_BYTES];
-    if (lorica_random_bytes(bytes, sizeof(bytes)))
-        return lorica_fail(err, LORICA_EIO, "%s/pepper: the system gives no random bytes", dir);
-    int rc = lorica_dir_pepper_write(dir, bytes, err);
+    int rc = lorica_random_bytes(bytes, sizeof(bytes));
+    if (rc)
+        return lorica_fail(err, rc, "%s/pepper: the system gives no random bytes", dir);
+    rc = lorica_dir_pepper_write(dir, bytes, err);
     if (!rc)
         memcpy(ret, bytes, sizeof(bytes));
     explicit_bzero(bytes, sizeof(bytes));

@@ -194,8 +194,9 @@ int lorica_registry_key_create(struct lorica_registry *registry, const struct lo
     if (rc)
         return rc;
     copy_key(key, &record.key);
-    if (lorica_random_bytes(random, sizeof(random)))
-        return lorica_fail(err, LORICA_EIO, "the system gives no random bytes for a key");
+    const int drawn = lorica_random_bytes(random, sizeof(random));
+    if (drawn)
+        return lorica_fail(err, drawn, "the system gives no random bytes for a key");
     key_text(random, text);
     if (lorica_hmac_sha256(registry->pepper, sizeof(registry->pepper), text, KEY_LEN,
                            &record.secret))

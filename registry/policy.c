@@ -119,8 +119,8 @@ static int policy_put(struct lorica_txn *txn, const char *name, const char *chan
     memcpy(audit.name, name, strlen(name) + 1);
     memcpy(audit.channel, channel, strlen(channel) + 1);
     int rc = write_detail(audit.detail, before, &record->policy, err);
-    if (!rc && lorica_policy_fingerprint(record, &audit.digest))
-        rc = lorica_fail(err, LORICA_EBUG, "the policy cannot be recorded");
+    if (!rc && (rc = lorica_policy_fingerprint(record, &audit.digest)))
+        rc = lorica_fail(err, rc, "the policy cannot be recorded: %s", lorica_err_text(rc));
     if (!rc)
         rc = lorica_audit_append(txn, actor, &audit, err);
     if (rc)

@@ -11,6 +11,7 @@
 #include <openssl/pem.h>
 
 #include "registry/digest.h"
+#include "registry/openssl.h"
 
 struct kind {
     const char *name;
@@ -34,9 +35,12 @@ struct lorica_signkey {
     char public_pem[LORICA_PUBLIC_PEM_MAX];
 };
 
-/* What OpenSSL has to say goes nowhere: the queue must be empty for the next one. */
+/* What OpenSSL has to say goes nowhere: the queue must be empty for the next one. A verdict for
+ * which it had no memory is none. */
 static int fail_key(struct lorica_error *err, int code, const char *sentence) {
     ERR_clear_error();
+    if (code == LORICA_ENOMEM || lorica_openssl_starved())
+        return lorica_fail(err, LORICA_ENOMEM, "out of memory");
     return lorica_fail(err, code, "%s", sentence);
 }
 
@@ -77,7 +81,7 @@ static int describe(struct lorica_signkey *key, struct lorica_error *err) {
         memcpy(key->public_pem, text, (size_t)len);
         rc = lorica_sha256(text, (size_t)len, &key->id);
         if (rc)
-            rc = lorica_fail(err, rc, "out of memory");
+            rc = fail_key(err, rc, "the public key cannot be hashed");
     }
     BIO_free(bio);
     return rc;
@@ -106,6 +110,7 @@ static BIO *reading(const char *pem, size_t len) {
 int lorica_signkey_private(const char *pem, size_t len, struct lorica_signkey **ret,
                            struct lorica_error *err) {
     bool asked = false;
+    lorica_openssl_forget();
     BIO *bio = reading(pem, len);
     EVP_PKEY *pkey = bio ? PEM_read_bio_PrivateKey(bio, NULL, no_password, &asked) : NULL;
     BIO_free(bio);
@@ -122,6 +127,7 @@ int lorica_signkey_private(const char *pem, size_t len, struct lorica_signkey **
 
 int lorica_signkey_public(const char *pem, size_t len, struct lorica_signkey **ret,
                           struct lorica_error *err) {
+    lorica_openssl_forget();
     BIO *bio = reading(pem, len);
     EVP_PKEY *pkey = bio ? PEM_read_bio_PUBKEY(bio, NULL, NULL, NULL) : NULL;
     BIO_free(bio);
@@ -133,6 +139,7 @@ int lorica_signkey_public(const char *pem, size_t len, struct lorica_signkey **r
 }
 
 int lorica_signkey_generate(struct lorica_signkey **ret, struct lorica_error *err) {
+    lorica_openssl_forget();
     EVP_PKEY *pkey = EVP_PKEY_Q_keygen(NULL, NULL, "ED25519");
     if (!pkey)
         return fail_key(err, LORICA_EIO, "OpenSSL makes no Ed25519 key");
@@ -156,6 +163,7 @@ const struct lorica_digest *lorica_signkey_id(const struct lorica_signkey *key) 
 
 int lorica_signkey_write_private(const struct lorica_signkey *key, struct lorica_buf *out,
                                  struct lorica_error *err) {
+    lorica_openssl_forget();
     BIO *bio = BIO_new(BIO_s_secmem());
     char *text = NULL;
     const long len = bio && PEM_write_bio_PrivateKey(bio, key->pkey, NULL, NULL, 0, NULL, NULL) == 1
@@ -186,13 +194,17 @@ int lorica_keyid_parse(const char *text, struct lorica_digest *ret) {
 static int make_signature(const struct lorica_signkey *key, const struct lorica_buf *pae,
                           struct lorica_envelope *e) {
     EVP_MD_CTX *ctx = EVP_MD_CTX_new();
-    int rc = LORICA_ENOMEM;
+    const unsigned char *bytes = (const unsigned char *)pae->data;
+    int rc = LORICA_EBUG;
     if (ctx &&
         EVP_DigestSignInit_ex(ctx, NULL, key->kind->hash, NULL, NULL, key->pkey, NULL) == 1 &&
-        EVP_DigestSign(ctx, NULL, &e->sig_len, (const unsigned char *)pae->data, pae->len) == 1 &&
-        (e->sig = malloc(e->sig_len)) &&
-        EVP_DigestSign(ctx, e->sig, &e->sig_len, (const unsigned char *)pae->data, pae->len) == 1)
-        rc = 0;
+        EVP_DigestSign(ctx, NULL, &e->sig_len, bytes, pae->len) == 1) {
+        e->sig = malloc(e->sig_len);
+        if (!e->sig)
+            rc = LORICA_ENOMEM;
+        else if (EVP_DigestSign(ctx, e->sig, &e->sig_len, bytes, pae->len) == 1)
+            rc = 0;
+    }
     EVP_MD_CTX_free(ctx);
     return rc;
 }
@@ -207,6 +219,7 @@ int lorica_signkey_sign(const struct lorica_signkey *key, const char *payload_ty
                                 .keyid = strdup(lorica_keyid_format(&key->id, keyid)),
                                 .public_key = with_key ? strdup(key->public_pem) : NULL};
     struct lorica_buf pae;
+    lorica_openssl_forget();
     lorica_buf_init(&pae, len + 256);
     int rc = e.payload_type && e.payload && e.keyid && (e.public_key || !with_key)
                  ? lorica_envelope_pae(&pae, payload_type, payload, len)
@@ -227,14 +240,15 @@ int lorica_signkey_sign(const struct lorica_signkey *key, const char *payload_ty
 
 int lorica_signkey_verify(const struct lorica_signkey *key, const struct lorica_envelope *envelope,
                           struct lorica_error *err) {
-    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
     struct lorica_buf pae;
+    lorica_openssl_forget();
+    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
     lorica_buf_init(&pae, envelope->payload_len + strlen(envelope->payload_type) + 64);
     int rc = ctx ? lorica_envelope_pae(&pae, envelope->payload_type, envelope->payload,
                                        envelope->payload_len)
                  : LORICA_ENOMEM;
     if (rc)
-        rc = lorica_fail(err, rc, "out of memory");
+        rc = fail_key(err, rc, "the envelope is too long");
     else if (EVP_DigestVerifyInit_ex(ctx, NULL, key->kind->hash, NULL, NULL, key->pkey, NULL) !=
                  1 ||
              EVP_DigestVerify(ctx, envelope->sig, envelope->sig_len,
@@ -244,5 +258,19 @@ int lorica_signkey_verify(const struct lorica_signkey *key, const struct lorica_
                       "content");
     lorica_buf_finish(&pae);
     EVP_MD_CTX_free(ctx);
+    return rc;
+}
+
+int lorica_signkey_try(const struct lorica_signkey *key, struct lorica_error *err) {
+    static const char text[] = "trial";
+    struct lorica_envelope envelope = {0};
+    struct lorica_signkey *half = NULL;
+    int rc = lorica_signkey_sign(key, text, text, strlen(text), false, &envelope, err);
+    if (!rc)
+        rc = lorica_signkey_public(key->public_pem, strlen(key->public_pem), &half, err);
+    if (!rc)
+        rc = lorica_signkey_verify(half, &envelope, err);
+    lorica_signkey_destroy(half);
+    lorica_envelope_finish(&envelope);
     return rc;
 }

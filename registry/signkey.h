@@ -2,7 +2,9 @@
  * Signing keys on OpenSSL, and envelopes signed and verified with them: Ed25519 (RFC 8032), and
  * ECDSA on P-256 with SHA-256, P-384 with SHA-384, P-521 with SHA-512, signatures in DER, as
  * Sigstore's algorithm registry has them. Keys come as PEM: private ones as `openssl genpkey
- * -algorithm ed25519` writes them (not encrypted), public ones as `openssl pkey -pubout` does. */
+ * -algorithm ed25519` writes them (not encrypted), public ones as `openssl pkey -pubout` does.
+ *
+ * Where memory is short the verdict is LORICA_ENOMEM, never another (registry/openssl.h). */
 #ifndef LORICA_REGISTRY_SIGNKEY_H
 #define LORICA_REGISTRY_SIGNKEY_H
 
@@ -59,5 +61,11 @@ int lorica_signkey_sign(const struct lorica_signkey *key, const char *payload_ty
  * and "publicKey" count for nothing here. */
 int lorica_signkey_verify(const struct lorica_signkey *key, const struct lorica_envelope *envelope,
                           struct lorica_error *err) LORICA_MUSTCHECK;
+
+/** Signs a word with a private key, and verifies that with its public half: for the start of a
+ * program that goes on. In its first use OpenSSL makes what it keeps for all later ones; memory
+ * that fails it there may end the program or leave OpenSSL unable for good, and is only told from
+ * then on. */
+int lorica_signkey_try(const struct lorica_signkey *key, struct lorica_error *err) LORICA_MUSTCHECK;
 
 #endif

@@ -326,6 +326,8 @@ static int fill_statement(const char *dir, struct lorica_statement *s, struct lo
     if (!rc)
         rc = digest_in(dir, "adapter_model.safetensors", &s->weights_digest, err);
     char *manifest = rc ? NULL : lorica_path_join(dir, "manifest.json");
+    if (!rc && !manifest)
+        rc = lorica_fail(err, LORICA_ENOMEM, "out of memory");
     s->has_manifest = manifest && lorica_path_exists(manifest);
     if (s->has_manifest)
         rc = lorica_file_digest(manifest, &s->manifest_digest, err);

@@ -89,6 +89,8 @@ int lorica_receipt_key_open(const char *dir, struct lorica_signkey **ret, bool *
     if (!rc && !lorica_signkey_is_ed25519(key))
         rc = lorica_fail(err, LORICA_EUNSUPPORTED, "%s is no Ed25519 key", path);
     if (!rc)
+        rc = lorica_signkey_try(key, err);
+    if (!rc)
         rc = put_public(dir, pub, key, err);
     if (rc)
         lorica_signkey_destroy(key);
@@ -213,7 +215,7 @@ int lorica_receipt_end(struct lorica_generation *g, struct lorica_buf *out) {
     }
     lorica_envelope_finish(&envelope);
     if (rc)
-        return lorica_request_fail(g->request, LORICA_EBUG, NULL, NULL,
+        return lorica_request_fail(g->request, rc == LORICA_ENOMEM ? rc : LORICA_EBUG, NULL, NULL,
                                    "the answer was made, and its receipt could not be: %s",
                                    err.text[0] ? err.text : lorica_err_text(rc));
     return 0;

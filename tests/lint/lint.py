@@ -24,7 +24,7 @@ MAY_INCLUDE = {
 LIBRARIES = {
     r"cjson/|cJSON\.h": r"proto/json\.c",
     r"lmdb\.h": r"registry/store_lmdb\.c",
-    r"openssl/": r"registry/(digest|signkey)\.c|gateway/server/(tls|certificate)\.c",
+    r"openssl/": r"registry/(digest|openssl|signkey)\.c|gateway/server/(tls|certificate)\.c",
     r"uv\.h|llhttp\.h|curl/": r"gateway/.*",
     r"pcre2\.h|utf8proc\.h": r"runtime/.*",
 }

@@ -158,4 +158,17 @@ static inline void assert_clean(struct lorica_registry *registry) {
     lorica_buf_finish(&report);
 }
 
+static inline int last_record(void *arg, const struct lorica_audit *audit) {
+    *(struct lorica_digest *)arg = audit->hash;
+    return 0;
+}
+
+/* The end of the chain stands for the whole state, which the walk ties to it. */
+static inline struct lorica_digest state_of(struct fixture *f) {
+    struct lorica_digest digest = {{0}};
+    assert_clean(f->registry);
+    ok(lorica_registry_audit(f->registry, NULL, 0, SIZE_MAX, last_record, &digest, &err));
+    return digest;
+}
+
 #endif

@@ -1,152 +1,15 @@
 /* SPDX-License-Identifier: MIT
  * Every call of malloc, open, write, fdatasync and ftruncate, in their kinds, that the registry or
  * LMDB makes fails in turn, once and for ever. A change that reports an error has left no trace
- * after the registry is opened again; one that reports success is there. The test's own functions
- * stand before the C library's; sanitizers do the same with theirs, so that under them it is
- * skipped. */
+ * after the registry is opened again; one that reports success is there. */
 #include "fixture.h"
 
-#include <dlfcn.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <sys/uio.h>
+#include "../faults.h"
 
-#include "proto/statement.h"
-#include "registry/digest.h"
 #include "registry/internal.h"
 #include "registry/policy.h"
 #include "registry/retire.h"
-#include "registry/sign.h"
 #include "registry/split.h"
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-
-#ifndef SANITIZED
-
-#define EXPORTED __attribute__((visibility("default")))
-
-enum family { MALLOC, OPEN, WRITE, SYNC, TRUNCATE, FAMILIES };
-
-static enum family armed = FAMILIES;
-static unsigned long countdown; /* calls of the family until one fails */
-static bool for_ever, triggered;
-static int fault_errno; /* 0: a write is not refused but cut short */
-
-static bool fault(enum family family) {
-    if (family != armed)
-        return false;
-    if (countdown > 1) {
-        countdown--;
-        return false;
-    }
-    if (countdown == 0 && !for_ever)
-        return false;
-    countdown = 0;
-    triggered = true;
-    errno = family == MALLOC ? ENOMEM : fault_errno;
-    return true;
-}
-
-void *__libc_malloc(size_t size);
-void *__libc_calloc(size_t count, size_t size);
-void *__libc_realloc(void *old, size_t size);
-
-EXPORTED void *malloc(size_t size) { return fault(MALLOC) ? NULL : __libc_malloc(size); }
-
-EXPORTED void *calloc(size_t count, size_t size) {
-    return fault(MALLOC) ? NULL : __libc_calloc(count, size);
-}
-
-EXPORTED void *realloc(void *old, size_t size) {
-    return fault(MALLOC) ? NULL : __libc_realloc(old, size);
-}
-
-static void *next(const char *name) {
-    void *found = dlsym(RTLD_NEXT, name);
-    if (!found)
-        abort();
-    return found;
-}
-
-/* Each call under both of its names, plain and for large files: which one a library has depends on
- * how it was built. `named` gives a function the name that the linker sees. */
-#define named(symbol) __asm__(symbol) EXPORTED
-
-#define FAKE_OPEN(fake, symbol)                                                                    \
-    int fake(const char *path, int flags, ...) named(symbol);                                      \
-    int fake(const char *path, int flags, ...) {                                                   \
-        static int (*real)(const char *, int, ...);                                                \
-        va_list args;                                                                              \
-        va_start(args, flags);                                                                     \
-        int mode = flags & O_CREAT ? va_arg(args, int) : 0;                                        \
-        va_end(args);                                                                              \
-        if (!real)                                                                                 \
-            *(void **)&real = next(symbol);                                                        \
-        return fault(OPEN) ? -1 : real(path, flags, mode);                                         \
-    }
-
-#define FAKE_PWRITE(fake, symbol)                                                                  \
-    ssize_t fake(int fd, const void *bytes, size_t len, off_t at) named(symbol);                   \
-    ssize_t fake(int fd, const void *bytes, size_t len, off_t at) {                                \
-        static ssize_t (*real)(int, const void *, size_t, off_t);                                  \
-        if (!real)                                                                                 \
-            *(void **)&real = next(symbol);                                                        \
-        return !fault(WRITE) ? real(fd, bytes, len, at)                                            \
-               : fault_errno ? -1                                                                  \
-                             : real(fd, bytes, (len + 1) / 2, at);                                 \
-    }
-
-#define FAKE_FTRUNCATE(fake, symbol)                                                               \
-    int fake(int fd, off_t len) named(symbol);                                                     \
-    int fake(int fd, off_t len) {                                                                  \
-        static int (*real)(int, off_t);                                                            \
-        if (!real)                                                                                 \
-            *(void **)&real = next(symbol);                                                        \
-        return fault(TRUNCATE) ? -1 : real(fd, len);                                               \
-    }
-
-#define FAKE_SYNC(fake, symbol)                                                                    \
-    int fake(int fd) named(symbol);                                                                \
-    int fake(int fd) {                                                                             \
-        static int (*real)(int);                                                                   \
-        if (!real)                                                                                 \
-            *(void **)&real = next(symbol);                                                        \
-        return fault(SYNC) ? -1 : real(fd);                                                        \
-    }
-
-FAKE_OPEN(fake_open, "open")
-FAKE_OPEN(fake_open64, "open64")
-FAKE_PWRITE(fake_pwrite, "pwrite")
-FAKE_PWRITE(fake_pwrite64, "pwrite64")
-FAKE_FTRUNCATE(fake_ftruncate, "ftruncate")
-FAKE_FTRUNCATE(fake_ftruncate64, "ftruncate64")
-FAKE_SYNC(fake_fdatasync, "fdatasync")
-FAKE_SYNC(fake_fsync, "fsync")
-
-ssize_t fake_writev(int fd, const struct iovec *pieces, int count) named("writev");
-ssize_t fake_writev(int fd, const struct iovec *pieces, int count) {
-    static ssize_t (*real)(int, const struct iovec *, int);
-    if (!real)
-        *(void **)&real = next("writev");
-    if (!fault(WRITE))
-        return real(fd, pieces, count);
-    const struct iovec half = {pieces[0].iov_base, (pieces[0].iov_len + 1) / 2};
-    return fault_errno ? -1 : real(fd, &half, 1);
-}
-
-ssize_t fake_write(int fd, const void *bytes, size_t len) named("write");
-ssize_t fake_write(int fd, const void *bytes, size_t len) {
-    static ssize_t (*real)(int, const void *, size_t);
-    if (!real)
-        *(void **)&real = next("write");
-    return !fault(WRITE) ? real(fd, bytes, len) : fault_errno ? -1 : real(fd, bytes, (len + 1) / 2);
-}
 
 /* A change of each kind; `step` makes its content new each time. */
 typedef int (*change_fn)(struct fixture *f, uint64_t step, struct lorica_error *err);
@@ -231,82 +94,6 @@ static int change_sweep(struct fixture *f, uint64_t step, struct lorica_error *e
     return lorica_registry_sweep_step(f->registry, INT64_MAX, &actor, &stats, &more, err);
 }
 
-/* A key, and its signature over what a publish of f->weights makes: new for each step, and made
- * before a call is to fail. */
-static struct lorica_signkey *signing;
-static struct lorica_buf signature;
-
-static struct lorica_digest weights_digest(const struct fixture *f) {
-    static uint8_t bytes[300000];
-    struct lorica_digest digest;
-    FILE *file = fopen(f->weights, "rb");
-    assert_non_null(file);
-    assert_int_equal(fread(bytes, 1, sizeof(bytes), file), sizeof(bytes));
-    assert_int_equal(fclose(file), 0);
-    assert_int_equal(lorica_sha256(bytes, sizeof(bytes), &digest), 0);
-    return digest;
-}
-
-static void make_signature(struct fixture *f) {
-    struct lorica_version like;
-    struct lorica_envelope envelope = {0};
-    struct lorica_jsonw w = {.out = &signature};
-    struct lorica_buf payload;
-    ok(lorica_registry_version(f->registry, "cardiology", 1, &like, &err));
-    struct lorica_statement statement = {.name = "cardiology",
-                                         .base_digest = like.base_digest,
-                                         .config_digest = like.config_digest,
-                                         .weights_digest = weights_digest(f),
-                                         .created = 1764057317};
-    assert_int_equal(
-        lorica_version_digest(&like.canonical_digest, &statement.weights_digest, &statement.digest),
-        0);
-    lorica_signkey_destroy(signing);
-    ok(lorica_signkey_generate(&signing, &err));
-    lorica_buf_finish(&signature);
-    lorica_buf_init(&signature, 10000);
-    lorica_buf_init(&payload, 2000);
-    ok(lorica_statement_write(&payload, &statement));
-    ok(lorica_signkey_sign(signing, LORICA_PAYLOAD_STATEMENT, payload.data, payload.len, true,
-                           &envelope, &err));
-    lorica_envelope_write(&w, NULL, &envelope);
-    lorica_envelope_finish(&envelope);
-    lorica_buf_finish(&payload);
-    assert_int_equal(lorica_buf_status(&signature), 0);
-}
-
-static int change_sign(struct fixture *f, uint64_t step, struct lorica_error *err) {
-    struct lorica_publish publish = publish_of("cardiology", f->weights);
-    struct lorica_version version;
-    bool existing;
-    publish.signature = signature.data;
-    publish.signature_len = signature.len;
-    return lorica_registry_publish(f->registry, &publish, &actor, &version, &existing, err);
-}
-
-/* Trusts a key. */
-static int change_signer(struct fixture *f, uint64_t step, struct lorica_error *err) {
-    const char *pem = lorica_signkey_public_pem(signing);
-    struct lorica_signer signer;
-    char name[32];
-    snprintf(name, sizeof(name), "s%llu", (unsigned long long)step);
-    return lorica_registry_signer_add(f->registry, name, pem, strlen(pem), &actor, &signer, err);
-}
-
-/* Makes the signer that the next step removes. */
-static void trust_next(struct fixture *f, uint64_t step) {
-    make_signature(f);
-    ok(change_signer(f, step, &err));
-}
-
-/* Trusts a key no longer. */
-static int change_unsigner(struct fixture *f, uint64_t step, struct lorica_error *err) {
-    struct lorica_signer signer;
-    char name[32];
-    snprintf(name, sizeof(name), "s%llu", (unsigned long long)step);
-    return lorica_registry_signer_remove(f->registry, name, &actor, &signer, err);
-}
-
 static void bury(struct fixture *f, uint64_t seed) {
     struct lorica_version version;
     const uint64_t number = publish_seed(f, "swept", seed, NULL);
@@ -320,19 +107,6 @@ static int change_reopen(struct fixture *f, uint64_t step, struct lorica_error *
     return lorica_registry_open(f->dir, &options, &f->registry, err);
 }
 
-static int last_record(void *arg, const struct lorica_audit *audit) {
-    *(struct lorica_digest *)arg = audit->hash;
-    return 0;
-}
-
-/* The end of the chain stands for the whole state, which the walk ties to it. */
-static struct lorica_digest state_of(struct fixture *f) {
-    struct lorica_digest digest = {{0}};
-    assert_clean(f->registry);
-    ok(lorica_registry_audit(f->registry, NULL, 0, SIZE_MAX, last_record, &digest, &err));
-    return digest;
-}
-
 static uint64_t steps;
 
 /* Fails the first, second, ... call of a family within a change with the errno `how` (0: short
@@ -343,22 +117,15 @@ static unsigned long torture(struct fixture *f, change_fn change, enum family fa
         struct lorica_error err = {0};
         if (change == change_sweep)
             bury(f, 3000000 + steps);
-        if (change == change_unsigner)
-            trust_next(f, steps + 1);
         struct lorica_digest before = state_of(f);
         write_seeded(f->weights, ++steps, 300000);
-        if (change == change_sign || change == change_signer)
-            make_signature(f);
-        triggered = false;
-        for_ever = persistent;
-        fault_errno = how;
-        countdown = call;
-        armed = family;
+        arm(family, call, persistent, how);
         int rc = change(f, steps, &err);
-        armed = FAMILIES;
-        bool reached = triggered;
+        bool reached = disarm();
         if (rc)
             assert_true(reached && err.code == rc && err.text[0]);
+        if (rc && family == MALLOC)
+            assert_int_equal(rc, LORICA_ENOMEM);
         lorica_registry_close(f->registry);
         fixture_open(f);
         struct lorica_digest after = state_of(f);
@@ -463,19 +230,6 @@ static void test_retire_any_call_fails_all_or_nothing(void **state) {
     torture_all(*state, change_retire, 1u << MALLOC | 1u << WRITE | 1u << SYNC);
 }
 
-/* Memory is left out here: OpenSSL takes it in a thousand pieces for each signature. */
-static void test_sign_any_write_fails_all_or_nothing(void **state) {
-    torture_from(*state, change_sign, OPEN, 1u << OPEN | 1u << WRITE | 1u << SYNC);
-}
-
-static void test_signer_any_write_fails_all_or_nothing(void **state) {
-    torture_from(*state, change_signer, OPEN, 1u << WRITE | 1u << SYNC);
-    torture_from(*state, change_unsigner, OPEN, 1u << WRITE | 1u << SYNC);
-    lorica_signkey_destroy(signing);
-    signing = NULL;
-    lorica_buf_finish(&signature);
-}
-
 static void test_retention_any_call_fails_all_or_nothing(void **state) {
     torture_all(*state, change_retention, 1u << MALLOC | 1u << WRITE | 1u << SYNC);
 }
@@ -494,14 +248,9 @@ static void test_failed_store_says_so_when_it_has_stopped(void **state) {
     unsigned stopped = 0, went_on = 0;
     for (unsigned long n = 1;; n++) {
         struct lorica_error why = {0};
-        countdown = n;
-        for_ever = false;
-        triggered = false;
-        fault_errno = EIO;
-        armed = WRITE;
+        arm(WRITE, n, false, EIO);
         const int rc = change_promote(f, n, &why);
-        armed = FAMILIES;
-        if (!triggered)
+        if (!disarm())
             break;
         const bool failed = lorica_registry_failed(f->registry);
         const int then = change_promote(f, n + 1, &why);
@@ -566,8 +315,6 @@ int main(void) {
         with_two(test_approve_any_call_fails_all_or_nothing),
         with_two(test_gated_promote_any_call_fails_all_or_nothing),
         with_two(test_retire_any_call_fails_all_or_nothing),
-        with_two(test_sign_any_write_fails_all_or_nothing),
-        with_two(test_signer_any_write_fails_all_or_nothing),
         with_two(test_retention_any_call_fails_all_or_nothing),
         with_two(test_sweep_any_call_fails_all_or_nothing),
         with_two(test_open_any_call_fails_nothing_changed),
@@ -576,9 +323,3 @@ int main(void) {
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
-
-#else
-
-int main(void) { return 77; }
-
-#endif
