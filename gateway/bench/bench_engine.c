@@ -424,13 +424,7 @@ static int print_json(const struct run *run, struct lorica_error *err) {
     for (size_t i = 0; i < run->figure_count; i++)
         lorica_jsonw_number(&w, run->figures[i].name, run->figures[i].value);
     lorica_jsonw_end_object(&w);
-    int rc = lorica_buf_status(&out);
-    if (rc == 0)
-        (void)printf("%s\n", out.data);
-    else
-        rc = lorica_fail(err, rc, "the result cannot be printed");
-    lorica_buf_finish(&out);
-    return rc;
+    return lorica_cmd_print_json(&out, 0, err);
 }
 
 static int print_table(const struct run *run, struct lorica_error *err) {

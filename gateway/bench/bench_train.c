@@ -177,13 +177,7 @@ static int print_json(const struct bench *bench, struct lorica_error *err) {
         lorica_jsonw_number(&w, part_names[i], bench->clock.seconds[i]);
     lorica_jsonw_end_object(&w);
     lorica_jsonw_end_object(&w);
-    int rc = lorica_buf_status(&out);
-    if (rc == 0)
-        (void)printf("%s\n", out.data);
-    else
-        rc = lorica_fail(err, rc, "the result cannot be printed");
-    lorica_buf_finish(&out);
-    return rc;
+    return lorica_cmd_print_json(&out, 0, err);
 }
 
 static int print_table(const struct bench *bench, struct lorica_error *err) {

@@ -29,22 +29,12 @@ int64_t lorica_member_number(const struct lorica_json *object, const char *key) 
                : 0;
 }
 
-/* Prints and finishes the buffer. */
-static int print_buf(struct lorica_buf *out) {
-    const int rc = lorica_buf_status(out);
-    if (rc == 0)
-        (void)printf("%s\n", out->data);
-    else
-        (void)fprintf(stderr, "lorica: the answer cannot be printed: %s\n", lorica_err_text(rc));
-    lorica_buf_finish(out);
-    return rc == 0 ? LORICA_EXIT_OK : LORICA_EXIT_FAILED;
-}
-
 int lorica_client_print_json(const struct lorica_json *value) {
     struct lorica_buf out;
+    struct lorica_error err = {0};
     lorica_buf_init(&out, JSON_MAX);
     (void)lorica_json_write(&out, value);
-    return print_buf(&out);
+    return lorica_cmd_print_json(&out, 0, &err) == 0 ? LORICA_EXIT_OK : lorica_cmd_fail(&err);
 }
 
 /* One list on its way out: as JSON, or as a table. */
@@ -75,10 +65,7 @@ static int print_json_list(struct lorica_client *client, const char *path, const
     lorica_jsonw_end_array(&w);
     lorica_jsonw_bool(&w, "has_more", false);
     lorica_jsonw_end_object(&w);
-    if (rc == 0)
-        return print_buf(&out);
-    lorica_buf_finish(&out);
-    return lorica_cmd_fail(&err);
+    return lorica_cmd_print_json(&out, rc, &err) == 0 ? LORICA_EXIT_OK : lorica_cmd_fail(&err);
 }
 
 int lorica_client_print_list(struct lorica_client *client, const char *path, const char *cursor,

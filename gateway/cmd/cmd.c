@@ -22,6 +22,15 @@ int lorica_cmd_fail(const struct lorica_error *err) {
     return LORICA_EXIT_FAILED;
 }
 
+int lorica_cmd_print_json(struct lorica_buf *out, int rc, struct lorica_error *err) {
+    if (rc == 0 && (rc = lorica_buf_status(out)) != 0)
+        rc = lorica_fail(err, rc, "the JSON cannot be printed: %s", lorica_err_text(rc));
+    if (rc == 0)
+        (void)printf("%s\n", out->data);
+    lorica_buf_finish(out);
+    return rc;
+}
+
 int lorica_cmd_usage(const struct lorica_cmd *cmd, const char *fmt, ...) {
     va_list args;
     va_start(args, fmt);

@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "kernels/attn.h"
+#include "proto/buf.h"
 #include "proto/err.h"
 
 /** Exit codes of every command. */
@@ -125,6 +126,11 @@ bool lorica_cmd_number(const char *option, const char *text, double min, double 
 
 /** Prints "lorica: <sentence>" to stderr and returns LORICA_EXIT_FAILED. */
 int lorica_cmd_fail(const struct lorica_error *err);
+
+/** Ends what --json prints: unless `rc` says that it failed, prints the buffer as a line. Finishes
+ * the buffer; returns rc, or why it could not be printed. */
+int lorica_cmd_print_json(struct lorica_buf *out, int rc,
+                          struct lorica_error *err) LORICA_MUSTCHECK;
 
 /** The data directory: `option` if not NULL, else $LORICA_DATA, else $XDG_DATA_HOME/lorica, else
  * ~/.local/share/lorica. Caller frees. NULL: printed why. */

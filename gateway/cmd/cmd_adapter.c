@@ -213,11 +213,7 @@ static int show_version(struct lorica_client *client, const struct lorica_json *
     int rc = lorica_client_list(client, path, NULL, collect, &w, &err);
     lorica_jsonw_end_array(&w);
     lorica_jsonw_end_object(&w);
-    if (rc == 0 && lorica_buf_status(&out) != 0)
-        rc = lorica_fail(&err, lorica_buf_status(&out), "the version cannot be printed");
-    if (rc == 0)
-        (void)printf("%s\n", out.data);
-    lorica_buf_finish(&out);
+    rc = lorica_cmd_print_json(&out, rc, &err);
     return rc == 0 ? LORICA_EXIT_OK : lorica_cmd_fail(&err);
 }
 

@@ -295,13 +295,7 @@ static int print_json(const struct bench *bench, const char *what,
     lorica_jsonw_number(&w, "weights_gb_per_second", result->gbytes);
     lorica_jsonw_number(&w, "memory_peak_gb_per_second", result->machine.memory);
     lorica_jsonw_end_object(&w);
-    int rc = lorica_buf_status(&out);
-    if (rc == 0)
-        (void)printf("%s\n", out.data);
-    else
-        rc = lorica_fail(err, rc, "the result cannot be printed");
-    lorica_buf_finish(&out);
-    return rc;
+    return lorica_cmd_print_json(&out, 0, err);
 }
 
 static int print_table(const struct bench *bench, const char *what,

@@ -131,17 +131,12 @@ static int run_json(struct lorica_client *client, const char *model,
     lorica_jsonw_object(&w, NULL);
     lorica_jsonw_string(&w, "object", "list");
     lorica_jsonw_array(&w, "data");
-    int rc = run_all(client, model, checks, &report, err);
+    const int rc = run_all(client, model, checks, &report, err);
     lorica_jsonw_end_array(&w);
     lorica_jsonw_integer(&w, "failed", (int64_t)report.failed);
     lorica_jsonw_end_object(&w);
-    if (rc == 0 && (rc = lorica_buf_status(&out)) != 0)
-        rc = lorica_fail(err, rc, "the answers cannot be printed");
-    if (rc == 0)
-        (void)printf("%s\n", out.data);
-    lorica_buf_finish(&out);
     *ret_failed = report.failed;
-    return rc;
+    return lorica_cmd_print_json(&out, rc, err);
 }
 
 static int check(int argc, char **argv) {

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "gateway/cmd/cmd.h"
 #include "proto/json.h"
 
 #define REPORT_MAX ((size_t)64 << 20)
@@ -34,13 +35,8 @@ int lorica_findings_print_json(const struct lorica_findings *findings, struct lo
     }
     lorica_jsonw_end_array(&w);
     lorica_jsonw_end_object(&w);
-    int rc = lorica_buf_status(&findings->report);
-    if (rc == 0)
-        rc = lorica_buf_status(&out);
-    if (rc == 0)
-        (void)printf("%s\n", out.data);
-    else
-        rc = lorica_fail(err, rc, "the findings cannot be printed");
-    lorica_buf_finish(&out);
-    return rc;
+    const int rc = lorica_buf_status(&findings->report);
+    if (rc != 0)
+        (void)lorica_fail(err, rc, "the findings cannot be printed: %s", lorica_err_text(rc));
+    return lorica_cmd_print_json(&out, rc, err);
 }

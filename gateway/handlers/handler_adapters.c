@@ -321,15 +321,30 @@ int lorica_handler_text(struct lorica_request *request, const struct lorica_json
     return 0;
 }
 
+int lorica_handler_body(struct lorica_request *request, const char *const *members, const char *why,
+                        const char **ret_why, const struct lorica_json **ret_root) {
+    int rc = lorica_request_parse(request, ret_root);
+    if (rc == 0)
+        rc = lorica_request_only(request, *ret_root, members);
+    return rc == 0 ? lorica_handler_text(request, *ret_root, why, ret_why) : rc;
+}
+
+int lorica_handler_named_version(struct lorica_request *request, const struct lorica_json *root,
+                                 uint64_t *ret) {
+    int64_t version = 0;
+    if (lorica_json_integer(lorica_json_get(root, "version"), 1, (int64_t)1 << 53, &version) != 0)
+        return lorica_request_fail(request, LORICA_EINVAL, "version", NULL,
+                                   "version must be a version number");
+    *ret = (uint64_t)version;
+    return 0;
+}
+
 int lorica_handler_reason(struct lorica_request *request, const char **ret) {
     static const char *const members[] = {"reason", NULL};
     const struct lorica_json *root = NULL;
     if (request->body.len == 0)
         return 0;
-    int rc = lorica_request_parse(request, &root);
-    if (rc == 0)
-        rc = lorica_request_only(request, root, members);
-    return rc == 0 ? lorica_handler_text(request, root, "reason", ret) : rc;
+    return lorica_handler_body(request, members, "reason", ret, &root);
 }
 
 int lorica_handler_check_version(struct lorica_request *request, const char *channel) {
@@ -359,26 +374,19 @@ int lorica_handle_promote(struct lorica_request *request) {
     struct lorica_channel channel;
     const struct lorica_json *root = NULL;
     struct lorica_error err = {0};
-    int64_t version = 0;
-    uint64_t epoch = 0;
+    uint64_t version = 0, epoch = 0;
     int rc = lorica_handler_known_channel(request);
     if (rc == 0)
-        rc = lorica_request_parse(request, &root);
+        rc = lorica_handler_body(request, members, "message", &actor.message, &root);
     if (rc == 0)
-        rc = lorica_request_only(request, root, members);
+        rc = lorica_handler_named_version(request, root, &version);
     if (rc == 0)
-        rc = lorica_handler_text(request, root, "message", &actor.message);
-    if (rc != 0)
-        return rc;
-    if (lorica_json_integer(lorica_json_get(root, "version"), 1, (int64_t)1 << 53, &version) != 0)
-        return lorica_request_fail(request, LORICA_EINVAL, "version", NULL,
-                                   "version must be a version number");
-    rc = lorica_handler_epoch(request, &epoch);
+        rc = lorica_handler_epoch(request, &epoch);
     if (rc != 0)
         return rc;
     rc = lorica_registry_promote(registry_of(request), request->match.params[0],
-                                 request->match.params[1], (uint64_t)version, epoch, false, &actor,
-                                 &channel, &err);
+                                 request->match.params[1], version, epoch, false, &actor, &channel,
+                                 &err);
     return rc == 0 ? say_channel(request, &channel) : fail_err(request, rc, &err);
 }
 

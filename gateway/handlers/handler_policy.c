@@ -213,22 +213,16 @@ int lorica_handle_approve(struct lorica_request *request) {
     struct lorica_approval approval;
     const struct lorica_json *root = NULL;
     struct lorica_error err = {0};
-    int64_t version = 0;
+    uint64_t version = 0;
     int rc = lorica_handler_known_channel(request);
     if (rc == 0)
-        rc = lorica_request_parse(request, &root);
+        rc = lorica_handler_body(request, members, "reason", &actor.message, &root);
     if (rc == 0)
-        rc = lorica_request_only(request, root, members);
-    if (rc == 0)
-        rc = lorica_handler_text(request, root, "reason", &actor.message);
+        rc = lorica_handler_named_version(request, root, &version);
     if (rc != 0)
         return rc;
-    if (lorica_json_integer(lorica_json_get(root, "version"), 1, (int64_t)1 << 53, &version) != 0)
-        return lorica_request_fail(request, LORICA_EINVAL, "version", NULL,
-                                   "version must be a version number");
     rc = lorica_registry_approve(registry_of(request), request->match.params[0],
-                                 request->match.params[1], (uint64_t)version, &actor, &approval,
-                                 &err);
+                                 request->match.params[1], version, &actor, &approval, &err);
     if (rc != 0)
         return fail_err(request, rc, &err);
     struct lorica_jsonw w = lorica_request_json(request, 200);

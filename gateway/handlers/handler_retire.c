@@ -85,11 +85,7 @@ int lorica_handle_retention_set(struct lorica_request *request) {
     const struct lorica_json *root = NULL;
     struct lorica_error err = {0};
     int64_t days = 0;
-    int rc = lorica_request_parse(request, &root);
-    if (rc == 0)
-        rc = lorica_request_only(request, root, members);
-    if (rc == 0)
-        rc = lorica_handler_text(request, root, "reason", &actor.message);
+    int rc = lorica_handler_body(request, members, "reason", &actor.message, &root);
     if (rc != 0)
         return rc;
     if (lorica_json_integer(lorica_json_get(root, "days"), 0, LORICA_RETENTION_DAYS_MAX, &days))

@@ -114,11 +114,7 @@ int lorica_handle_signer_add(struct lorica_request *request) {
     struct lorica_error err = {0};
     int rc = whole_admin(request);
     if (rc == 0)
-        rc = lorica_request_parse(request, &root);
-    if (rc == 0)
-        rc = lorica_request_only(request, root, members);
-    if (rc == 0)
-        rc = lorica_handler_text(request, root, "message", &actor.message);
+        rc = lorica_handler_body(request, members, "message", &actor.message, &root);
     if (rc != 0)
         return rc;
     const char *name = lorica_json_string(lorica_json_get(root, "name"));

@@ -110,18 +110,17 @@ static int read_terms(struct lorica_request *request, const struct lorica_json *
     static const char *const members[] = {
         "version",          "percent",           "window",  "min_requests",
         "max_error_excess", "max_latency_ratio", "message", NULL};
-    int64_t version = 0;
+    uint64_t version = 0;
     uint32_t share = 0;
-    const int rc = lorica_request_only(request, root, members);
+    int rc = lorica_request_only(request, root, members);
+    if (rc == 0)
+        rc = lorica_handler_named_version(request, root, &version);
     if (rc != 0)
         return rc;
-    if (lorica_json_integer(lorica_json_get(root, "version"), 1, (int64_t)1 << 53, &version) != 0)
-        return lorica_request_fail(request, LORICA_EINVAL, "version", NULL,
-                                   "version must be a version number");
     if (!read_hundredths(lorica_json_get(root, "percent"), 0.01, 100, &share))
         return lorica_request_fail(request, LORICA_EINVAL, "percent", NULL,
                                    "percent must be from 0.01 to 100, in steps of 0.01");
-    *ret = lorica_split_defaults((uint64_t)version, share);
+    *ret = lorica_split_defaults(version, share);
     return read_abort(request, root, ret);
 }
 

@@ -120,7 +120,14 @@ int lorica_handler_adapter(struct lorica_request *request, const struct lorica_v
  * JSON, stays as it is where there is none. */
 int lorica_handler_text(struct lorica_request *request, const struct lorica_json *root,
                         const char *name, const char **ret) LORICA_MUSTCHECK;
-/** The same of a body that says why and nothing else, {"reason": TEXT}, and that may be absent. */
+/** A body with no other `members` than those, of which `why` is such a text. *ret_root is borrowed
+ * from the request. */
+int lorica_handler_body(struct lorica_request *request, const char *const *members, const char *why,
+                        const char **ret_why, const struct lorica_json **ret_root) LORICA_MUSTCHECK;
+/** The version that a body names. */
+int lorica_handler_named_version(struct lorica_request *request, const struct lorica_json *root,
+                                 uint64_t *ret) LORICA_MUSTCHECK;
+/** The text of a body that says why and nothing else, {"reason": TEXT}, and that may be absent. */
 int lorica_handler_reason(struct lorica_request *request, const char **ret) LORICA_MUSTCHECK;
 
 #endif
