@@ -3,8 +3,8 @@
  * that includes this has defined before
  *
  *   LANES                  floats in a vec: 16, 8 or 4
- *   SCORE_PAGES(queries)   pages whose scores fit the registers at once: 1, 2 or 4
- *   GATHER_VECS(queries)   vecs of columns whose sums do: 16 / LANES times 1, 2 or 4
+ *   SCORE_PAGES(queries, format)   pages whose scores fit the registers at once: 1, 2 or 4
+ *   GATHER_VECS(queries, format)   vecs of columns whose sums do: 16 / LANES times 1, 2 or 4
  *   vec, and on it: vec_zero() vec_set1(float) vec_load(at) vec_store(at, v) vec_add(a, b)
  *     vec_mul(a, b) vec_fma(a, b, c) = a * b + c, vec_fma_in_place(a, b, c): the same for sums that
  *     take all registers, vec_max(a, b), vec_exp2(v) = 2^v for v up to 1 or
@@ -16,10 +16,13 @@
  *   PAIRS 1: queries and weights are rounded to pairs too, and there are vec_pairs(at) and
  *     vec_set1_pairs(uint32_t), a pair in each lane; vec_first(pairs), without the high halves;
  *     vec_dot(sum, a, b), which adds both products; and vec_round(uint32_t *to, const float *x, n,
- *     steps), pairs of n floats, the last with 0 where n is odd
+ *     steps, top), pairs of n floats, the last with 0 where n is odd
  *   UNITS 1: the pairs are int16; vec_dot adds to lanes of int32, of which vec_total(sum) makes
- *     floats; vec_round makes `steps` of the largest magnitude and returns what one is worth, NaN
- *     when not all are finite. UNITS 0: they are bf16, and vec_round returns 1
+ *     floats; vec_round makes `steps` of the largest magnitude, `top`, and returns what one is
+ *     worth; vec_magnitude(top, v) is the larger magnitude in each lane, vec_magnitude_top(top) the
+ *     largest and top_of(x, n) that of n floats, NaN when not all are finite; vec_part(v, n) is v
+ *     with 0 behind its first n lanes. UNITS 0: they are bf16, and vec_round, which takes no notice
+ *     of steps and top, returns 1
  *
  * Each sum is one chain, in the order of its index, whatever the tile: that makes results
  * independent of it. */
@@ -43,6 +46,9 @@
 #define SPAN_PAGES (LORICA_ATTN_SPAN / LORICA_KV_PAGE)
 #define PAGE_VECS (LORICA_KV_PAGE / LANES)
 #define VECS (64 / LANES) /* what one query may have in registers */
+/* Queries that are rounded once for all spans, and room for their pairs. */
+#define GROUP_QUERIES 48
+#define GROUP_PAIRS (TILE * LORICA_ATTN_MAX_DIM / 2)
 
 /* One factor for each query of a tile and element of a sum, as floats or in pairs. */
 struct factors {
@@ -81,6 +87,26 @@ INLINE vec total(vec sum) {
     return vec_total(sum);
 #else
     return sum;
+#endif
+}
+
+/* Of what is rounded to units: the larger magnitude in each of the first `count` lanes, and the
+ * largest. */
+INLINE vec larger_magnitude(vec top, vec v, uint32_t count) {
+#if UNITS
+    top = vec_magnitude(top, count < LANES ? vec_part(v, count) : v);
+#endif
+    (void)v;
+    (void)count;
+    return top;
+}
+
+INLINE float largest_magnitude(vec top) {
+#if UNITS
+    return vec_magnitude_top(top);
+#else
+    (void)top;
+    return 0;
 #endif
 }
 
@@ -183,7 +209,9 @@ INLINE void score(float (*scores)[LORICA_ATTN_SPAN], const struct tile *t, uint3
     for (uint32_t v = 0; v < count * PAGE_VECS; v++)
         at[v] = t->pages[page + v / PAGE_VECS] + (size_t)(v % PAGE_VECS) * 4 * LANES;
     clear(sums, count * PAGE_VECS, queries);
-    products(sums, at, 64, count * PAGE_VECS, &t->q, 0, t->head_dim, queries, format);
+    /* A pair that is not full ends with 0, in the query as in the key. */
+    const uint32_t dim = PAIRS && format == LORICA_KV_BF16 ? (t->head_dim + 1) & ~1u : t->head_dim;
+    products(sums, at, 64, count * PAGE_VECS, &t->q, 0, dim, queries, format);
     for (uint32_t v = 0; scaled(format) && v < count * PAGE_VECS; v++) {
         const size_t scales = lorica_kv_key_scales_at(format, t->head_dim);
         const vec scale = vec_load((const float *)(t->pages[page + v / PAGE_VECS] + scales) +
@@ -211,28 +239,30 @@ INLINE float largest(float *scores, uint32_t visible) {
     return vec_top(top);
 }
 
-/* Scores of a query become weights 2^(scale * score - top). Returns their sum. */
-INLINE float weigh(float *scores, uint32_t visible, float scale, float top) {
-    const vec factor = vec_set1(scale), offset = vec_set1(-top);
-    vec sum = vec_zero();
-    for (uint32_t i = 0; i < visible; i += LANES) {
-        const vec e = vec_exp2(vec_fma(vec_load(scores + i), factor, offset));
-        vec_store(scores + i, e);
-        sum = vec_add(sum, e);
-    }
-    return vec_sum(sum);
-}
+/* What the weights of a query add up to, and the largest of what they are multiplied to. */
+struct weighed {
+    float sum, most;
+};
 
-/* Multiplies the weights of a query with the scales of the values. */
-INLINE void scale_weights(float *weights, const struct tile *t, uint32_t pages,
-                          enum lorica_kv_format format) {
-    for (uint32_t p = 0; p < pages; p++) {
-        const float *scales =
-            (const float *)(t->pages[p] + lorica_kv_value_scales_at(format, t->head_dim));
-        UNROLL
-        for (uint32_t v = 0; v < PAGE_VECS; v++, weights += LANES)
-            vec_store(weights, vec_mul(vec_load(weights), vec_load(scales + v * LANES)));
+/* Scores of a query become weights 2^(scale * score - top), which are multiplied with the scales of
+ * the values. */
+INLINE struct weighed weigh(float *scores, const struct tile *t, uint32_t visible, float top,
+                            enum lorica_kv_format format) {
+    const vec factor = vec_set1(t->scale), offset = vec_set1(-top);
+    vec sum = vec_zero(), most = vec_zero();
+    for (uint32_t i = 0; i < visible; i += LANES) {
+        vec e = vec_exp2(vec_fma(vec_load(scores + i), factor, offset));
+        sum = vec_add(sum, e);
+        if (scaled(format)) {
+            const uint8_t *page = t->pages[i / LORICA_KV_PAGE];
+            e = vec_mul(
+                e, vec_load((const float *)(page + lorica_kv_value_scales_at(format, t->head_dim)) +
+                            i % LORICA_KV_PAGE));
+        }
+        vec_store(scores + i, e);
+        most = larger_magnitude(most, e, visible - i);
     }
+    return (struct weighed){vec_sum(sum), largest_magnitude(most)};
 }
 
 /* What folding multiplies with, for up to 8 queries: states, and from ADD on parts. */
@@ -330,24 +360,23 @@ INLINE void attend_tile(const struct tile *t, uint32_t queries, enum lorica_kv_f
     const uint32_t pages = (t->most + LORICA_KV_PAGE - 1) / LORICA_KV_PAGE;
     const uint32_t columns = (uint32_t)lorica_kv_columns(t->head_dim);
     uint32_t page = 0, column = 0;
-    for (; page + SCORE_PAGES(queries) <= pages; page += SCORE_PAGES(queries))
-        score(weights, t, queries, page, SCORE_PAGES(queries), format);
-    for (; SCORE_PAGES(queries) > 1 && page < pages; page++)
+    for (; page + SCORE_PAGES(queries, format) <= pages; page += SCORE_PAGES(queries, format))
+        score(weights, t, queries, page, SCORE_PAGES(queries, format), format);
+    for (; SCORE_PAGES(queries, format) > 1 && page < pages; page++)
         score(weights, t, queries, page, 1, format);
     UNROLL
     for (uint32_t i = 0; i < queries; i++)
         tops[i] = largest(weights[i], t->visible[i]) * t->scale;
     UNROLL
     for (uint32_t i = 0; i < queries; i++) {
-        sums[i] = weigh(weights[i], t->visible[i], t->scale, tops[i]);
+        const struct weighed w = weigh(weights[i], t, t->visible[i], tops[i], format);
+        sums[i] = w.sum;
         rows.real[i] = weights[i];
-        if (scaled(format))
-            scale_weights(weights[i], t, (t->visible[i] + LORICA_KV_PAGE - 1) / LORICA_KV_PAGE,
-                          format);
 #if PAIRS
         if (format == LORICA_KV_BF16)
-            rows.units[i] = vec_round(pairs[i], weights[i], t->visible[i], LORICA_KV_VALUE_STEPS) /
-                            (UNITS ? LORICA_KV_VALUE_STEPS : 1);
+            rows.units[i] =
+                vec_round(pairs[i], weights[i], t->visible[i], LORICA_KV_VALUE_STEPS, w.most) /
+                (UNITS ? LORICA_KV_VALUE_STEPS : 1);
         rows.pairs[i] = pairs[i];
 #endif
     }
@@ -357,8 +386,9 @@ INLINE void attend_tile(const struct tile *t, uint32_t queries, enum lorica_kv_f
         t->state[i][LORICA_STATE_MAX] = tops[i];
         t->state[i][LORICA_STATE_SUM] = sums[i];
     }
-    for (; column + GATHER_VECS(queries) * LANES <= columns; column += GATHER_VECS(queries) * LANES)
-        gather(t, queries, &rows, &f, column, GATHER_VECS(queries), format);
+    for (; column + GATHER_VECS(queries, format) * LANES <= columns;
+         column += GATHER_VECS(queries, format) * LANES)
+        gather(t, queries, &rows, &f, column, GATHER_VECS(queries, format), format);
     for (; column < columns; column += 16)
         gather(t, queries, &rows, &f, column, 16 / LANES, format);
 }
@@ -397,24 +427,47 @@ static void tile_int8(const struct tile *t, uint32_t queries) {
 /* One of these. */
 typedef void (*tile_fn)(const struct tile *t, uint32_t queries);
 
-/* Queries [begin, end) of a call in the span that begins at key `start`; all see some of it. */
-static void attend_range(struct tile *t, float *states, const struct lorica_attn_queries *queries,
-                         uint32_t begin, uint32_t end, uint32_t start, tile_fn run) {
-    const size_t each = lorica_attn_state_count(t->head_dim);
+/* Consecutive queries of a call, as their products with the keys take them. */
+struct group {
+    uint32_t begin, end;
+    float units[GROUP_QUERIES];
 #if PAIRS
-    uint32_t pairs[TILE][LORICA_ATTN_MAX_DIM / 2];
+    uint32_t pairs[GROUP_PAIRS];
 #endif
-    while (begin < end) {
-        const uint32_t count = end - begin < TILE ? end - begin : TILE;
+};
+
+/* As many queries from `begin` on as there is room for, and there are before `end`. */
+static void round_group(struct group *g, const struct lorica_attn_queries *queries,
+                        uint32_t head_dim, uint32_t begin, uint32_t end) {
+    g->begin = begin;
+    g->end = end;
+#if PAIRS
+    const uint32_t each = (head_dim + 1) / 2, steps = lorica_kv_key_steps(head_dim) / 2;
+    uint32_t room = GROUP_PAIRS / each / TILE * TILE;
+    room = room < GROUP_QUERIES ? room : GROUP_QUERIES;
+    g->end = end - begin < room ? end : begin + room;
+    for (uint32_t i = 0; i < g->end - begin; i++) {
+        const float *q = lorica_attn_query(queries, begin + i, head_dim);
+        g->units[i] =
+            vec_round(g->pairs + (size_t)i * each, q, head_dim, steps, top_of(q, head_dim));
+    }
+#endif
+}
+
+/* Queries of a group from `begin` on in the span that begins at key `start`; all see some of it. */
+static void attend_range(struct tile *t, float *states, const struct lorica_attn_queries *queries,
+                         const struct group *g, uint32_t begin, uint32_t start, tile_fn run) {
+    const size_t each = lorica_attn_state_count(t->head_dim);
+    while (begin < g->end) {
+        const uint32_t count = g->end - begin < TILE ? g->end - begin : TILE;
         for (uint32_t i = 0; i < count; i++) {
             const uint32_t seen = queries->position + (begin + i) / queries->heads + 1 - start;
             t->visible[i] = seen < LORICA_ATTN_SPAN ? seen : LORICA_ATTN_SPAN;
             t->q.real[i] = lorica_attn_query(queries, begin + i, t->head_dim);
             t->state[i] = states + (begin + i) * each;
 #if PAIRS
-            t->q.units[i] = vec_round(pairs[i], t->q.real[i], t->head_dim,
-                                      lorica_kv_key_steps(t->head_dim) / 2);
-            t->q.pairs[i] = pairs[i];
+            t->q.units[i] = g->units[begin + i - g->begin];
+            t->q.pairs[i] = g->pairs + (size_t)(begin + i - g->begin) * ((t->head_dim + 1) / 2);
 #endif
         }
         t->least = t->visible[0];
@@ -424,21 +477,34 @@ static void attend_range(struct tile *t, float *states, const struct lorica_attn
     }
 }
 
-static void attend_spans(float *states, bool fresh, const struct lorica_attn_queries *queries,
-                         const struct lorica_kv_view *kv, uint32_t span0, uint32_t span1,
-                         tile_fn run) {
-    const uint32_t rows = queries->rows, heads = queries->heads;
+/* Queries of a group in all spans of a call. */
+static void attend_group(float *states, bool fresh, const struct lorica_attn_queries *queries,
+                         const struct group *g, const struct lorica_kv_view *kv, uint32_t span0,
+                         uint32_t span1, tile_fn run) {
     for (uint32_t s = span0; s < span1; s++) {
         const uint32_t start = s * LORICA_ATTN_SPAN;
-        const uint32_t first = lorica_attn_first_row(queries, s);
+        const uint32_t first = lorica_attn_first_row(queries, s) * queries->heads;
         struct tile t = {.head_dim = kv->head_dim, .scale = queries->scale * 1.44269504f};
-        if (first >= rows)
+        if (first >= g->end)
             break;
         t.begin = fresh && s == span0;
         for (uint32_t p = 0;
-             p < SPAN_PAGES && start + p * LORICA_KV_PAGE < queries->position + rows; p++)
+             p < SPAN_PAGES &&
+             start + p * LORICA_KV_PAGE < queries->position + (g->end - 1) / queries->heads + 1;
+             p++)
             t.pages[p] = kv->cells + kv->pages[start / LORICA_KV_PAGE + p] * kv->page_nbytes;
-        attend_range(&t, states, queries, first * heads, rows * heads, start, run);
+        attend_range(&t, states, queries, g, first > g->begin ? first : g->begin, start, run);
+    }
+}
+
+static void attend_spans(float *states, bool fresh, const struct lorica_attn_queries *queries,
+                         const struct lorica_kv_view *kv, uint32_t span0, uint32_t span1,
+                         tile_fn run) {
+    const uint32_t count = queries->rows * queries->heads;
+    struct group g; /* large: not cleared */
+    for (uint32_t begin = 0; begin < count; begin = g.end) {
+        round_group(&g, queries, kv->head_dim, begin, count);
+        attend_group(states, fresh, queries, &g, kv, span0, span1, run);
     }
 }
 

@@ -6,8 +6,8 @@
 
 #define LANES 4
 /* 6 queries: 24 sums, four operands and a factor in 32 registers. */
-#define SCORE_PAGES(queries) 1
-#define GATHER_VECS(queries) 4
+#define SCORE_PAGES(queries, format) 1
+#define GATHER_VECS(queries, format) 4
 #define PAIRS 0
 #define UNITS 0
 

@@ -6,9 +6,12 @@
 #include "kernels/x86/exp_avx2.h"
 
 #define LANES 8
-/* 6 queries: 12 sums, two operands and a factor in 16 registers. */
-#define SCORE_PAGES(queries) ((queries) <= 3 ? 2 : 1)
-#define GATHER_VECS(queries) ((queries) <= 3 ? 4 : 2)
+/* 6 queries: 12 sums, two operands and a factor in 16 registers. 3 queries: the pairs, being
+ * operands as they lie, are read less often with 6 sums at a time; bytes are made floats less often
+ * with 12. */
+#define TWICE(queries, format) ((queries) <= ((format) == LORICA_KV_INT8 ? 3 : 2))
+#define SCORE_PAGES(queries, format) (TWICE(queries, format) ? 2 : 1)
+#define GATHER_VECS(queries, format) (TWICE(queries, format) ? 4 : 2)
 
 typedef __m256 vec;
 
@@ -55,29 +58,45 @@ static inline vec vec_byte(const uint8_t *at, uint32_t i) {
     return _mm256_cvtepi32_ps(_mm256_srai_epi32(left, 24));
 }
 
-/* Up to eight values, the rest 0. */
-static inline __m256 load_some(const float *x, uint32_t count) {
+/* The first `count` lanes, at most eight. */
+static inline __m256i first_lanes(uint32_t count) {
     static const int32_t ones[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
-    return _mm256_maskload_ps(x, _mm256_loadu_si256((const __m256i *)(ones + 8 - count)));
+    return _mm256_loadu_si256((const __m256i *)(ones + 8 - count));
 }
 
-/* The largest magnitude; NaN when a value is not finite. */
-static inline float top_of(const float *x, uint32_t n) {
-    const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
-    __m256i top = _mm256_setzero_si256();
-    uint32_t d = 0;
-    for (; d + 8 <= n; d += 8)
-        top = _mm256_max_epi32(
-            top, _mm256_and_si256(_mm256_castps_si256(_mm256_loadu_ps(x + d)), magnitude));
-    if (d < n)
-        top = _mm256_max_epi32(
-            top, _mm256_and_si256(_mm256_castps_si256(load_some(x + d, n - d)), magnitude));
-    /* Of magnitudes as integers: NaN and infinity are the largest. */
+/* Up to eight values, the rest 0. */
+static inline __m256 load_some(const float *x, uint32_t count) {
+    return _mm256_maskload_ps(x, first_lanes(count));
+}
+
+static inline vec vec_part(vec v, uint32_t count) {
+    return _mm256_and_ps(v, _mm256_castsi256_ps(first_lanes(count)));
+}
+
+/* Magnitudes are compared as integers: NaN and infinity are the largest. */
+static inline vec vec_magnitude(vec top, vec v) {
+    const __m256i bits = _mm256_and_si256(_mm256_castps_si256(v), _mm256_set1_epi32(0x7fffffff));
+    return _mm256_castsi256_ps(_mm256_max_epi32(_mm256_castps_si256(top), bits));
+}
+
+static inline float vec_magnitude_top(vec v) {
+    const __m256i top = _mm256_castps_si256(v);
     __m128i most = _mm_max_epi32(_mm256_castsi256_si128(top), _mm256_extracti128_si256(top, 1));
     most = _mm_max_epi32(most, _mm_shuffle_epi32(most, 0x4e));
     most = _mm_max_epi32(most, _mm_shuffle_epi32(most, 0xb1));
     const float max = _mm_cvtss_f32(_mm_castsi128_ps(most));
     return max <= __FLT_MAX__ ? max : __builtin_nanf("");
+}
+
+/* The largest magnitude; NaN when a value is not finite. */
+static inline float top_of(const float *x, uint32_t n) {
+    vec top = vec_zero();
+    uint32_t d = 0;
+    for (; d + 8 <= n; d += 8)
+        top = vec_magnitude(top, _mm256_loadu_ps(x + d));
+    if (d < n)
+        top = vec_magnitude(top, load_some(x + d, n - d));
+    return vec_magnitude_top(top);
 }
 
 /* Eight values as int16 steps. */
@@ -104,15 +123,17 @@ static inline vec_raw vec_first(vec_raw pairs) {
     return _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff));
 }
 static inline vec vec_dot(vec sum, vec_raw a, vec_raw b) {
-    __m256i total = _mm256_castps_si256(sum);
+    __m256i products;
     /* In place, and in this order. */
-    __asm__("vpaddd %1, %0, %0" : "+x"(total) : "x"(_mm256_madd_epi16(a, b)));
-    return _mm256_castsi256_ps(total);
+    __asm__("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0"
+            : "+x"(sum), "=x"(products)
+            : "x"(a), "x"(b));
+    return sum;
 }
 static inline vec vec_total(vec sum) { return _mm256_cvtepi32_ps(_mm256_castps_si256(sum)); }
 
-static inline float vec_round(uint32_t *to, const float *x, uint32_t n, uint32_t steps) {
-    const float top = top_of(x, n), inverse = inverse_of(top, (float)steps);
+static inline float vec_round(uint32_t *to, const float *x, uint32_t n, uint32_t steps, float top) {
+    const float inverse = inverse_of(top, (float)steps);
     const __m256 factor = _mm256_set1_ps(inverse);
     uint32_t i = 0;
     for (; i + 8 <= n; i += 8)

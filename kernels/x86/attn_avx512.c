@@ -10,8 +10,8 @@
 
 #define LANES 16
 /* 6 queries: 24 sums, four operands and a factor in 32 registers. */
-#define SCORE_PAGES(queries) 4
-#define GATHER_VECS(queries) 4
+#define SCORE_PAGES(queries, format) 4
+#define GATHER_VECS(queries, format) 4
 
 typedef __m512 vec;
 
@@ -63,8 +63,16 @@ static inline vec vec_dot(vec sum, vec_raw a, vec_raw b) {
     return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
 }
 
-static inline float vec_round(uint32_t *to, const float *x, uint32_t n, uint32_t steps) {
+/* Bfloat16 needs none. */
+static inline float top_of(const float *x, uint32_t n) {
+    (void)x;
+    (void)n;
+    return 0;
+}
+
+static inline float vec_round(uint32_t *to, const float *x, uint32_t n, uint32_t steps, float top) {
     (void)steps;
+    (void)top;
     for (; n >= 16; n -= 16, x += 16, to += 8)
         _mm256_storeu_si256((__m256i *)to, (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(x)));
     if (n > 0)
