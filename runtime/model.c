@@ -30,12 +30,14 @@ static void *model_allocate(struct lorica_model *model, size_t nbytes, struct lo
 
 static int take_dense_copy(struct lorica_model *model, const struct lorica_matrix *m,
                            struct lorica_linear *ret, struct lorica_error *err) {
+    *ret = (struct lorica_linear){.format = LORICA_FORMAT_F32, .n = m->n, .k = m->k};
+    if (model->tiled_only)
+        return 0;
     float *values = model_allocate(model, (size_t)m->n * m->k * sizeof(*values), err);
     if (!values)
         return LORICA_ENOMEM;
     lorica_matrix_rows_f32(m, 0, m->n, values);
-    *ret =
-        (struct lorica_linear){.format = LORICA_FORMAT_F32, .n = m->n, .k = m->k, .codes = values};
+    ret->codes = values;
     return 0;
 }
 
@@ -104,9 +106,9 @@ static int take_layers(struct lorica_model *model, struct lorica_error *err) {
     return 0;
 }
 
-int lorica_model_init(struct lorica_model *model, const struct lorica_base *base,
-                      struct lorica_error *err) {
-    struct lorica_model m = {.base = base};
+static int make(struct lorica_model *model, const struct lorica_base *base, bool tiled_only,
+                struct lorica_error *err) {
+    struct lorica_model m = {.base = base, .tiled_only = tiled_only};
     const size_t count = (size_t)base->arch.layers * LORICA_MODULE_COUNT;
     lorica_linear_kernels_init(&m.linear);
     lorica_lora_kernels_init(&m.lora);
@@ -129,6 +131,16 @@ int lorica_model_init(struct lorica_model *model, const struct lorica_base *base
     else
         *model = m;
     return rc;
+}
+
+int lorica_model_init(struct lorica_model *model, const struct lorica_base *base,
+                      struct lorica_error *err) {
+    return make(model, base, false, err);
+}
+
+int lorica_model_init_tiled(struct lorica_model *model, const struct lorica_base *base,
+                            struct lorica_error *err) {
+    return make(model, base, true, err);
 }
 
 void lorica_model_finish(struct lorica_model *model) {

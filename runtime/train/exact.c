@@ -64,8 +64,9 @@ int lorica_exact_logits(const struct lorica_base *base, const struct lorica_adap
                            base->arch.max_positions);
     int rc = lorica_train_check_ids(&base->arch, ids, (size_t)batch * time, err);
     if (rc == 0)
-        rc = lorica_pass_init(&pass, base, pool, LORICA_OPERAND_F32, most > 1 ? most * time : time,
-                              adapter ? adapter->max_rank : 0, false, err);
+        rc = lorica_pass_init(&pass, base, NULL, pool, LORICA_OPERAND_F32,
+                              most > 1 ? most * time : time, adapter ? adapter->max_rank : 0, false,
+                              err);
     if (rc != 0)
         return rc;
     if (lorica_pass_acts(&pass, &job.acts, LORICA_ACT_X, LORICA_ACT_COUNT, sizeof(float)))

@@ -23,11 +23,26 @@ void lorica_pass_embed_backward(struct lorica_pass *pass, unsigned thread, const
     lorica_pass_barrier(pass, thread, LORICA_PART_ROWS);
 }
 
-/* The thin products of modules that read the same x. */
-static void shrinks(struct lorica_pass *pass, unsigned thread, uint32_t layer,
+/* x quantised, where one of the modules that read it is in tiles. False: none is. */
+static bool quantise(struct lorica_pass *pass, unsigned thread, uint32_t layer,
+                     enum lorica_module first, enum lorica_module last, const void *x) {
+    for (int m = (int)first; m <= (int)last; m++) {
+        const struct lorica_linear *w = lorica_pass_tiled(pass, layer, (enum lorica_module)m);
+        if (!w)
+            continue;
+        lorica_pass_quantise(pass, thread, pass->quantised, x, pass->tokens, w->k);
+        return true;
+    }
+    return false;
+}
+
+/* What modules that read the same x make of it before their products: its quantised rows, and their
+ * thin products. */
+static void prepare(struct lorica_pass *pass, unsigned thread, uint32_t layer,
                     enum lorica_module first, enum lorica_module last, const void *x,
                     const struct lorica_layer_acts *acts) {
-    bool any = false;
+    bool any = quantise(pass, thread, layer, first, last, x);
+    lorica_pass_mark(pass, thread, LORICA_PART_ROWS);
     for (int m = (int)first; m <= (int)last; m++) {
         lorica_pass_shrink(pass, thread, layer, (enum lorica_module)m, x, acts);
         any |= lorica_pass_pair(pass, layer, (enum lorica_module)m) != NULL;
@@ -71,20 +86,20 @@ void lorica_pass_layer(struct lorica_pass *pass, unsigned thread, uint32_t layer
     lorica_pass_norm(pass, thread, pass->stream, weights->attn_norm, acts->of[LORICA_ACT_X],
                      pass->normed);
     lorica_pass_barrier(pass, thread, LORICA_PART_ROWS);
-    shrinks(pass, thread, layer, LORICA_MODULE_Q, LORICA_MODULE_V, pass->normed, acts);
+    prepare(pass, thread, layer, LORICA_MODULE_Q, LORICA_MODULE_V, pass->normed, acts);
     attention(pass, thread, layer, acts);
-    shrinks(pass, thread, layer, LORICA_MODULE_O, LORICA_MODULE_O, attended, acts);
+    prepare(pass, thread, layer, LORICA_MODULE_O, LORICA_MODULE_O, attended, acts);
     lorica_pass_linear(pass, thread, layer, LORICA_MODULE_O, attended, acts, pass->stream,
                        LORICA_GEMM_ADD);
     lorica_pass_barrier(pass, thread, LORICA_PART_PRODUCTS);
     lorica_pass_norm(pass, thread, pass->stream, weights->mlp_norm, acts->of[LORICA_ACT_MIDDLE],
                      pass->normed);
     lorica_pass_barrier(pass, thread, LORICA_PART_ROWS);
-    shrinks(pass, thread, layer, LORICA_MODULE_GATE, LORICA_MODULE_UP, pass->normed, acts);
+    prepare(pass, thread, layer, LORICA_MODULE_GATE, LORICA_MODULE_UP, pass->normed, acts);
     gate_up(pass, thread, layer, acts);
     lorica_pass_silu(pass, thread, acts, pass->wide);
     lorica_pass_barrier(pass, thread, LORICA_PART_ROWS);
-    shrinks(pass, thread, layer, LORICA_MODULE_DOWN, LORICA_MODULE_DOWN, pass->wide, acts);
+    prepare(pass, thread, layer, LORICA_MODULE_DOWN, LORICA_MODULE_DOWN, pass->wide, acts);
     lorica_pass_linear(pass, thread, layer, LORICA_MODULE_DOWN, pass->wide, acts, pass->stream,
                        LORICA_GEMM_ADD);
     lorica_pass_barrier(pass, thread, LORICA_PART_PRODUCTS);
@@ -94,10 +109,12 @@ void lorica_pass_layer_again(struct lorica_pass *pass, unsigned thread, uint32_t
                              const struct lorica_layer_acts *acts) {
     const struct lorica_layer *weights = &pass->base->layers[layer];
     lorica_pass_norm_kept(pass, thread, acts->of[LORICA_ACT_X], weights->attn_norm, pass->normed);
+    (void)quantise(pass, thread, layer, LORICA_MODULE_Q, LORICA_MODULE_V, pass->normed);
     lorica_pass_barrier(pass, thread, LORICA_PART_ROWS);
     attention(pass, thread, layer, acts);
     lorica_pass_norm_kept(pass, thread, acts->of[LORICA_ACT_MIDDLE], weights->mlp_norm,
                           pass->normed);
+    (void)quantise(pass, thread, layer, LORICA_MODULE_GATE, LORICA_MODULE_UP, pass->normed);
     lorica_pass_barrier(pass, thread, LORICA_PART_ROWS);
     gate_up(pass, thread, layer, acts);
 }

@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-#define CHUNK_BYTES ((size_t)26 << 20)
+#define CHUNK_BYTES ((size_t)20 << 20)
 
 /* An odd number of cache lines: rows a multiple of 4 KB apart, which a vocabulary of 49,152 makes,
  * would all want the same few places of the cache. */
@@ -38,12 +38,24 @@ void lorica_loss_finish(struct lorica_loss *loss) {
     *loss = (struct lorica_loss){0};
 }
 
+/* The head as it is served, or NULL. */
+static const struct lorica_linear *tiled_head(const struct lorica_pass *pass) {
+    return pass->served && lorica_linear_is_tiled(&pass->served->head) ? &pass->served->head : NULL;
+}
+
 static void chunk_forward(struct lorica_pass *pass, unsigned thread, struct lorica_loss *loss,
                           uint32_t first, uint32_t count, bool backward) {
     const struct lorica_base *base = pass->base;
     const size_t hidden = base->arch.hidden, vocab = base->arch.vocab;
-    const struct lorica_term head = {
-        .a = loss->normed, .lda = hidden, .w = &base->head, .scale = 1.0f};
+    const struct lorica_linear *tiled = tiled_head(pass);
+    const struct lorica_term head = {.a = loss->normed,
+                                     .lda = hidden,
+                                     .w = &base->head,
+                                     .scale = 1.0f,
+                                     .tiled = tiled,
+                                     .quantised = pass->quantised,
+                                     .quantised_stride =
+                                         tiled ? lorica_pass_quantised(pass, tiled->k) : 0};
     float *line = pass->lines[thread];
     uint32_t begin, end;
     lorica_pool_range(count, thread, lorica_pool_threads(pass->pool), &begin, &end);
@@ -52,6 +64,8 @@ static void chunk_forward(struct lorica_pass *pass, unsigned thread, struct lori
                         base->arch.hidden, base->arch.rms_eps);
         pass->gemm.store(lorica_operands_at(pass, loss->normed, i * hidden), line, hidden);
     }
+    if (tiled)
+        lorica_pass_quantise(pass, thread, pass->quantised, loss->normed, count, base->arch.hidden);
     lorica_pass_barrier(pass, thread, LORICA_PART_ROWS);
     lorica_pass_product(pass, thread, loss->logits, loss->row, count, base->arch.vocab, &head, 1,
                         LORICA_GEMM_SET);

@@ -81,10 +81,17 @@ void lorica_pass_linear(struct lorica_pass *pass, unsigned thread, uint32_t laye
                         enum lorica_module module, const void *x,
                         const struct lorica_layer_acts *acts, void *out, enum lorica_gemm_out how) {
     const struct lorica_matrix *w = &pass->base->layers[layer].modules[module];
+    const struct lorica_linear *tiled = lorica_pass_tiled(pass, layer, module);
     const struct lorica_adapter_pair *pair = lorica_pass_pair(pass, layer, module);
     const struct lorica_matrix b = lorica_dense(pair ? pair->b : NULL, w->n, pair ? pair->rank : 0);
     const struct lorica_term terms[2] = {
-        {.a = x, .lda = w->k, .w = w, .scale = 1.0f},
+        {.a = x,
+         .lda = w->k,
+         .w = w,
+         .scale = 1.0f,
+         .tiled = tiled,
+         .quantised = pass->quantised,
+         .quantised_stride = tiled ? lorica_pass_quantised(pass, w->k) : 0},
         {.a = pair ? lorica_act_thin(pass, acts, module) : NULL,
          .lda = b.k,
          .w = &b,

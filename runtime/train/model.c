@@ -12,6 +12,7 @@
 
 struct lorica_train_model {
     struct lorica_pass pass;
+    struct lorica_model served; /* fast mode: what serving multiplies */
     struct lorica_loss loss;
     struct lorica_backward work;
     struct lorica_layer_acts *acts; /* [layers]: what the pass writes and reads */
@@ -83,6 +84,11 @@ static enum lorica_operand operand_of(const struct lorica_train_model_options *o
     return options->compute == LORICA_TRAIN_FAST ? lorica_gemm_fastest() : LORICA_OPERAND_F32;
 }
 
+/* Whether frozen matrices are multiplied as serving does. */
+static bool is_served(const struct lorica_train_model_options *options) {
+    return options->compute == LORICA_TRAIN_FAST && !options->full;
+}
+
 /* Bytes of one element of what is kept, and of an operand. */
 static size_t kept_nbytes(const struct lorica_train_model_options *options) {
     return options->compute == LORICA_TRAIN_FAST ? sizeof(uint16_t) : sizeof(float);
@@ -110,6 +116,17 @@ static uint32_t layers_kept(const struct lorica_arch *arch,
     return fit < arch->layers ? (uint32_t)fit : arch->layers;
 }
 
+/* Scales of matrices in tiles. */
+static size_t scales_nbytes(const struct lorica_arch *arch) {
+    size_t values = 0;
+    for (int m = 0; m < LORICA_MODULE_COUNT; m++) {
+        uint32_t n, k;
+        lorica_arch_module_shape(arch, (enum lorica_module)m, &n, &k);
+        values += (size_t)n * k;
+    }
+    return values / LORICA_NF4_BLOCK * sizeof(uint16_t) * arch->layers;
+}
+
 size_t lorica_train_model_nbytes(const struct lorica_arch *arch, unsigned threads,
                                  const struct lorica_train_model_options *options) {
     const size_t m = options->max_tokens, kept = layers_kept(arch, options),
@@ -129,8 +146,9 @@ size_t lorica_train_model_nbytes(const struct lorica_arch *arch, unsigned thread
                (LORICA_PASS_SLOTS * rank * widest + chunk * (arch->vocab + arch->hidden)) +
            chunk * arch->hidden * size +
            (options->full ? size * (widest * m + chunk * arch->vocab) : 0) +
-           lorica_pass_nbytes(arch, threads, operand_of(options), options->max_tokens,
-                              options->max_rank, options->dropout);
+           (is_served(options) ? scales_nbytes(arch) : 0) +
+           lorica_pass_nbytes(arch, threads, operand_of(options), is_served(options),
+                              options->max_tokens, options->max_rank, options->dropout);
 }
 
 static bool make_layers(struct lorica_train_model *model,
@@ -208,8 +226,11 @@ int lorica_train_model_create(const struct lorica_base *base, struct lorica_pool
         return lorica_fail(err, LORICA_ENOMEM, "out of memory");
     model->max_rank = options->max_rank;
     model->dropout = options->dropout;
-    int rc = lorica_pass_init(&model->pass, base, pool, operand_of(options), options->max_tokens,
-                              options->max_rank, options->dropout, err);
+    int rc = is_served(options) ? lorica_model_init_tiled(&model->served, base, err) : 0;
+    if (rc == 0)
+        rc = lorica_pass_init(&model->pass, base, is_served(options) ? &model->served : NULL, pool,
+                              operand_of(options), options->max_tokens, options->max_rank,
+                              options->dropout, err);
     model->pass.full = options->full;
     if (rc == 0 && (!make_layers(model, options) || !make_work(model) ||
                     !lorica_loss_init(&model->loss, &model->pass)))
@@ -230,6 +251,7 @@ void lorica_train_model_destroy(struct lorica_train_model *model) {
         return;
     lorica_loss_finish(&model->loss);
     lorica_pass_finish(&model->pass);
+    lorica_model_finish(&model->served);
     free(model->acts);
     free(model->kept);
     free(model->ids);

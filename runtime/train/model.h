@@ -27,8 +27,9 @@ struct lorica_train_model;
 /** How a step computes. */
 enum lorica_train_compute {
     LORICA_TRAIN_EXACT, /**< float32 throughout */
-    LORICA_TRAIN_FAST   /**< products of bfloat16, sums of float32, where the machine multiplies
-                             those faster; activations kept as bfloat16 everywhere */
+    LORICA_TRAIN_FAST   /**< frozen matrices in tiles multiplied as they are served, in int8; other
+                             products and gradients of bfloat16, sums of float32, where the machine
+                             multiplies those faster; activations kept as bfloat16 everywhere */
 };
 
 /** What a workspace is made for. */
@@ -47,7 +48,8 @@ struct lorica_train_model_options {
 /** Activation memory that keeps everything of small models and short batches: 768 MiB. */
 #define LORICA_TRAIN_KEEP_BYTES ((size_t)768 << 20)
 
-/** Bytes that create will allocate, to check before. */
+/** Bytes that create will allocate, to check before; but for the 8-bit copy of an output head that
+ * is not of 8 bits already (runtime/model.h). */
 size_t lorica_train_model_nbytes(const struct lorica_arch *arch, unsigned threads,
                                  const struct lorica_train_model_options *options);
 

@@ -103,18 +103,28 @@ static size_t panel_nbytes(const struct lorica_arch *arch, size_t size, uint32_t
     return deepest > GROUP_BYTES ? deepest : GROUP_BYTES;
 }
 
+/* Of one token, quantised: the widest input of a product. */
+static size_t quantised_nbytes(const struct lorica_arch *arch) {
+    struct lorica_linear_kernels linear;
+    lorica_linear_kernels_init(&linear);
+    return linear.act_nbytes((widest_of(arch) + 63) / 64 * 64);
+}
+
 size_t lorica_pass_nbytes(const struct lorica_arch *arch, unsigned threads,
-                          enum lorica_operand operand, uint32_t max_tokens, uint32_t max_rank,
-                          bool dropout) {
+                          enum lorica_operand operand, bool served, uint32_t max_tokens,
+                          uint32_t max_rank, bool dropout) {
     const size_t size = operand == LORICA_OPERAND_BF16 ? sizeof(uint16_t) : sizeof(float);
     const size_t q = (size_t)arch->heads * arch->head_dim,
                  kv = (size_t)arch->kv_heads * arch->head_dim, widest = widest_of(arch);
     const size_t floats = arch->hidden + q + kv + arch->head_dim;
     const size_t operands = arch->hidden + (size_t)arch->intermediate + (dropout ? widest : 0);
-    return max_tokens * (floats * sizeof(float) + operands * size + 16) +
-           threads * (panel_nbytes(arch, size, max_rank) +
-                      (lorica_attention_scratch(arch, max_tokens) + LORICA_PASS_LINES * widest) *
-                          sizeof(float));
+    const size_t sums = served ? LORICA_PASS_SUM_ROWS * LORICA_PASS_SUM_COLS : 0;
+    return max_tokens * (floats * sizeof(float) + operands * size +
+                         (served ? quantised_nbytes(arch) : 0) + 16) +
+           threads *
+               (panel_nbytes(arch, size, max_rank) +
+                (lorica_attention_scratch(arch, max_tokens) + LORICA_PASS_LINES * widest + sums) *
+                    sizeof(float));
 }
 
 static bool make_thread_buffers(struct lorica_pass *pass) {
@@ -123,7 +133,8 @@ static bool make_thread_buffers(struct lorica_pass *pass) {
     pass->panels = calloc(threads, sizeof(*pass->panels));
     pass->scratch = calloc(threads, sizeof(*pass->scratch));
     pass->lines = calloc(threads, sizeof(*pass->lines));
-    if (!pass->panels || !pass->scratch || !pass->lines)
+    pass->sums = calloc(threads, sizeof(*pass->sums));
+    if (!pass->panels || !pass->scratch || !pass->lines || !pass->sums)
         return false;
     for (unsigned i = 0; i < threads; i++) {
         pass->panels[i] = lorica_pass_block(pass, 1, pass->panel_nbytes, 1);
@@ -131,6 +142,9 @@ static bool make_thread_buffers(struct lorica_pass *pass) {
             lorica_pass_floats(pass, 1, lorica_attention_scratch(arch, pass->max_tokens));
         pass->lines[i] = lorica_pass_floats(pass, LORICA_PASS_LINES, pass->widest);
         if (!pass->panels[i] || !pass->scratch[i] || !pass->lines[i])
+            return false;
+        if (pass->served &&
+            !(pass->sums[i] = lorica_pass_floats(pass, LORICA_PASS_SUM_ROWS, LORICA_PASS_SUM_COLS)))
             return false;
     }
     return true;
@@ -149,15 +163,21 @@ static bool make_buffers(struct lorica_pass *pass, bool dropout) {
     pass->wide = lorica_pass_operands(pass, m, arch->intermediate);
     if (dropout && !(pass->dropped = lorica_pass_operands(pass, m, pass->widest)))
         return false;
+    if (pass->served && !(pass->quantised = lorica_pass_block(pass, m, quantised_nbytes(arch), 1)))
+        return false;
     return pass->stream && pass->q && pass->k && pass->normed && pass->wide &&
            make_thread_buffers(pass) && make_rotary(pass);
 }
 
 int lorica_pass_init(struct lorica_pass *pass, const struct lorica_base *base,
-                     struct lorica_pool *pool, enum lorica_operand operand, uint32_t max_tokens,
-                     uint32_t max_rank, bool dropout, struct lorica_error *err) {
-    *pass = (struct lorica_pass){
-        .base = base, .pool = pool, .max_tokens = max_tokens, .max_rank = max_rank};
+                     const struct lorica_model *served, struct lorica_pool *pool,
+                     enum lorica_operand operand, uint32_t max_tokens, uint32_t max_rank,
+                     bool dropout, struct lorica_error *err) {
+    *pass = (struct lorica_pass){.base = base,
+                                 .served = served,
+                                 .pool = pool,
+                                 .max_tokens = max_tokens,
+                                 .max_rank = max_rank};
     lorica_gemm_kernels_init(&pass->gemm, operand);
     pass->sequences = calloc(max_tokens, sizeof(*pass->sequences));
     pass->positions = calloc(max_tokens, sizeof(*pass->positions));
@@ -179,6 +199,7 @@ void lorica_pass_finish(struct lorica_pass *pass) {
     free((void *)pass->panels);
     free((void *)pass->scratch);
     free((void *)pass->lines);
+    free((void *)pass->sums);
     *pass = (struct lorica_pass){0};
 }
 

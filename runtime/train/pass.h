@@ -10,7 +10,12 @@
  *
  * What products read is an array of operands (kernels/gemm.h), float32 or bfloat16, and untyped
  * here; the residual stream, its gradient, scores and sums are float32 always. Norms read the
- * residual stream rounded to operands, as the backward pass will find it. */
+ * residual stream rounded to operands, as the backward pass will find it.
+ *
+ * The fast mode multiplies frozen weights that lie in tiles by serving's own kernels
+ * (kernels/linear.h), whose inputs are quantised: so an adapter learns beside the very products
+ * beside which it will answer, and makes up for their rounding, too. The gradient of rounding is
+ * taken for 1 (straight through). */
 #ifndef LORICA_RUNTIME_TRAIN_PASS_H
 #define LORICA_RUNTIME_TRAIN_PASS_H
 
@@ -21,6 +26,7 @@
 #include "kernels/gemm.h"
 #include "runtime/adapter.h"
 #include "runtime/base.h"
+#include "runtime/model.h"
 #include "runtime/pool.h"
 #include "runtime/train/clock.h"
 #include "runtime/train/full.h"
@@ -53,11 +59,15 @@ struct lorica_layer_acts {
 /** Most modules that read the same input. */
 #define LORICA_PASS_SLOTS 3
 #define LORICA_PASS_LINES 3
+/** Sums of products with tiles that are in the making at a time: they stay in the level 2 cache. */
+#define LORICA_PASS_SUM_ROWS 132
+#define LORICA_PASS_SUM_COLS 192
 
 struct lorica_pass {
     const struct lorica_base *base;
     const struct lorica_adapter *adapter; /**< NULL: none */
     const struct lorica_full *full;       /**< whose base this is, to be trained whole; or NULL */
+    const struct lorica_model *served;    /**< its frozen matrices in tiles; NULL: float32 */
     struct lorica_pool *pool;
     struct lorica_gemm_kernels gemm;
     uint32_t max_tokens, max_rank;
@@ -76,6 +86,8 @@ struct lorica_pass {
     void *normed;        /**< [tokens][hidden], operands */
     void *wide;          /**< [tokens][intermediate], operands */
     void *dropped;       /**< [tokens][widest input], operands; with dropout only */
+    char *quantised;     /**< with `served`: rows of what the next products read */
+    float **sums;        /**< with `served`, per thread: sums of such products */
     size_t panel_depth;  /**< of a panel, at most */
     size_t panel_nbytes; /**< of a thread's panels together */
     void **panels;       /**< per thread: packed panels */
@@ -87,17 +99,19 @@ struct lorica_pass {
     size_t owned_count;
 };
 
-/** Allocates for `max_tokens` rows, adapters of rank up to `max_rank`, dropout or not. */
+/** Allocates for `max_tokens` rows, adapters of rank up to `max_rank`, dropout or not. `served` is
+ * borrowed, or NULL. */
 int lorica_pass_init(struct lorica_pass *pass, const struct lorica_base *base,
-                     struct lorica_pool *pool, enum lorica_operand operand, uint32_t max_tokens,
-                     uint32_t max_rank, bool dropout, struct lorica_error *err) LORICA_MUSTCHECK;
+                     const struct lorica_model *served, struct lorica_pool *pool,
+                     enum lorica_operand operand, uint32_t max_tokens, uint32_t max_rank,
+                     bool dropout, struct lorica_error *err) LORICA_MUSTCHECK;
 /** Frees. A zeroed struct is accepted. */
 void lorica_pass_finish(struct lorica_pass *pass);
 
 /** Bytes of what init allocates. */
 size_t lorica_pass_nbytes(const struct lorica_arch *arch, unsigned threads,
-                          enum lorica_operand operand, uint32_t max_tokens, uint32_t max_rank,
-                          bool dropout);
+                          enum lorica_operand operand, bool served, uint32_t max_tokens,
+                          uint32_t max_rank, bool dropout);
 
 /** A block of rows * columns * size bytes, zeroed, that finish frees; NULL: no memory. */
 void *lorica_pass_block(struct lorica_pass *pass, size_t rows, size_t columns, size_t size);
@@ -158,7 +172,11 @@ struct lorica_term {
     const struct lorica_matrix *w; /**< frozen or the adapter's; NULL: x instead */
     bool by_rows;                  /**< false: A W^T, depth w->k; true: A W, depth w->n */
     float scale;                   /**< of w */
-    const void *x;                 /**< operands [depth][cols], leading dimension ldx */
+    /* Instead of a and w, in the first term of a product, of rows: */
+    const struct lorica_linear *tiled; /**< a frozen matrix that `served` has in tiles, or NULL */
+    const void *quantised;             /**< rows of A, quantised */
+    size_t quantised_stride;           /**< bytes from one to the next */
+    const void *x;                     /**< operands [depth][cols], leading dimension ldx */
     size_t ldx;
     uint32_t depth;
 };
@@ -168,6 +186,21 @@ struct lorica_term {
 void lorica_pass_product(struct lorica_pass *pass, unsigned thread, void *out, size_t ldo,
                          uint32_t rows, uint32_t cols, const struct lorica_term *terms,
                          size_t count, enum lorica_gemm_out how);
+
+/** Bytes of a quantised row of n inputs. */
+static inline size_t lorica_pass_quantised(const struct lorica_pass *pass, uint32_t n) {
+    return pass->served->linear.act_nbytes(n);
+}
+
+/** A module's frozen matrix as it is served; NULL where products take operands: in float32, and
+ * where it is not in tiles. */
+const struct lorica_linear *lorica_pass_tiled(const struct lorica_pass *pass, uint32_t layer,
+                                              enum lorica_module module);
+
+/** This thread's share of rows x[rows][k] of operands, quantised for products with tiles: so many
+ * bytes from one to the next as lorica_pass_quantised says. */
+void lorica_pass_quantise(struct lorica_pass *pass, unsigned thread, void *to, const void *x,
+                          uint32_t rows, uint32_t k);
 
 /** A dense float32 matrix over somebody's values. */
 static inline struct lorica_matrix lorica_dense(const float *values, uint32_t n, uint32_t k) {
@@ -186,7 +219,7 @@ void lorica_pass_shrink(struct lorica_pass *pass, unsigned thread, uint32_t laye
                         enum lorica_module module, const void *x,
                         const struct lorica_layer_acts *acts);
 
-/** out = x W^T + scale * thin B^T. */
+/** out = x W^T + scale * thin B^T. What products with tiles read of x is in pass->quantised. */
 void lorica_pass_linear(struct lorica_pass *pass, unsigned thread, uint32_t layer,
                         enum lorica_module module, const void *x,
                         const struct lorica_layer_acts *acts, void *out, enum lorica_gemm_out how);

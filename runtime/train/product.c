@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT
- * Products with frozen weights, decoded panel by panel, and with activations. */
+ * Products with frozen weights, decoded panel by panel or by serving's kernels, and with
+ * activations. */
+#include <string.h>
+
 #include "runtime/train/pass.h"
 
 #define NR LORICA_GEMM_NR
@@ -7,6 +10,8 @@
 #define MAX_PARTS 16 /* of one product at a time */
 #define MAX_GROUP 8  /* panels */
 #define ROW_BLOCK 48 /* rows that go through a group of panels at a time */
+#define SUM_ROWS LORICA_PASS_SUM_ROWS
+#define SUM_COLS LORICA_PASS_SUM_COLS
 
 /* Panels are dealt to the threads; where there are too few of them, rows are split too. */
 static uint32_t row_parts(uint32_t panels, uint32_t rows, unsigned threads) {
@@ -110,12 +115,83 @@ static void add_term(struct task *task, const struct lorica_term *term) {
     }
 }
 
+/* -- frozen weights in tiles -- */
+
+const struct lorica_linear *lorica_pass_tiled(const struct lorica_pass *pass, uint32_t layer,
+                                              enum lorica_module module) {
+    if (!pass->served)
+        return NULL;
+    const struct lorica_linear *w = lorica_model_module(pass->served, layer, module);
+    return lorica_linear_is_tiled(w) ? w : NULL;
+}
+
+void lorica_pass_quantise(struct lorica_pass *pass, unsigned thread, void *to, const void *x,
+                          uint32_t rows, uint32_t k) {
+    const struct lorica_linear_kernels *linear = &pass->served->linear;
+    const size_t stride = linear->act_nbytes(k);
+    float *line = pass->lines[thread];
+    uint32_t begin, end;
+    lorica_pool_range(rows, thread, lorica_pool_threads(pass->pool), &begin, &end);
+    for (size_t i = begin; i < end; i++) {
+        pass->gemm.load(line, lorica_operands_at(pass, x, i * k), k);
+        linear->act_quantise((char *)to + i * stride, line, k);
+    }
+}
+
+/* sums[rows][SUM_COLS] = the product with the columns of a task. */
+static void multiply_tiles(const struct task *task, const struct lorica_term *term, float *sums) {
+    const struct lorica_linear_kernels *linear = &task->pass->served->linear;
+    const struct lorica_linear w =
+        lorica_linear_rows(term->tiled, task->col / LORICA_TILE_ROWS, task->cols);
+    (w.format == LORICA_FORMAT_NF4 ? linear->nf4 : linear->q8)(
+        sums, SUM_COLS, (const char *)term->quantised + task->row * term->quantised_stride,
+        term->quantised_stride, task->rows, &w, 0, lorica_linear_tiles(&w));
+}
+
+/* What sums are asked to become. */
+static void put_sums(const struct task *task, const float *sums) {
+    for (size_t i = 0; i < task->rows; i++, sums += SUM_COLS) {
+        void *to = (char *)task->out + i * task->ldo * task->size;
+        float *floats = to;
+        if (task->how == LORICA_GEMM_OPERAND)
+            task->pass->gemm.store(to, sums, task->cols);
+        else if (task->how == LORICA_GEMM_SET)
+            memcpy(to, sums, task->cols * sizeof(*sums));
+        else
+            for (uint32_t j = 0; j < task->cols; j++)
+                floats[j] += sums[j];
+    }
+}
+
+/* A task whose first term is in tiles: block by block of rows, in the thread's sums. */
+static void multiply_served(const struct task *whole, const struct lorica_term *terms,
+                            size_t count) {
+    float *sums = whole->pass->sums[whole->thread];
+    for (uint32_t r = 0; r < whole->rows; r += SUM_ROWS) {
+        struct task task = *whole;
+        task.row += r;
+        task.rows = whole->rows - r < SUM_ROWS ? whole->rows - r : SUM_ROWS;
+        task.out = (char *)whole->out + r * whole->ldo * whole->size;
+        multiply_tiles(&task, &terms[0], sums);
+        struct task rest = task;
+        rest.out = sums;
+        rest.ldo = SUM_COLS;
+        rest.size = sizeof(*sums);
+        rest.how = LORICA_GEMM_ADD;
+        for (size_t t = 1; t < count; t++)
+            add_term(&rest, &terms[t]);
+        flush(&rest);
+        put_sums(&task, sums);
+    }
+}
+
 void lorica_pass_product(struct lorica_pass *pass, unsigned thread, void *out, size_t ldo,
                          uint32_t rows, uint32_t cols, const struct lorica_term *terms,
                          size_t count, enum lorica_gemm_out how) {
     const unsigned threads = lorica_pool_threads(pass->pool);
+    const bool tiled = terms[0].tiled != NULL;
     const uint32_t panels = (cols + NR - 1) / NR, parts = row_parts(panels, rows, threads);
-    const uint32_t most = parts > 1 ? 1 : group_panels(pass, terms, count);
+    const uint32_t most = parts > 1 ? 1 : tiled ? SUM_COLS / NR : group_panels(pass, terms, count);
     const size_t size = how == LORICA_GEMM_OPERAND ? pass->gemm.operand_nbytes : sizeof(float);
     uint32_t begin, end;
     lorica_pool_range(panels * parts, thread, threads, &begin, &end);
@@ -137,6 +213,10 @@ void lorica_pass_product(struct lorica_pass *pass, unsigned thread, void *out, s
                             .how = how,
                             .size = size,
                             .stride = pass->panel_nbytes / (last - first) / 256 * 256};
+        if (tiled) {
+            multiply_served(&task, terms, count);
+            continue;
+        }
         for (size_t t = 0; t < count; t++)
             add_term(&task, &terms[t]);
         flush(&task);

@@ -253,7 +253,12 @@ static double distance(const float *a, const float *b, size_t count) {
     return sqrt(difference / size);
 }
 
+/* The fast mode's loss and gradients are near the exact ones. In C activations stay float32, and
+ * what is kept has eight bits. Elsewhere products with tiles round weights to one in 112 of the
+ * largest of a block and their inputs to one in 127: a percent each time, and a dozen of them lie
+ * behind each other. */
 static void check_fast_step(struct fixture *f) {
+    const double most = lorica_cpu_level() == LORICA_CPU_C ? 0.01 : 0.08;
     for (int dropout = 0; dropout < 2; dropout++) {
         const float p = dropout ? 0.25f : 0;
         struct lorica_adapter_grads exact = {0}, fast = {0};
@@ -266,9 +271,8 @@ static void check_fast_step(struct fixture *f) {
                 uint32_t n, k;
                 lorica_arch_module_shape(&f->base.arch,
                                          (enum lorica_module)(i % LORICA_MODULE_COUNT), &n, &k);
-                /* Eight bits of each factor, and a few factors behind each other. */
-                assert_true(distance(fast.da[i], exact.da[i], (size_t)RANK * k) < 0.03);
-                assert_true(distance(fast.db[i], exact.db[i], (size_t)RANK * n) < 0.03);
+                assert_true(distance(fast.da[i], exact.da[i], (size_t)RANK * k) < most);
+                assert_true(distance(fast.db[i], exact.db[i], (size_t)RANK * n) < most);
             }
             lorica_adapter_grads_finish(&fast);
         }
