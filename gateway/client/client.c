@@ -356,6 +356,19 @@ int lorica_client_call(struct lorica_client *client, const struct lorica_client_
     return rc;
 }
 
+int lorica_client_send(struct lorica_client *client, const struct lorica_client_request *request,
+                       struct lorica_buf *body, const char *what, struct lorica_json **ret,
+                       struct lorica_error *err) {
+    struct lorica_client_request with_body = *request;
+    with_body.body = body->data;
+    with_body.body_len = body->len;
+    int rc = lorica_buf_status(body);
+    rc = rc == 0 ? lorica_client_call(client, &with_body, NULL, ret, err)
+                 : lorica_fail(err, rc, "the %s is too long", what);
+    lorica_buf_finish(body);
+    return rc;
+}
+
 /* Text of a cursor's value: a string, or a whole number. False when it is neither. */
 static bool cursor_value(const struct lorica_json *value, struct lorica_buf *out) {
     const char *text = lorica_json_string(value);

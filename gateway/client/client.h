@@ -65,6 +65,12 @@ int lorica_client_call(struct lorica_client *client, const struct lorica_client_
                        int *ret_status, struct lorica_json **ret,
                        struct lorica_error *err) LORICA_MUSTCHECK;
 
+/** The same with the JSON that was written to `body`, which is finished; `what` is named when it is
+ * too long: "reason". */
+int lorica_client_send(struct lorica_client *client, const struct lorica_client_request *request,
+                       struct lorica_buf *body, const char *what, struct lorica_json **ret,
+                       struct lorica_error *err) LORICA_MUSTCHECK;
+
 /** Called for each item of a list, borrowed during the call. */
 typedef void (*lorica_client_item_fn)(void *arg, const struct lorica_json *item);
 

@@ -367,19 +367,9 @@ static int send_move(struct lorica_client *client, const struct move *move,
     if (move->why)
         lorica_jsonw_string(&w, move->key, move->why);
     lorica_jsonw_end_object(&w);
-    int rc = lorica_buf_status(&body);
-    if (rc != 0) {
-        rc = lorica_fail(err, rc, "the %s is too long", move->key);
-    } else {
-        const struct lorica_client_request request = {.method = move->method,
-                                                      .path = move->path,
-                                                      .body = body.data,
-                                                      .body_len = body.len,
-                                                      .if_match = move->epoch};
-        rc = lorica_client_call(client, &request, NULL, ret, err);
-    }
-    lorica_buf_finish(&body);
-    return rc;
+    const struct lorica_client_request request = {
+        .method = move->method, .path = move->path, .if_match = move->epoch};
+    return lorica_client_send(client, &request, &body, move->key, ret, err);
 }
 
 /* Finds a channel in a list. */

@@ -45,13 +45,8 @@ static int ask(struct lorica_client *client, const char *model, const struct lor
     lorica_jsonw_integer(&w, "temperature", 0);
     lorica_jsonw_integer(&w, "max_tokens", LORICA_CHECK_TOKENS);
     lorica_jsonw_end_object(&w);
-    int rc = lorica_buf_status(&body);
-    const struct lorica_client_request request = {
-        .path = "/v1/chat/completions", .body = body.data, .body_len = body.len};
-    rc = rc ? lorica_fail(err, rc, "the prompt is too long")
-            : lorica_client_call(client, &request, NULL, ret, err);
-    lorica_buf_finish(&body);
-    return rc;
+    const struct lorica_client_request request = {.path = "/v1/chat/completions"};
+    return lorica_client_send(client, &request, &body, "prompt", ret, err);
 }
 
 /* What came of one check, as a row or as JSON. */

@@ -55,17 +55,11 @@ static int create_with(const struct lorica_client_options *where, const char *na
         return LORICA_EXIT_FAILED;
     lorica_buf_init(&body, BODY_MAX);
     write_request(&body, name, role, globs);
-    int rc = lorica_buf_status(&body);
-    if (rc != 0) {
-        rc = lorica_fail(&err, rc, "the name or the patterns are too long");
-    } else {
-        const struct lorica_client_request request = {
-            .path = "/v1/keys", .body = body.data, .body_len = body.len};
-        rc = lorica_client_call(client, &request, NULL, &key, &err);
-    }
+    const struct lorica_client_request request = {.path = "/v1/keys"};
+    int rc =
+        lorica_client_send(client, &request, &body, "name or the list of patterns", &key, &err);
     rc = rc == 0 ? print_created(key, json) : lorica_cmd_fail(&err);
     lorica_json_destroy(key);
-    lorica_buf_finish(&body);
     lorica_client_destroy(client);
     return rc;
 }

@@ -137,19 +137,9 @@ static int put_policy(struct lorica_client *client, const char *path,
     if (message)
         lorica_jsonw_string(&w, "message", message);
     lorica_jsonw_end_object(&w);
-    int rc = lorica_buf_status(&body);
-    if (rc != 0) {
-        rc = lorica_fail(err, rc, "the message is too long");
-    } else {
-        const struct lorica_client_request request = {.method = "PUT",
-                                                      .path = path,
-                                                      .body = body.data,
-                                                      .body_len = body.len,
-                                                      .if_match = if_match};
-        rc = lorica_client_call(client, &request, NULL, ret, err);
-    }
-    lorica_buf_finish(&body);
-    return rc;
+    const struct lorica_client_request request = {
+        .method = "PUT", .path = path, .if_match = if_match};
+    return lorica_client_send(client, &request, &body, "message", ret, err);
 }
 
 /* The checks that the policy is to have, as JSON, or "" for none: those of the file, or those it
@@ -260,16 +250,8 @@ static int send_approval(struct lorica_client *client, const char *path, long lo
     if (reason)
         lorica_jsonw_string(&w, "reason", reason);
     lorica_jsonw_end_object(&w);
-    int rc = lorica_buf_status(&body);
-    if (rc != 0) {
-        rc = lorica_fail(err, rc, "the reason is too long");
-    } else {
-        const struct lorica_client_request request = {
-            .method = "POST", .path = path, .body = body.data, .body_len = body.len};
-        rc = lorica_client_call(client, &request, NULL, ret, err);
-    }
-    lorica_buf_finish(&body);
-    return rc;
+    const struct lorica_client_request request = {.method = "POST", .path = path};
+    return lorica_client_send(client, &request, &body, "reason", ret, err);
 }
 
 static void approval_row(struct lorica_table *table, const struct lorica_json *item) {

@@ -33,18 +33,8 @@ static int send_change(struct lorica_client *client, const struct change *change
     if (change->reason)
         lorica_jsonw_string(&w, "reason", change->reason);
     lorica_jsonw_end_object(&w);
-    int rc = lorica_buf_status(&body);
-    if (rc != 0) {
-        rc = lorica_fail(err, rc, "the reason is too long");
-    } else {
-        const struct lorica_client_request request = {.method = change->method,
-                                                      .path = change->path,
-                                                      .body = body.data,
-                                                      .body_len = body.len};
-        rc = lorica_client_call(client, &request, NULL, ret, err);
-    }
-    lorica_buf_finish(&body);
-    return rc;
+    const struct lorica_client_request request = {.method = change->method, .path = change->path};
+    return lorica_client_send(client, &request, &body, "reason", ret, err);
 }
 
 /* `adapter delete` and `adapter undelete`: `tail` ends the path, `said` the sentence. */

@@ -26,16 +26,8 @@ static int send_key(struct lorica_client *client, const char *name,
     if (message)
         lorica_jsonw_string(&w, "message", message);
     lorica_jsonw_end_object(&w);
-    int rc = lorica_buf_status(&body);
-    if (rc != 0) {
-        rc = lorica_fail(err, rc, "the message is too long");
-    } else {
-        const struct lorica_client_request request = {
-            .path = "/v1/signers", .body = body.data, .body_len = body.len};
-        rc = lorica_client_call(client, &request, NULL, ret, err);
-    }
-    lorica_buf_finish(&body);
-    return rc;
+    const struct lorica_client_request request = {.path = "/v1/signers"};
+    return lorica_client_send(client, &request, &body, "message", ret, err);
 }
 
 /* Prints a signer after a change, and frees it. */

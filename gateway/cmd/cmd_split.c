@@ -92,19 +92,9 @@ static int send_wish(struct lorica_client *client, const char *path, const struc
     if (wish->message)
         lorica_jsonw_string(&w, "message", wish->message);
     lorica_jsonw_end_object(&w);
-    int rc = lorica_buf_status(&body);
-    if (rc != 0) {
-        rc = lorica_fail(err, rc, "the %s is too long", wish->end ? "reason" : "message");
-    } else {
-        const struct lorica_client_request request = {.method = wish->end ? "DELETE" : "PUT",
-                                                      .path = path,
-                                                      .body = body.data,
-                                                      .body_len = body.len,
-                                                      .if_match = epoch};
-        rc = lorica_client_call(client, &request, NULL, ret, err);
-    }
-    lorica_buf_finish(&body);
-    return rc;
+    const struct lorica_client_request request = {
+        .method = wish->end ? "DELETE" : "PUT", .path = path, .if_match = epoch};
+    return lorica_client_send(client, &request, &body, wish->end ? "reason" : "message", ret, err);
 }
 
 static void print_split(const struct lorica_json *split) {
