@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "proto/peft.h"
 #include "registry/digest.h"
 #include "registry/internal.h"
 
@@ -287,16 +288,6 @@ static int read_content(struct lorica_registry *registry, const struct lorica_ve
     return 0;
 }
 
-int lorica_registry_config(struct lorica_registry *registry, const struct lorica_version *version,
-                           char **ret, size_t *ret_len, struct lorica_error *err) {
-    void *bytes;
-    int rc = read_content(registry, version, "config", &version->config_digest,
-                          version->config_nbytes, &bytes, ret_len, err);
-    if (!rc)
-        *ret = bytes;
-    return rc;
-}
-
 /* Answers name a version by its digest: in a damaged record it may not be that of the weights which
  * the record names. */
 static int check_identity(const struct lorica_version *version, struct lorica_error *err) {
@@ -308,6 +299,47 @@ static int check_identity(const struct lorica_version *version, struct lorica_er
     return lorica_damaged(err, LORICA_EFORMAT,
                           "the record of %s@%" PRIu64 ", whose digest is not that of its content,",
                           version->name, version->version);
+}
+
+/* A version's digest is over the canonical form of its config: in a damaged record the config that
+ * it names may be another's. */
+static int check_config(const struct lorica_version *version, const char *text, size_t len,
+                        struct lorica_error *err) {
+    struct lorica_peft_config config = {0};
+    struct lorica_error inner = {0};
+    struct lorica_digest digest = {{0}};
+    struct lorica_buf canonical;
+    lorica_buf_init(&canonical, LORICA_TEXT_BYTES_MAX);
+    int rc = lorica_peft_parse(text, len, &config, &inner);
+    if (!rc && (lorica_peft_canonical(&canonical, &config) ||
+                lorica_sha256(canonical.data, canonical.len, &digest)))
+        rc = LORICA_ENOMEM;
+    lorica_peft_finish(&config);
+    lorica_buf_finish(&canonical);
+    if (rc == LORICA_ENOMEM)
+        return lorica_fail(err, rc, "out of memory");
+    if (!rc && lorica_digest_equal(&digest, &version->canonical_digest))
+        return 0;
+    return lorica_damaged(err, LORICA_EFORMAT,
+                          "the record of %s@%" PRIu64 ", whose config is not that of its digest,",
+                          version->name, version->version);
+}
+
+int lorica_registry_config(struct lorica_registry *registry, const struct lorica_version *version,
+                           char **ret, size_t *ret_len, struct lorica_error *err) {
+    void *bytes;
+    int rc = check_identity(version, err);
+    if (!rc)
+        rc = read_content(registry, version, "config", &version->config_digest,
+                          version->config_nbytes, &bytes, ret_len, err);
+    if (rc)
+        return rc;
+    rc = check_config(version, bytes, *ret_len, err);
+    if (rc)
+        free(bytes);
+    else
+        *ret = bytes;
+    return rc;
 }
 
 int lorica_registry_weights(struct lorica_registry *registry, const struct lorica_version *version,

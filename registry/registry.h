@@ -299,7 +299,8 @@ int lorica_registry_audit_head(struct lorica_registry *registry, uint64_t *ret_s
                                struct lorica_digest *ret_hash,
                                struct lorica_error *err) LORICA_MUSTCHECK;
 
-/** Content of a version, whole, into memory: caller frees with free(). The digest is checked. */
+/** Content of a version, whole, into memory: caller frees with free(). It is checked against the
+ * digest that the record names for it, and that against the version's own: LORICA_EFORMAT. */
 int lorica_registry_config(struct lorica_registry *registry, const struct lorica_version *version,
                            char **ret, size_t *ret_len, struct lorica_error *err) LORICA_MUSTCHECK;
 int lorica_registry_weights(struct lorica_registry *registry, const struct lorica_version *version,

@@ -35,6 +35,8 @@ static int remove_root(void **state) {
     return lorica_path_exists(root) ? -1 : 0;
 }
 
+static const char config_text[] = "{\"peft_type\":\"LORA\",\"r\":8,\"target_modules\":[\"q_proj\"]}";
+
 /* Puts an adapter "heart" into the registry, on channel stable. */
 static void publish(void) {
     struct lorica_registry *registry = NULL;
@@ -44,11 +46,14 @@ static void publish(void) {
     char *weights = lorica_path_join(root, "weights");
     const struct lorica_registry_options options = {0};
     const struct lorica_actor actor = {.key_name = "cli"};
+    static const char canonical[] =
+        "{\"r\":8,\"lora_alpha\":8,\"use_rslora\":false,\"target_modules\":[\"q_proj\"],\"layers_"
+        "to_transform\":null,\"rank_pattern\":{},\"alpha_pattern\":{}}";
     const struct lorica_publish publish = {.name = "heart",
-                                           .config = "{ }",
-                                           .config_len = 3,
-                                           .canonical = "{}",
-                                           .canonical_len = 2,
+                                           .config = config_text,
+                                           .config_len = sizeof(config_text) - 1,
+                                           .canonical = canonical,
+                                           .canonical_len = sizeof(canonical) - 1,
                                            .weights_path = weights,
                                            .rank = 1,
                                            .channel = "stable"};
@@ -86,7 +91,7 @@ static void test_source_version_is_copied_out_and_removed_at_the_end(void **stat
         char *config = lorica_path_join(source.dir, "adapter_config.json");
         char *weights = lorica_path_join(source.dir, "adapter_model.safetensors");
         assert_int_equal(lorica_file_read(config, 100, &text, &len, &err), 0);
-        assert_string_equal(text, "{ }");
+        assert_string_equal(text, config_text);
         free(text);
         assert_int_equal(lorica_file_read(weights, 100, &text, &len, &err), 0);
         assert_string_equal(text, "weights!");

@@ -109,8 +109,10 @@ static inline void write_seeded(const char *path, uint64_t seed, size_t len) {
 }
 
 static inline struct lorica_publish publish_of(const char *name, const char *weights) {
-    static const char config[] = "{\"peft_type\":\"LORA\",\"r\":8}";
-    static const char canonical[] = "{\"r\":8}";
+    static const char config[] = "{\"peft_type\":\"LORA\",\"r\":8,\"target_modules\":[\"q_proj\"]}";
+    static const char canonical[] =
+        "{\"r\":8,\"lora_alpha\":8,\"use_rslora\":false,\"target_modules\":[\"q_proj\"],\"layers_"
+        "to_transform\":null,\"rank_pattern\":{},\"alpha_pattern\":{}}";
     return (struct lorica_publish){.name = name,
                                    .config = config,
                                    .config_len = sizeof(config) - 1,

@@ -158,6 +158,27 @@ static void test_weights_of_another_version_are_not_given_out(void **state) {
     free(weights);
 }
 
+/* Nor is a config, though it is sound in itself: here the same adapter with another alpha. */
+static void test_config_of_another_version_is_not_given_out(void **state) {
+    struct fixture *f = *state;
+    static const char other[] =
+        "{\"peft_type\":\"LORA\",\"r\":8,\"lora_alpha\":800,\"target_modules\":[\"q_proj\"]}";
+    struct lorica_version altered = version_of(f, 2), stored;
+    struct lorica_publish publish = publish_of("other", f->weights);
+    char *config = NULL;
+    size_t len = 0;
+    bool existing;
+    publish.config = other;
+    publish.config_len = sizeof(other) - 1;
+    ok(lorica_registry_publish(f->registry, &publish, &actor, &stored, &existing, &err));
+    ok(lorica_registry_config(f->registry, &altered, &config, &len, &err));
+    free(config);
+    altered.config_digest = stored.config_digest;
+    altered.config_nbytes = stored.config_nbytes;
+    fails(LORICA_EFORMAT, "whose config is not that of its digest",
+          lorica_registry_config(f->registry, &altered, &config, &len, &err));
+}
+
 static void test_verify_adapter_number_altered_named(void **state) {
     struct fixture *f = *state;
     struct lorica_record_key key;
@@ -379,6 +400,7 @@ int main(void) {
         with_full(test_verify_content_gone_or_unowned_named),
         with_full(test_verify_key_rights_altered_named),
         with_full(test_verify_key_revocation_undone_named),
+        with_full(test_config_of_another_version_is_not_given_out),
         with_full(test_weights_of_another_version_are_not_given_out),
         with_full(test_verify_history_or_identity_gone_named),
         with_full(test_verify_tombstone_gone_named),
