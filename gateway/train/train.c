@@ -2,9 +2,11 @@
 #include "gateway/train/train.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -352,12 +354,33 @@ static char *output_dir(const struct lorica_train_job *job, struct lorica_error 
     return NULL;
 }
 
+int lorica_train_dir_hold(const char *dir, int *ret_fd, struct lorica_error *err) {
+    const int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return lorica_fail_errno(err, dir, "cannot be opened");
+    int rc;
+    while ((rc = flock(fd, LOCK_EX | LOCK_NB)) != 0 && errno == EINTR)
+        ;
+    if (rc != 0 && errno == EWOULDBLOCK) {
+        (void)close(fd);
+        return lorica_fail(err, LORICA_EBUSY,
+                           "%s: another lorica train is writing there; wait for its end, or choose "
+                           "another --out",
+                           dir);
+    }
+    *ret_fd = fd;
+    return 0;
+}
+
 int lorica_train_run(const struct lorica_train_job *job) {
     struct lorica_train_session s = {0};
     struct examples examples = {0};
     struct lorica_error err = {0};
+    int held = -1;
     char *dir = output_dir(job, &err);
-    int rc = dir ? lorica_train_keeper_ready(dir, job->resume, &err) : err.code;
+    int rc = dir ? lorica_train_dir_hold(dir, &held, &err) : err.code;
+    if (!rc)
+        rc = lorica_train_keeper_ready(dir, job->resume, &err);
     if (!rc)
         rc = lorica_train_open(&s, job, &err);
     if (!rc)
@@ -375,6 +398,8 @@ int lorica_train_run(const struct lorica_train_job *job) {
     int status = rc ? lorica_cmd_fail(&err) : LORICA_EXIT_OK;
     if (!rc && job->publish)
         status = publish(job, dir);
+    if (held >= 0)
+        (void)close(held);
     free(dir);
     return status;
 }

@@ -71,6 +71,10 @@ int lorica_train_open(struct lorica_train_session *s, const struct lorica_train_
                       struct lorica_error *err) LORICA_MUSTCHECK;
 void lorica_train_close(struct lorica_train_session *s);
 
+/** Keeps other runs from writing to `dir` until *ret_fd is closed, or this process ends.
+ * LORICA_EBUSY when one does. A file system without locks keeps nobody away. */
+int lorica_train_dir_hold(const char *dir, int *ret_fd, struct lorica_error *err) LORICA_MUSTCHECK;
+
 /** LORICA_ENOSPC where the disk of `dir` has less room than this. */
 int lorica_train_check_room(const char *dir, uint64_t needed,
                             struct lorica_error *err) LORICA_MUSTCHECK;

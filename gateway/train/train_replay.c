@@ -3,6 +3,7 @@
  * compared with another implementation's. */
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "gateway/cmd/cmd.h"
 #include "gateway/files.h"
@@ -111,9 +112,12 @@ int lorica_train_replay(const struct lorica_train_job *job) {
     int32_t *ids = NULL, *labels = NULL;
     char *bytes = NULL;
     size_t len = 0;
+    int held = -1;
     int rc = lorica_train_open(&s, job, &err);
     if (!rc)
         rc = lorica_dirs_make(job->out, 0755, &err);
+    if (!rc)
+        rc = lorica_train_dir_hold(job->out, &held, &err);
     if (!rc)
         rc = lorica_file_read(job->replay, LORICA_TRAIN_FILE_MAX, &bytes, &len, &err);
     if (!rc) {
@@ -135,5 +139,7 @@ int lorica_train_replay(const struct lorica_train_job *job) {
     lorica_safetensors_finish(&file);
     free(bytes);
     lorica_train_close(&s);
+    if (held >= 0)
+        (void)close(held);
     return rc ? lorica_cmd_fail(&err) : LORICA_EXIT_OK;
 }

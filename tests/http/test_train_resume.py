@@ -48,6 +48,24 @@ def undisturbed(lorica, examples, tmp_path, *words):
     return result(tmp_path / "whole")
 
 
+def test_two_runs_into_one_directory_are_kept_apart(data_dir, examples, tmp_path):
+    lorica, out = data_dir, tmp_path / "out"
+    whole = undisturbed(lorica, examples, tmp_path)
+    first = start(lorica, examples, out, "--checkpoint-steps", 1)
+    wait_for_checkpoint(first, out)
+    os.kill(first.pid, signal.SIGSTOP)
+    try:
+        for words in ([], ["--resume"]):
+            second = start(lorica, examples, out, *words)
+            _, told = second.communicate(timeout=60)
+            assert second.returncode == FAILED
+            assert f"{out}: another lorica train is writing there" in told
+    finally:
+        os.kill(first.pid, signal.SIGCONT)
+    first.communicate(timeout=300)
+    assert first.returncode == 0 and result(out) == whole
+
+
 def wait_for_checkpoint(process, out):
     end = time.monotonic() + 60
     while not (out / CHECKPOINT).exists():
