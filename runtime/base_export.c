@@ -189,29 +189,75 @@ static int path_in(const char *dir, const char *name, char path[4096], struct lo
                               : 0;
 }
 
+/* Each file is written as NAME.part, and has its name once all of them are on disk. */
+static int part_in(const char *dir, const char *name, char path[4096], struct lorica_error *err) {
+    char part[256];
+    const int n = snprintf(part, sizeof(part), "%s.part", name);
+    return n < 0 || n >= (int)sizeof(part)
+               ? lorica_fail(err, LORICA_EINVAL, "%s: the name is too long", name)
+               : path_in(dir, part, path, err);
+}
+
 /* Takes back what has been written. */
 static void discard(struct target *target) {
     char path[4096];
     for (size_t at = 0; at < target->names.len; at += strlen(target->names.data + at) + 1)
-        if (path_in(target->dir, target->names.data + at, path, NULL) == 0)
+        if (part_in(target->dir, target->names.data + at, path, NULL) == 0)
             (void)unlink(path);
     if (target->made)
         (void)rmdir(target->dir);
 }
 
-/* Writes a file through `fill`, synced; an existing one is refused. */
+static int sync_dir(const char *dir, struct lorica_error *err) {
+    const int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    const int rc =
+        fd < 0 || fsync(fd) != 0
+            ? lorica_fail(err, LORICA_EIO, "%s: cannot be synced: %s", dir, strerror(errno))
+            : 0;
+    if (fd >= 0)
+        (void)close(fd);
+    return rc;
+}
+
+/* Gives all files their names, the weights the last. */
+static int put_in_place(const struct target *target, struct lorica_error *err) {
+    char part[4096], path[4096];
+    int rc = 0;
+    for (size_t at = 0; at < target->names.len && !rc; at += strlen(target->names.data + at) + 1) {
+        const char *name = target->names.data + at;
+        rc = part_in(target->dir, name, part, err);
+        if (!rc)
+            rc = path_in(target->dir, name, path, err);
+        if (!rc && rename(part, path) != 0)
+            rc = lorica_fail(err, LORICA_EIO, "%s: cannot be put in place: %s", path,
+                             strerror(errno));
+    }
+    return rc ? rc : sync_dir(target->dir, err);
+}
+
+/* Writes a file through `fill`, synced; an existing one is refused. What a run left that was killed
+ * is written over. */
 static int write_file(struct target *target, const char *name, int (*fill)(FILE *, const void *),
                       const void *arg, struct lorica_error *err) {
     char path[4096];
+    struct stat st;
     int rc = path_in(target->dir, name, path, err);
+    if (!rc && lstat(path, &st) == 0)
+        rc = lorica_fail(err, LORICA_ECONFLICT, "%s: is there already", path);
+    if (!rc)
+        rc = part_in(target->dir, name, path, err);
+    if (!rc && lorica_buf_append(&target->names, name, strlen(name) + 1))
+        rc = lorica_fail(err, LORICA_ENOMEM, "out of memory");
     if (rc)
         return rc;
-    const int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    const int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
     FILE *file = fd < 0 ? NULL : fdopen(fd, "wb");
-    if (!file)
-        return lorica_fail(err, errno == EEXIST ? LORICA_ECONFLICT : LORICA_EIO, "%s: %s", path,
-                           strerror(errno));
-    (void)lorica_buf_append(&target->names, name, strlen(name) + 1);
+    if (!file) {
+        rc = lorica_fail(err, LORICA_EIO, "%s: %s", path, strerror(errno));
+        if (fd >= 0)
+            (void)close(fd);
+        return rc;
+    }
     rc = fill(file, arg);
     if (fflush(file) != 0 || fsync(fd) != 0 || rc)
         rc = lorica_fail(err,
@@ -397,6 +443,8 @@ int lorica_base_export_values(const struct lorica_base *base, lorica_base_values
         rc = export_files(base, &target, err);
     if (!rc)
         rc = export_weights(base, values, arg, &target, err);
+    if (!rc)
+        rc = put_in_place(&target, err);
     if (rc)
         discard(&target);
     lorica_buf_finish(&target.names);

@@ -114,11 +114,17 @@ bool lorica_train_full_has_tokenizer(const char *dir) {
 int lorica_train_full_ready(const struct lorica_base *base, const char *dir,
                             struct lorica_error *err) {
     const uint64_t needed = lorica_arch_parameters(&base->arch) * sizeof(float);
-    char *path = lorica_path_join(dir, "model.safetensors");
-    int rc = path ? 0 : lorica_fail(err, LORICA_ENOMEM, "no memory for a path");
-    if (!rc && lorica_path_exists(path))
-        rc = lorica_fail(err, LORICA_ECONFLICT, "%s is there already: choose another --out", path);
-    free(path);
+    static const char *const names[] = {"config.json", "model.safetensors"};
+    int rc = 0;
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]) && !rc; i++) {
+        char *path = lorica_path_join(dir, names[i]);
+        if (!path)
+            rc = lorica_fail(err, LORICA_ENOMEM, "no memory for a path");
+        else if (lorica_path_exists(path))
+            rc = lorica_fail(err, LORICA_ECONFLICT, "%s is there already: choose another --out",
+                             path);
+        free(path);
+    }
     return rc ? rc : lorica_train_check_room(dir, needed, err);
 }
 

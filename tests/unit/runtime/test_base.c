@@ -16,6 +16,7 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "golden_json.h"
@@ -527,6 +528,34 @@ static void test_export_on_a_full_disk_leaves_nothing(void **state) {
     lorica_base_close(base);
 }
 
+/* An export that is killed (here by the limit of its files) leaves nothing that could be taken for
+ * one, and is no hindrance to the next. */
+static void test_killed_export_leaves_no_model(void **state) {
+    struct lorica_error err = {0};
+    struct lorica_base *base = import_and_open(golden("tiny"), in_root("b"), LORICA_FORMAT_NF4);
+    const char *dir = in_root("exported");
+    int status = 0;
+    const pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        const struct rlimit limit = {50000, 50000};
+        (void)signal(SIGXFSZ, SIG_DFL);
+        (void)setrlimit(RLIMIT_FSIZE, &limit);
+        (void)!lorica_base_export(base, dir, &err);
+        _exit(0);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGXFSZ);
+    assert_int_not_equal(access(in_root("exported/model.safetensors"), F_OK), 0);
+    assert_int_not_equal(access(in_root("exported/config.json"), F_OK), 0);
+    assert_true(count_files(dir) > 0);
+    assert_int_equal(lorica_base_export(base, dir, &err), 0);
+    assert_int_equal(access(in_root("exported/model.safetensors"), F_OK), 0);
+    assert_int_not_equal(access(in_root("exported/model.safetensors.part"), F_OK), 0);
+    assert_int_not_equal(access(in_root("exported/config.json.part"), F_OK), 0);
+    lorica_base_close(base);
+}
+
 /* -- a damaged base file -- */
 
 /* Opens, then verifies: which of the two says what? 0 when neither. */
@@ -645,6 +674,7 @@ int main(void) {
         in_directory(test_import_without_a_place_leaves_nothing),
         in_directory(test_import_on_a_full_disk_leaves_nothing),
         in_directory(test_export_on_a_full_disk_leaves_nothing),
+        in_directory(test_killed_export_leaves_no_model),
         in_directory(test_open_truncated_base_refused),
         in_directory(test_open_other_version_says_both),
         in_directory(test_flipped_byte_is_seen),
