@@ -129,11 +129,23 @@ int lorica_http_query(const char *query, const char *name, char *out, size_t siz
     return rc;
 }
 
+/* True when a parameter is meant by one of the names that lorica_http_query_unknown takes. */
+static bool meant_by(const char *text, size_t len, const char *name) {
+    char decoded[LORICA_HTTP_KEYED_MAX];
+    const size_t prefix = strlen(name);
+    if (prefix == 0 || name[prefix - 1] != '[')
+        return same_name(text, len, name);
+    if (decode(text, len, true, decoded, sizeof(decoded)))
+        return false;
+    const size_t used = strlen(decoded);
+    return used > prefix && strncmp(decoded, name, prefix) == 0 && decoded[used - 1] == ']';
+}
+
 size_t lorica_http_query_unknown(const char *query, const char *const *names, const char **ret) {
     while (query && *query) {
         const size_t len = strcspn(query, "&"), name_len = strcspn(query, "&=");
         const char *const *name = names;
-        while (*name && !same_name(query, name_len, *name))
+        while (*name && !meant_by(query, name_len, *name))
             name++;
         if (!*name && len > 0) {
             *ret = query;

@@ -32,8 +32,11 @@ int lorica_http_decode(const char *text, size_t len, bool plus_is_space, char *o
  * into `out`. LORICA_ENOTFOUND when absent, LORICA_EINVAL when malformed or given twice,
  * LORICA_ELIMIT when too long. On failure `out` is an empty string. */
 int lorica_http_query(const char *query, const char *name, char *out, size_t size) LORICA_MUSTCHECK;
-/** Finds a parameter of a query that is none of `names`, which NULL ends. Returns its length, with
- * *ret pointing to it in `query`; 0: there is none. */
+/** Longest name of a parameter with a key in it, decoded. */
+#define LORICA_HTTP_KEYED_MAX 300
+/** Finds a parameter of a query that is none of `names`, which NULL ends; "metadata[" stands for
+ * metadata[KEY] with any KEY. Returns its length, with *ret pointing to it in `query`; 0: there is
+ * none. */
 size_t lorica_http_query_unknown(const char *query, const char *const *names,
                                  const char **ret) LORICA_MUSTCHECK;
 

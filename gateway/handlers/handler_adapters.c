@@ -111,10 +111,7 @@ int lorica_handle_adapters(struct lorica_request *request) {
     char after[LORICA_NAME_MAX + 1] = "";
     long long written = 0;
     bool more = false;
-    static const char *const names_of_query[] = {"limit", "after", NULL};
-    int rc = lorica_request_query_only(request, names_of_query);
-    if (rc == 0)
-        rc = lorica_request_query_number(request, "limit", 1, LORICA_API_LIST_MAX, &limit);
+    int rc = lorica_request_query_number(request, "limit", 1, LORICA_API_LIST_MAX, &limit);
     if (rc != 0)
         return rc;
     rc = lorica_http_query(request->query, "after", after, sizeof(after));

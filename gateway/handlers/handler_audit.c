@@ -94,15 +94,9 @@ static int ask_order(struct lorica_request *request, struct asked *asked) {
 
 /* The chain is asked for one adapter's records by a parameter, its history by the path. */
 static int ask(struct lorica_request *request, struct asked *asked) {
-    const char *const names[] = {"after", "before", "limit",
-                                 "order", "actor",  "kind",
-                                 "since", "until",  asked->query.name ? NULL : "adapter",
-                                 NULL};
     struct lorica_audit_query *query = &asked->query;
     asked->limit = LORICA_API_LIST_DEFAULT;
-    int rc = lorica_request_query_only(request, names);
-    if (rc == 0)
-        rc = lorica_request_query_number(request, "limit", 1, LORICA_API_LIST_MAX, &asked->limit);
+    int rc = lorica_request_query_number(request, "limit", 1, LORICA_API_LIST_MAX, &asked->limit);
     if (rc == 0)
         rc = ask_seq(request, "after", &query->after);
     if (rc == 0)

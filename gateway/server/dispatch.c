@@ -226,7 +226,9 @@ static int judge_body(struct lorica_request *request) {
 static void admit(struct lorica_request *request) {
     static const char *const none[] = {NULL};
     struct lorica_conn *conn = request->conn;
-    if (request->match.route->change && lorica_request_query_only(request, none) != 0) {
+    const struct lorica_route *route = request->match.route;
+    /* Who asks whether the server lives may add what it likes. */
+    if (!route->open && lorica_request_query_only(request, route->query ? route->query : none)) {
         answer_error(request);
         return;
     }

@@ -41,8 +41,10 @@ struct lorica_route {
     enum lorica_role role;
     enum lorica_body_kind body;
     const struct lorica_upload_form *form; /**< of an upload: its parts (upload.h) */
-    const char *change; /**< what it changes: a refused attempt goes into the audit
-                             chain by this word (refusals.h); NULL: nothing */
+    const char *change;       /**< what it changes: a refused attempt goes into the audit
+                                   chain by this word (refusals.h); NULL: nothing */
+    const char *const *query; /**< parameters that the query may hold, as
+                                   lorica_http_query_unknown reads them; NULL: none */
     enum lorica_where where;
     bool in_turn; /**< waits its turn on the writer's thread, not run between another's parts
                    * (lane.h): it takes long, or takes back what another was allowed to do */

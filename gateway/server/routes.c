@@ -16,6 +16,11 @@
 #define JSON .body = LORICA_BODY_JSON
 #define UPLOAD(parts) .body = LORICA_BODY_UPLOAD, .form = &(parts)
 #define CHANGE(word) .change = word
+#define QUERY(...)                                                                                 \
+    .query = (const char *const[]) { __VA_ARGS__, NULL }
+#define PAGES QUERY("limit", "after")
+/* What the chain is asked for, and an adapter's part of it. */
+#define RECORDS "limit", "after", "before", "order", "actor", "kind", "since", "until"
 #define LOOP .where = LORICA_ON_LOOP
 #define WORKER .where = LORICA_ON_WORKER
 #define JUDGE .where = LORICA_ON_JUDGE
@@ -31,7 +36,7 @@ static const struct lorica_route routes[] = {
      .after = lorica_generate_start},
     {POST, "/v1/completions", INFER, JSON, WORKER, .run = lorica_handle_completion,
      .after = lorica_generate_start},
-    {GET, "/v1/adapters", PUBLISH, WORKER, .run = lorica_handle_adapters},
+    {GET, "/v1/adapters", PAGES, PUBLISH, WORKER, .run = lorica_handle_adapters},
     {GET, "/v1/adapters/{}", PUBLISH, WORKER, .run = lorica_handle_adapter},
     {GET, "/v1/adapters/{}/versions", PUBLISH, WORKER, .run = lorica_handle_versions},
     {POST, "/v1/adapters/{}/versions", CHANGE("publish"), PUBLISH, UPLOAD(lorica_publish_form),
@@ -72,21 +77,23 @@ static const struct lorica_route routes[] = {
      .run = lorica_handle_retention_set},
     {POST, "/v1/sweep", CHANGE("sweep"), ADMIN, WRITER, .in_turn = true,
      .run = lorica_handle_sweep},
-    {GET, "/v1/adapters/{}/history", PUBLISH, WORKER, .run = lorica_handle_history},
+    {GET, "/v1/adapters/{}/history", QUERY(RECORDS), PUBLISH, WORKER, .run = lorica_handle_history},
     {GET, "/v1/audit/checkpoint", OPS, WORKER, .run = lorica_handle_checkpoint},
-    {GET, "/v1/audit", OPS, WORKER, .run = lorica_handle_audit},
+    {GET, "/v1/audit", QUERY(RECORDS, "adapter"), OPS, WORKER, .run = lorica_handle_audit},
     {GET, "/v1/backup/snapshot", OPS, WORKER, .run = lorica_handle_backup_snapshot},
     {GET, "/v1/backup/contents/{}", OPS, WORKER, .run = lorica_handle_backup_content},
     {POST, "/v1/files", CHANGE("file-upload"), PUBLISH, UPLOAD(lorica_training_file_form), JUDGE,
      .run = lorica_handle_file_create},
-    {GET, "/v1/files", PUBLISH, WORKER, .run = lorica_handle_files},
+    {GET, "/v1/files", QUERY("limit", "after", "order", "purpose"), PUBLISH, WORKER,
+     .run = lorica_handle_files},
     {GET, "/v1/files/{}", PUBLISH, WORKER, .run = lorica_handle_file},
     {GET, "/v1/files/{}/content", PUBLISH, WORKER, .run = lorica_handle_file_content},
     {DELETE, "/v1/files/{}", CHANGE("file-delete"), PUBLISH, WORKER,
      .run = lorica_handle_file_delete},
     {POST, "/v1/fine_tuning/jobs", CHANGE("job-create"), PUBLISH, JSON, JUDGE,
      .run = lorica_handle_job_create},
-    {GET, "/v1/fine_tuning/jobs", PUBLISH, WORKER, .run = lorica_handle_jobs},
+    {GET, "/v1/fine_tuning/jobs", QUERY("limit", "after", "metadata", "metadata["), PUBLISH, WORKER,
+     .run = lorica_handle_jobs},
     {GET, "/v1/fine_tuning/jobs/{}", PUBLISH, WORKER, .run = lorica_handle_job},
     {POST, "/v1/fine_tuning/jobs/{}/cancel", CHANGE("job-cancel"), PUBLISH, JSON, WORKER,
      .run = lorica_handle_job_cancel},
@@ -94,10 +101,11 @@ static const struct lorica_route routes[] = {
      .run = lorica_handle_job_pause},
     {POST, "/v1/fine_tuning/jobs/{}/resume", CHANGE("job-resume"), PUBLISH, JSON, WORKER,
      .run = lorica_handle_job_resume},
-    {GET, "/v1/fine_tuning/jobs/{}/checkpoints", PUBLISH, WORKER,
+    /* there is one at most, whatever page is asked for */
+    {GET, "/v1/fine_tuning/jobs/{}/checkpoints", PAGES, PUBLISH, WORKER,
      .run = lorica_handle_job_checkpoints},
-    {GET, "/v1/fine_tuning/jobs/{}/events", PUBLISH, WORKER, .run = lorica_handle_job_events,
-     .after = lorica_job_events_follow},
+    {GET, "/v1/fine_tuning/jobs/{}/events", QUERY("limit", "after", "stream"), PUBLISH, WORKER,
+     .run = lorica_handle_job_events, .after = lorica_job_events_follow},
     {GET, "/v1/receipts/key", INFER, WORKER, .run = lorica_handle_receipt_key},
     {GET, "/v1/signers", PUBLISH, WORKER, .run = lorica_handle_signers},
     {POST, "/v1/signers", CHANGE("signer-add"), ADMIN, JSON, WRITER,

@@ -56,6 +56,17 @@ def test_what_is_misspelt_is_not_taken_for_no_filter(api, chain):
         refused = api.get(path)
         assert refused.status == 400 and refused.error["code"] == "unknown_parameter", path
         assert "is not known here" in refused.error["message"]
+    for path in ("models", "models/base", "adapters/ward", "adapters/ward/versions",
+                 "adapters/ward/versions/1", "adapters/ward/versions/1/adapter_config.json",
+                 "adapters/ward/versions/1/signatures", "adapters/ward/channels",
+                 "adapters/ward/channels/stable", "adapters/ward/channels/stable/policy",
+                 "adapters/ward/channels/stable/approvals", "adapters/ward/split",
+                 "adapters/ward/retention", "audit/checkpoint", "backup/snapshot", "files",
+                 "fine_tuning/jobs", "receipts/key", "signers", "keys"):
+        refused = api.get(f"/v1/{path}?limti=1")
+        assert refused.status == 400 and refused.error["code"] == "unknown_parameter", path
+    assert api.get("/v1/keys?revoked=true").status == 400
+    assert api.get("/livez?verbose").status == 200
     assert seqs(api.get(f"{AUDIT}?a%63tor=asks&&")) == where(chain, actor="asks")
     # nor is a change that says more than it can mean
     before = api.get(AUDIT).json

@@ -84,6 +84,13 @@ static void test_query_value_is_looked_up(void **state) {
     assert_int_equal(lorica_http_query("limit=20", "lim", out, 16), LORICA_ENOTFOUND);
     assert_int_equal(lorica_http_query("lim=20", "limit", out, 16), LORICA_ENOTFOUND);
     assert_int_equal(lorica_http_query(NULL, "limit", out, 16), LORICA_ENOTFOUND);
+    static const char *const names[] = {"limit", "metadata[", NULL};
+    const char *unknown = NULL;
+    assert_int_equal(
+        lorica_http_query_unknown("limit=1&metadata%5Bx%5D=2&&metadata[]=", names, &unknown), 0);
+    assert_int_equal(lorica_http_query_unknown("limit=1&metadata[x=2", names, &unknown), 12);
+    assert_int_equal(lorica_http_query_unknown("metadata=2&limit", names, &unknown), 10);
+    assert_int_equal(lorica_http_query_unknown("xmetadata[a]=2", names, &unknown), 14);
     assert_int_equal(lorica_http_query("a=1&a=2", "a", out, 16), LORICA_EINVAL);
     assert_int_equal(lorica_http_query("a=%zz", "a", out, 16), LORICA_EINVAL);
     assert_int_equal(lorica_http_query("a=0123456789abcdef", "a", out, 16), LORICA_ELIMIT);
