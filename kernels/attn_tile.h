@@ -539,7 +539,10 @@ static void finish(float *out, const float *states, const struct lorica_attn_que
         const float *state = states + i * each, factor = 1 / state[LORICA_STATE_SUM];
         float *to =
             out + i / queries->heads * queries->stride + (size_t)(i % queries->heads) * head_dim;
-        for (uint32_t d = 0; d < head_dim; d++)
+        uint32_t d = 0;
+        for (; d + LANES <= head_dim; d += LANES)
+            vec_store(to + d, vec_mul(vec_load(state + LORICA_STATE_VALUES + d), vec_set1(factor)));
+        for (; d < head_dim; d++)
             to[d] = state[LORICA_STATE_VALUES + d] * factor;
     }
 }
