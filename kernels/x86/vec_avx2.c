@@ -59,9 +59,23 @@ static void rope_avx2(float *x, uint32_t heads, uint32_t head_dim, const float *
     }
 }
 
+/* exp(-x) by exp_avx2's method, for x >= -88 or NaN; never less than exp(-87), which beside 1 is
+ * nothing. */
+static inline __m256 exp_of_minus(__m256 x) {
+    const __m256 v = _mm256_max_ps(_mm256_sub_ps(_mm256_setzero_ps(), x), _mm256_set1_ps(-87));
+    const __m256i i = _mm256_cvtps_epi32(_mm256_mul_ps(v, _mm256_set1_ps(1.44269504f)));
+    const __m256 n = _mm256_cvtepi32_ps(i);
+    __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), v);
+    r = _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.12194440e-4f), r);
+    const __m256i p = _mm256_castps_si256(exp_polynomial(r));
+    return _mm256_castsi256_ps(_mm256_add_epi32(p, _mm256_slli_epi32(i, 23)));
+}
+
+/* Gates below -88 give 0. */
 static inline __m256 silu_mul8(__m256 gate, __m256 up) {
-    const __m256 e = exp_avx2(_mm256_sub_ps(_mm256_setzero_ps(), gate));
-    return _mm256_mul_ps(_mm256_div_ps(gate, _mm256_add_ps(_mm256_set1_ps(1), e)), up);
+    const __m256 none = _mm256_cmp_ps(gate, _mm256_set1_ps(-88), _CMP_LT_OQ);
+    const __m256 below = _mm256_add_ps(_mm256_set1_ps(1), exp_of_minus(gate));
+    return _mm256_mul_ps(_mm256_andnot_ps(none, _mm256_div_ps(gate, below)), up);
 }
 
 static void silu_mul_avx2(float *y, const float *gate, const float *up, uint32_t n) {
