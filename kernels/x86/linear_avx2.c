@@ -21,6 +21,7 @@
  * brings nothing: vpdpwssd widens and adds in one instruction, but measured slower here, and
  * vpdpbusd would add inputs of different steps. */
 #include <immintrin.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "kernels/kernels.h"
@@ -84,68 +85,116 @@ INLINE block_sums add_group(block_sums sums, group_sums group, __m256i factors) 
     return sums + (block_sums)_mm256_madd_epi16((__m256i)group, factors);
 }
 
-/* The smallest steps of 16 values with which their two lanes, the first two of the result, do not
- * overflow. */
-INLINE __m128 least_steps(__m256 low, __m256 high) {
+/* Of each group of a block 8 values, two of which belong to each lane: the larger of them, or their
+ * sum, makes [0 0 2 2 | 1 1 3 3], lanes of groups. */
+struct lanes {
+    __m256 even, odd; /* of groups 0 and 2 | 1 and 3 */
+};
+
+INLINE struct lanes lanes_of(__m256 g01, __m256 g23) {
+    const __m256d a = _mm256_castps_pd(g01), b = _mm256_castps_pd(g23);
+    return (struct lanes){_mm256_castpd_ps(_mm256_unpacklo_pd(a, b)),
+                          _mm256_castpd_ps(_mm256_unpackhi_pd(a, b))};
+}
+
+/* Sums of pairs of magnitudes of 16 values. */
+INLINE __m256 pairs_of(const float *x) {
     const __m256 sign = _mm256_set1_ps(-0.0f);
-    const __m256 pairs = _mm256_hadd_ps(_mm256_andnot_ps(sign, low), _mm256_andnot_ps(sign, high));
-    const __m128 a = _mm256_castps256_ps128(pairs), b = _mm256_extractf128_ps(pairs, 1);
-    const __m128 most = _mm_max_ps(a, b), both = _mm_add_ps(a, b);
-    const __m128 pair = _mm_max_ps(most, _mm_movehl_ps(most, most));
-    const __m128 lane = _mm_add_ps(both, _mm_movehl_ps(both, both));
-    return _mm_max_ps(_mm_mul_ps(pair, _mm_set1_ps(1 / PAIR_STEPS)),
-                      _mm_mul_ps(lane, _mm_set1_ps(1 / LANE_STEPS)));
+    return _mm256_hadd_ps(_mm256_andnot_ps(sign, _mm256_loadu_ps(x)),
+                          _mm256_andnot_ps(sign, _mm256_loadu_ps(x + 8)));
 }
 
-/* 16 values as codes of group g; steps: its least ones, in steps of the block. */
-INLINE void quantise_group(struct block *block, uint32_t g, __m256 low, __m256 high, __m128 steps,
-                           float inverse) {
-    const __m128 factors =
-        _mm_min_ps(_mm_max_ps(_mm_ceil_ps(steps), _mm_set1_ps(1)), _mm_set1_ps(MOST_STEPS));
-    const __m128 each = _mm_div_ps(_mm_set1_ps(inverse), factors);
-    const __m256 by = _mm256_broadcast_ps(&(__m128){each[0], each[0], each[1], each[1]});
-    const __m256i words =
-        _mm256_permute4x64_epi64(_mm256_packs_epi32(_mm256_cvtps_epi32(_mm256_mul_ps(low, by)),
-                                                    _mm256_cvtps_epi32(_mm256_mul_ps(high, by))),
-                                 0xd8);
-    const __m256i pairs = _mm256_madd_epi16(words, _mm256_set1_epi16(-128));
-    __m128i starts =
-        _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
-    starts = _mm_add_epi32(starts, _mm_shuffle_epi32(starts, 0x4e));
-    const __m128i both = _mm_packs_epi32(starts, _mm_cvtps_epi32(factors));
-    _mm_storeu_si128(
-        (__m128i *)(block->codes + (size_t)g * GROUP),
-        _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
-    memcpy(block->starts[g], &both, sizeof(block->starts[g]));
-    memcpy(block->factors[g], (const char *)&both + 8, sizeof(block->factors[g]));
-}
-
-/* 64 values or what is left of a row. */
-static void quantise_block(struct block *block, const float *x, uint32_t groups) {
-    __m128 steps[GROUPS], top = _mm_setzero_ps();
-    __m256 zero = _mm256_setzero_ps();
-    for (uint32_t g = 0; g < groups; g++) {
-        const __m256 low = _mm256_loadu_ps(x + (size_t)g * GROUP);
-        const __m256 high = _mm256_loadu_ps(x + (size_t)g * GROUP + 8);
-        steps[g] = least_steps(low, high);
-        top = _mm_max_ps(top, steps[g]);
-        /* 0, or NaN where a value is not finite: codes could not carry that. */
-        zero = _mm256_fmadd_ps(_mm256_add_ps(low, high), _mm256_setzero_ps(), zero);
+/* The smallest steps with which the lanes of a block do not overflow. Those of a group where a
+ * value is not finite are not, either. */
+INLINE __m256 least_steps(const float *x) {
+    __m256 most[2], both[2];
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++) {
+        const __m256 p = pairs_of(x + 2 * i * GROUP), q = pairs_of(x + (2 * i + 1) * GROUP);
+        const __m256 a = _mm256_permute2f128_ps(p, q, 0x20), b = _mm256_permute2f128_ps(p, q, 0x31);
+        most[i] = _mm256_max_ps(a, b);
+        both[i] = _mm256_add_ps(a, b);
     }
-    const float most = _mm_cvtss_f32(_mm_max_ss(top, _mm_movehdup_ps(top)));
-    const float inverse = MOST_STEPS / most, none = sum_avx2(zero);
-    memset(block, 0, sizeof(*block));
-    block->step = none == 0 && most < LEAST ? 0 : most / MOST_STEPS + none;
-    for (uint32_t g = 0; block->step > 0 && g < groups; g++)
-        quantise_group(block, g, _mm256_loadu_ps(x + (size_t)g * GROUP),
-                       _mm256_loadu_ps(x + (size_t)g * GROUP + 8),
-                       _mm_mul_ps(steps[g], _mm_set1_ps(inverse)), inverse);
+    const struct lanes pairs = lanes_of(most[0], most[1]), sums = lanes_of(both[0], both[1]);
+    /* A maximum with NaN is its second operand. */
+    return _mm256_max_ps(
+        _mm256_mul_ps(_mm256_max_ps(pairs.even, pairs.odd), _mm256_set1_ps(1 / PAIR_STEPS)),
+        _mm256_mul_ps(_mm256_add_ps(sums.even, sums.odd), _mm256_set1_ps(1 / LANE_STEPS)));
+}
+
+/* The largest of eight values, or NaN when not all are finite. */
+INLINE float top_of(__m256 v) {
+    const __m256 zeros = _mm256_mul_ps(v, _mm256_setzero_ps());
+    __m128 top = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    top = _mm_max_ps(top, _mm_movehl_ps(top, top));
+    top = _mm_max_ss(top, _mm_movehdup_ps(top));
+    const bool finite = !_mm256_movemask_ps(_mm256_cmp_ps(zeros, zeros, _CMP_UNORD_Q));
+    return finite ? _mm_cvtss_f32(top) : __builtin_nanf("");
+}
+
+/* 16 values as words. */
+INLINE __m256i words_of(const float *x, __m256 by) {
+    return _mm256_permute4x64_epi64(
+        _mm256_packs_epi32(_mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), by)),
+                           _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8), by))),
+        0xd8);
+}
+
+/* The codes of 64 values, with `factors` times the block's step for each lane as least_steps has
+ * them, and what the lanes begin at. */
+INLINE void quantise_lanes(struct block *block, const float *x, __m256 factors, float inverse) {
+    const __m256 each = _mm256_div_ps(_mm256_set1_ps(inverse), factors);
+    __m256i pairs[GROUPS];
+#pragma GCC unroll 4
+    for (int g = 0; g < GROUPS; g++) {
+        const int at = g % 2 * 4 + g / 2 * 2;
+        const __m256i index = _mm256_setr_epi32(at, at, at + 1, at + 1, at, at, at + 1, at + 1);
+        const __m256i words = words_of(x + g * GROUP, _mm256_permutevar8x32_ps(each, index));
+        pairs[g] = _mm256_madd_epi16(words, _mm256_set1_epi16(-128));
+        _mm_storeu_si128(
+            (__m128i *)(block->codes + g * GROUP),
+            _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+    }
+    __m256i sums[2];
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++)
+        sums[i] = _mm256_add_epi32(_mm256_permute2x128_si256(pairs[2 * i], pairs[2 * i + 1], 0x20),
+                                   _mm256_permute2x128_si256(pairs[2 * i], pairs[2 * i + 1], 0x31));
+    const __m256i starts = _mm256_add_epi32(_mm256_unpacklo_epi64(sums[0], sums[1]),
+                                            _mm256_unpackhi_epi64(sums[0], sums[1]));
+    const __m256i both = _mm256_packs_epi32(starts, _mm256_cvtps_epi32(factors));
+    const __m128i even = _mm256_castsi256_si128(both), odd = _mm256_extracti128_si256(both, 1);
+    _mm_storeu_si128((__m128i *)block->starts, _mm_unpacklo_epi32(even, odd));
+    _mm_storeu_si128((__m128i *)block->factors, _mm_unpackhi_epi32(even, odd));
+}
+
+static void quantise_block(struct block *block, const float *x) {
+    const __m256 steps = least_steps(x);
+    const float most = top_of(steps), inverse = MOST_STEPS / most;
+    if (!(most >= LEAST)) {
+        memset(block, 0, sizeof(*block));
+        block->step = most < LEAST ? 0 : most;
+        return;
+    }
+    block->step = most / MOST_STEPS;
+    quantise_lanes(
+        block, x,
+        _mm256_min_ps(_mm256_max_ps(_mm256_ceil_ps(_mm256_mul_ps(steps, _mm256_set1_ps(inverse))),
+                                    _mm256_set1_ps(1)),
+                      _mm256_set1_ps(MOST_STEPS)),
+        inverse);
 }
 
 static void act_quantise(void *dst, const float *x, uint32_t k) {
     struct block *block = dst;
-    for (uint32_t i = 0; i < k; i += BLOCK, block++)
-        quantise_block(block, x + i, (k - i < BLOCK ? k - i : BLOCK) / GROUP);
+    uint32_t i = 0;
+    for (; i + BLOCK <= k; i += BLOCK)
+        quantise_block(block++, x + i);
+    if (i < k) {
+        float rest[BLOCK] = {0};
+        memcpy(rest, x + i, (k - i) * sizeof(*x));
+        quantise_block(block, rest);
+    }
 }
 
 /* Four inputs of 16 outputs, `i` fours behind the beginning of a block, as unsigned weights. */
