@@ -125,7 +125,9 @@ int lorica_registry_open(const char *dir, const struct lorica_registry_options *
     return 0;
 }
 
-const char *lorica_registry_inside(void) { return lorica_store_inside(); }
+const char *lorica_registry_inside(const void *code, bool *ret_store) {
+    return lorica_store_inside(code, ret_store);
+}
 
 bool lorica_registry_failed(const struct lorica_registry *registry) {
     return lorica_store_failed(registry->store);

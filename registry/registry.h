@@ -317,8 +317,10 @@ int lorica_registry_verify(struct lorica_registry *registry, struct lorica_buf *
                            uint64_t *ret_findings, struct lorica_error *err) LORICA_MUSTCHECK;
 
 /** Directory of the registry that this thread is inside of with a transaction, NULL: of none.
- * Borrowed. Async-signal-safe: what a handler of faults asks. */
-const char *lorica_registry_inside(void);
+ * Borrowed. *ret_store: the instruction `code`, which met a fault, is one of its store's, or
+ * the store has found itself damaged and aborts. Async-signal-safe: what a handler of faults asks.
+ */
+const char *lorica_registry_inside(const void *code, bool *ret_store);
 
 /* API keys. Only HMAC-SHA-256(pepper, secret) is stored. */
 

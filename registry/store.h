@@ -77,8 +77,10 @@ int lorica_store_commit(struct lorica_txn *txn, struct lorica_error *err) LORICA
  * durable stays so. Any thread. */
 bool lorica_store_failed(const struct lorica_store *store);
 /** Directory of the store that this thread has a transaction in, or is opening; NULL: none. A
- * transaction ends on the thread that began it. Async-signal-safe. */
-const char *lorica_store_inside(void);
+ * transaction ends on the thread that began it. *ret_store: `code`, which met a fault, is
+ * LMDB's, or LMDB has found the store damaged by a check of its own and aborts. Async-signal-safe.
+ */
+const char *lorica_store_inside(const void *code, bool *ret_store);
 /** Ends a transaction without effect. NULL is accepted. */
 void lorica_store_abort(struct lorica_txn *txn);
 /** Ends a write transaction as what was done in it ended: commits when `rc` is 0, else aborts and

@@ -11,6 +11,7 @@
  * locks; what must be known of it is asked through LMDB's descriptor. */
 #include "registry/store.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,6 +63,7 @@ static const char *const table_names[LORICA_TABLE_COUNT] = {
 static _Thread_local struct {
     const char *dir; /* borrowed from the store */
     unsigned depth;
+    bool asserted; /* a check of LMDB's own failed: it aborts next */
 } inside;
 
 static void enter(const struct lorica_store *store) {
@@ -74,7 +76,20 @@ static void leave(void) {
         inside.dir = NULL;
 }
 
-const char *lorica_store_inside(void) { return inside.dir; }
+static void on_assert(MDB_env *env, const char *text) { inside.asserted = true; }
+
+/* Whether an instruction is of the library that LMDB is in. */
+static bool is_lmdb(const void *code) {
+    struct dl_find_object found, own;
+    return _dl_find_object((void *)(uintptr_t)code, &found) == 0 &&
+           _dl_find_object((void *)(uintptr_t)mdb_env_open, &own) == 0 &&
+           found.dlfo_map_start == own.dlfo_map_start;
+}
+
+const char *lorica_store_inside(const void *code, bool *ret_store) {
+    *ret_store = inside.asserted || (inside.dir && code && is_lmdb(code));
+    return inside.dir;
+}
 
 /* LMDB reports a write that was cut short as EIO, which is what a full disk looks like. */
 static bool disk_is_full(const struct lorica_store *store) {
@@ -215,6 +230,8 @@ static int env_open(struct lorica_store *store, uint64_t wanted, struct lorica_e
         map_bytes = map_limit(store->dir, map_bytes / 2);
         rc = env_open_sized(store, map_bytes);
     }
+    if (!rc)
+        rc = mdb_env_set_assert(store->env, on_assert);
     if (!rc) {
         int dead;
         rc = mdb_reader_check(store->env, &dead);
