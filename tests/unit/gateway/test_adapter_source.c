@@ -35,7 +35,8 @@ static int remove_root(void **state) {
     return lorica_path_exists(root) ? -1 : 0;
 }
 
-static const char config_text[] = "{\"peft_type\":\"LORA\",\"r\":8,\"target_modules\":[\"q_proj\"]}";
+static const char config_text[] =
+    "{\"peft_type\":\"LORA\",\"r\":8,\"target_modules\":[\"q_proj\"]}";
 
 /* Puts an adapter "heart" into the registry, on channel stable. */
 static void publish(void) {
