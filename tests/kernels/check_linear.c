@@ -131,7 +131,9 @@ static void compare(const float *y, const float *x, const struct weights *w) {
         errors += ((double)y[i] - sum) * ((double)y[i] - sum);
         expected += variance;
     }
-    if (n >= 16 && errors > 9 * expected + 1e-60)
+    /* Five deviations, for inputs are of very different sizes: where one row has nearly all of the
+     * sum, it is a single draw, and three are exceeded by one seed in fifty. */
+    if (n >= 16 && errors > 25 * expected + 1e-60)
         check_fail("%s %u x %u: root mean square error is %.1f times the expected",
                    lorica_format_name(w->linear.format), n, k, sqrt(errors / expected));
 }
