@@ -13,6 +13,13 @@
 /** Bytes of codes of 16 rows of one block, in both tiled layouts. */
 #define LORICA_TILE_BLOCK_NBYTES 512
 
+/** NF4's table in steps of 1 / 32767. */
+extern const int16_t lorica_nf4_steps[16];
+/** What turned weights, made words of S / steps where S is the largest scale, are brought to: codes
+ * = word * (CODES / largest word) / 2^15, so that a code stands for UNIT * S / steps / that. */
+#define LORICA_TURN_CODES (127.0f * 32768.0f)
+#define LORICA_TURN_UNIT (32768.0f * 32768.0f / 32767.0f)
+
 #if defined(__x86_64__)
 void lorica_linear_kernels_avx2(struct lorica_linear_kernels *kernels);
 void lorica_linear_kernels_avx512(struct lorica_linear_kernels *kernels);

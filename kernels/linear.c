@@ -4,6 +4,7 @@
 #include "kernels/linear.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "kernels/kernels.h"
@@ -107,6 +108,66 @@ static void dense_c(float *y, size_t ldy, const float *x, size_t ldx, uint32_t r
     }
 }
 
+/* -- turning: integer arithmetic, so that every level rounds alike -- */
+
+/* a * b / 2^15, rounded: vpmulhrsw. */
+static int32_t times_15(int32_t a, int32_t b) { return (a * b + (1 << 14)) >> 15; }
+
+/* Index of a block of scales: that of column `col` of 16 rows from `row` on. */
+static size_t scales_at(const struct lorica_linear *w, uint32_t row, uint32_t col) {
+    const uint32_t block = w->format == LORICA_FORMAT_NF4 ? LORICA_NF4_BLOCK : LORICA_Q8_BLOCK;
+    return ((size_t)(row / LORICA_TILE_ROWS) * (w->k / block) + col / block) * LORICA_TILE_ROWS;
+}
+
+/* A weight in steps: of 1 / 32767 (NF4) or 1 / 256 (Q8). */
+static int32_t steps_of(const struct lorica_linear *w, uint32_t row, uint32_t col) {
+    const size_t r = row % LORICA_TILE_ROWS,
+                 at = scales_at(w, row, col) / LORICA_TILE_ROWS * LORICA_TILE_BLOCK_NBYTES;
+    const uint8_t *codes = (const uint8_t *)w->codes + at;
+    if (w->format == LORICA_FORMAT_Q8)
+        return (int8_t)codes[col % LORICA_Q8_BLOCK / 4 * 64 + r * 4 + col % 4] * 256;
+    const uint8_t pair = codes[col % LORICA_NF4_BLOCK / 8 * 64 + r * 4 + col % 4];
+    return lorica_nf4_steps[col % 8 < 4 ? pair & 15 : pair >> 4];
+}
+
+/* Rows [row, row + 32) of w, columns [col, col + 16). */
+static void turn_block_c(int8_t *codes, uint16_t *scales, const struct lorica_linear *w,
+                         const float *by, uint32_t row, uint32_t col) {
+    const uint32_t padded = (w->n + LORICA_TILE_ROWS - 1) / LORICA_TILE_ROWS * LORICA_TILE_ROWS;
+    const uint32_t rows = padded - row < LORICA_TURN_BLOCK ? padded - row : LORICA_TURN_BLOCK;
+    const float steps = w->format == LORICA_FORMAT_NF4 ? 32767 : 256;
+    float of[LORICA_TURN_BLOCK] = {0}, top = 0;
+    for (uint32_t i = 0; i < rows; i++) {
+        of[i] = lorica_f16_to_f32(w->scales[scales_at(w, row + i, col) + i % LORICA_TILE_ROWS]);
+        of[i] *= by ? by[row + i] : 1;
+        top = fabsf(of[i]) > top ? fabsf(of[i]) : top;
+    }
+    const float inverse = top > 0 ? 32767.0f / top : 0, unit = top * (LORICA_TURN_UNIT / steps);
+    memset(codes, 0, LORICA_TILE_BLOCK_NBYTES);
+    for (uint32_t j = 0; j < LORICA_TILE_ROWS; j++) {
+        int32_t words[LORICA_TURN_BLOCK] = {0}, most = 0;
+        for (uint32_t i = 0; i < rows; i++) {
+            const float share = of[i] * inverse;
+            words[i] = times_15(steps_of(w, row + i, col + j),
+                                (int32_t)lrintf(share < 32767 ? share : 32767));
+            most = abs(words[i]) > most ? abs(words[i]) : most;
+        }
+        const float enough = LORICA_TURN_CODES / (float)most;
+        const int32_t factor = enough < 32767 ? (int32_t)enough : 32767;
+        for (uint32_t i = 0; i < rows; i++)
+            codes[i / 4 * 64 + j * 4 + i % 4] = (int8_t)times_15(words[i], factor);
+        scales[j] = lorica_f32_to_f16(unit / (float)factor);
+    }
+}
+
+static void turn_c(int8_t *codes, uint16_t *scales, const struct lorica_linear *w, const float *by,
+                   uint32_t row, uint32_t depth, uint32_t tile0, uint32_t tile1) {
+    for (uint32_t t = tile0; t < tile1; t++)
+        for (uint32_t i = 0; i < depth;
+             i += LORICA_TURN_BLOCK, codes += LORICA_TILE_BLOCK_NBYTES, scales += LORICA_TILE_ROWS)
+            turn_block_c(codes, scales, w, by, row + i, t * LORICA_TILE_ROWS);
+}
+
 static double peak_c(uint64_t rounds) {
     volatile float sum = 0;
     for (uint64_t r = 0; r < rounds; r++)
@@ -122,6 +183,7 @@ void lorica_linear_kernels_init(struct lorica_linear_kernels *kernels) {
         .nf4 = nf4_c,
         .q8 = q8_c,
         .dense = dense_c,
+        .turn = turn_c,
         .peak = peak_c,
         .peak_form = "plain C",
     };

@@ -43,6 +43,22 @@ typedef void (*lorica_linear_dense_fn)(float *y, size_t ldy, const float *x, siz
                                        uint32_t rows, const struct lorica_linear *w, uint32_t tile0,
                                        uint32_t tile1);
 
+/** Inputs that share a scale in what turn makes; depths are multiples of it. */
+#define LORICA_TURN_BLOCK LORICA_Q8_BLOCK
+
+/** Turns weights for the gradient of their input, dX = dY W, which `q8` then computes as any other
+ * product: the columns [16 tile0, 16 tile1) of w over its rows [row, row + depth), row % 16 == 0,
+ * become tiles of the Q8 matrix W^T with `depth` inputs. Row i counts by[i] times, which is
+ * positive (NULL: once; else there is room for whole tiles of rows); rows past n count as 0. w:
+ * tiled NF4 or Q8. Fills codes[(tile1 - tile0) * 16 * depth] and scales [tile][depth / 32][16],
+ * both 32-byte aligned. A scale is a 127th of the largest of its column's 32 values. A value is
+ * within half of it, and two words, of the one it stands for, where a word is a 32512th or less of
+ * what the largest scale of the 32 rows can make; then there is the scale's rounding to f16. The
+ * result is the same to the bit on every level. */
+typedef void (*lorica_linear_turn_fn)(int8_t *codes, uint16_t *scales,
+                                      const struct lorica_linear *w, const float *by, uint32_t row,
+                                      uint32_t depth, uint32_t tile0, uint32_t tile1);
+
 /** One table per process; filled by the ladder in linear.c for lorica_cpu_level(). */
 struct lorica_linear_kernels {
     size_t (*act_nbytes)(uint32_t k); /**< bytes of one quantised row, a multiple of 64 */
@@ -50,6 +66,7 @@ struct lorica_linear_kernels {
     lorica_linear_fn nf4;
     lorica_linear_fn q8;
     lorica_linear_dense_fn dense;
+    lorica_linear_turn_fn turn;
     /** Does `rounds` rounds of the tiled products' innermost instructions, in registers; returns
      * the number of operations, a product and its addition being two. What a machine's peak is
      * measured with. */

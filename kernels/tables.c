@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * The two code tables, bit by bit: deriving them would round differently from library to library.
  */
+#include "kernels/kernels.h"
 #include "kernels/matrix.h"
 
 const float lorica_nf4_table[16] = {
@@ -8,6 +9,11 @@ const float lorica_nf4_table[16] = {
     -0x1.23449ap-2f, -0x1.7a6a7ep-3f, -0x1.74f0e2p-4f, 0x0.0p+0f,
     0x1.45f5fep-4f,  0x1.4995c6p-3f,  0x1.f809bap-3f,  0x1.5a0674p-2f,
     0x1.c34970p-2f,  0x1.200f56p-1f,  0x1.722766p-1f,  0x1.000000p+0f,
+};
+
+const int16_t lorica_nf4_steps[16] = {
+    -32767, -22812, -17205, -12940, -9320, -6054, -2983, 0,
+    2608,   5273,   8064,   11072,  14441, 18435, 23689, 32767,
 };
 
 const float lorica_dynamic_map[256] = {

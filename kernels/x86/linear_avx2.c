@@ -382,6 +382,168 @@ static void linear_q8(float *y, size_t ldy, const void *xq, size_t xq_stride, ui
     product(y, ldy, xq, xq_stride, rows, w, tile0, tile1, LORICA_Q8_BLOCK, LAYOUT_Q8);
 }
 
+/* -- turning -- */
+
+/* Sixteen words of four columns: of rows 0 1 4 5 and 2 3 6 7 of eight. */
+struct words {
+    __m256i half[2];
+};
+
+/* Eight rows of four columns, each row behind the other, as steps in low and high bytes, times the
+ * factors of their rows. */
+INLINE struct words scale_rows(__m256i low, __m256i high, __m256i factors) {
+    const __m256i first = _mm256_setr_epi8(0, 1, 0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3, 2, 3, 8, 9, 8,
+                                           9, 8, 9, 8, 9, 10, 11, 10, 11, 10, 11, 10, 11);
+    const __m256i second = _mm256_add_epi8(first, _mm256_set1_epi8(4));
+    return (struct words){
+        {_mm256_mulhrs_epi16(_mm256_unpacklo_epi8(low, high), _mm256_shuffle_epi8(factors, first)),
+         _mm256_mulhrs_epi16(_mm256_unpackhi_epi8(low, high),
+                             _mm256_shuffle_epi8(factors, second))}};
+}
+
+/* Rows of four columns as columns of four rows: they go to two fours of a block, 64 bytes apart. */
+INLINE void put_fours(int8_t *to, __m256i rows) {
+    const __m256i turn = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+    const __m256i fours = _mm256_shuffle_epi8(rows, turn);
+    _mm_storeu_si128((__m128i *)to, _mm256_castsi256_si128(fours));
+    _mm_storeu_si128((__m128i *)(to + 64), _mm256_extracti128_si256(fours, 1));
+}
+
+/* 16 columns from `codes` on of 16 rows, whose factors are given eight by eight, as words: those of
+ * four columns of the first eight rows, of the others, of four columns more. */
+INLINE void turn_tile(struct words *to, const uint8_t *codes, const __m256i factors[2], bool nf4) {
+    const __m256i nibble = _mm256_set1_epi8(15);
+    const __m256i bytes =
+        _mm256_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, -1, -1, -1, -1, -1, -1, -1, -1, 0, 2, 4, 6, 8,
+                         10, 12, 14, -1, -1, -1, -1, -1, -1, -1, -1);
+    const __m256i steps = _mm256_loadu_si256((const __m256i *)lorica_nf4_steps);
+    const __m256i low_book = _mm256_permute4x64_epi64(_mm256_shuffle_epi8(steps, bytes), 0x88);
+    const __m256i high_book =
+        _mm256_permute4x64_epi64(_mm256_shuffle_epi8(_mm256_srli_epi16(steps, 8), bytes), 0x88);
+    for (size_t group = 0; group < 4; group++) /* of four columns */
+        for (size_t half = 0; half < 2; half++) {
+            const uint8_t *at = codes + (nf4 ? group / 2 : group) * 64 + half * 32;
+            __m256i v = _mm256_loadu_si256((const __m256i *)at), low = _mm256_setzero_si256();
+            if (nf4) {
+                v = _mm256_and_si256(group % 2 ? _mm256_srli_epi16(v, 4) : v, nibble);
+                low = _mm256_shuffle_epi8(low_book, v);
+                v = _mm256_shuffle_epi8(high_book, v);
+            }
+            to[group * 2 + half] = scale_rows(low, v, factors[half]);
+        }
+}
+
+/* The largest magnitudes of four columns, in each quarter of the result. */
+INLINE __m256i largest_words(const struct words *words, uint32_t tiles) {
+    __m256i most = _mm256_setzero_si256();
+    for (uint32_t t = 0; t < tiles; t++)
+        for (uint32_t i = 0; i < 4; i++)
+            most = _mm256_max_epi16(most, _mm256_abs_epi16(words[t * 8 + i / 2].half[i % 2]));
+    most = _mm256_max_epi16(most, _mm256_permute4x64_epi64(most, 0x4e));
+    return _mm256_max_epi16(most, _mm256_shuffle_epi32(most, 0x4e));
+}
+
+/* Sixteen columns' factors that bring their largest words to 127, and the scales of such codes. */
+INLINE __m256i column_factors(uint16_t *scales, __m256i most, float unit) {
+    __m256i factors[2];
+    for (uint32_t i = 0; i < 2; i++) {
+        const __m256i wide = _mm256_cvtepi16_epi32(i ? _mm256_extracti128_si256(most, 1)
+                                                     : _mm256_castsi256_si128(most));
+        const __m256 enough =
+            _mm256_div_ps(_mm256_set1_ps(LORICA_TURN_CODES), _mm256_cvtepi32_ps(wide));
+        factors[i] = _mm256_cvttps_epi32(_mm256_min_ps(enough, _mm256_set1_ps(32767)));
+        _mm_storeu_si128(
+            (__m128i *)(scales + (size_t)8 * i),
+            _mm256_cvtps_ph(_mm256_div_ps(_mm256_set1_ps(unit), _mm256_cvtepi32_ps(factors[i])),
+                            _MM_FROUND_TO_NEAREST_INT));
+    }
+    return _mm256_permute4x64_epi64(_mm256_packs_epi32(factors[0], factors[1]), 0xd8);
+}
+
+/* Words of up to 32 rows and 16 columns as codes. */
+INLINE void put_codes(int8_t *codes, uint16_t *scales, const struct words *words, uint32_t tiles,
+                      float unit) {
+    const __m256i low =
+        _mm256_unpacklo_epi64(largest_words(words, tiles), largest_words(words + 2, tiles));
+    const __m256i high =
+        _mm256_unpacklo_epi64(largest_words(words + 4, tiles), largest_words(words + 6, tiles));
+    const __m256i all = column_factors(scales, _mm256_blend_epi32(low, high, 0xf0), unit);
+    const __m256i factors[4] = {
+        _mm256_permute4x64_epi64(all, 0x00), _mm256_permute4x64_epi64(all, 0x55),
+        _mm256_permute4x64_epi64(all, 0xaa), _mm256_permute4x64_epi64(all, 0xff)};
+    for (size_t t = 0; t < tiles; t++)
+        for (size_t i = 0; i < 8; i++) {
+            const struct words *from = &words[t * 8 + i];
+            put_fours(codes + t * 256 + i % 2 * 128 + i / 2 * 16,
+                      _mm256_packs_epi16(_mm256_mulhrs_epi16(from->half[0], factors[i / 2]),
+                                         _mm256_mulhrs_epi16(from->half[1], factors[i / 2])));
+        }
+    memset(codes + (size_t)tiles * 256, 0, (size_t)(2 - tiles) * 256);
+}
+
+/* Where the scales and codes of 16 rows' 16 columns lie. */
+struct source {
+    const uint16_t *scales;
+    const uint8_t *codes;
+};
+
+static struct source source_of(const struct lorica_linear *w, uint32_t row, uint32_t col) {
+    const bool nf4 = w->format == LORICA_FORMAT_NF4;
+    const uint32_t block = nf4 ? LORICA_NF4_BLOCK : LORICA_Q8_BLOCK;
+    const size_t at = (size_t)(row / LORICA_TILE_ROWS) * (w->k / block) + col / block;
+    return (struct source){w->scales + at * LORICA_TILE_ROWS,
+                           (const uint8_t *)w->codes + at * LORICA_TILE_BLOCK_NBYTES +
+                               (size_t)(col % block) * (nf4 ? 8 : 16)};
+}
+
+static float largest_of(__m256 x) {
+    __m128 top = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    top = _mm_max_ps(top, _mm_movehl_ps(top, top));
+    return _mm_cvtss_f32(_mm_max_ss(top, _mm_movehdup_ps(top)));
+}
+
+/* Rows [row, row + 32) of w, columns [col, col + 16). */
+static void turn_block(int8_t *codes, uint16_t *scales, const struct lorica_linear *w,
+                       const float *by, uint32_t row, uint32_t col) {
+    const bool nf4 = w->format == LORICA_FORMAT_NF4;
+    const uint32_t tiles = row + LORICA_TILE_ROWS < w->n ? 2 : row < w->n ? 1 : 0;
+    struct source from[2];
+    __m256 of[4], top = _mm256_setzero_ps();
+    for (uint32_t i = 0; i < 2 * tiles; i++) {
+        if (i % 2 == 0)
+            from[i / 2] = source_of(w, row + i / 2 * LORICA_TILE_ROWS, col);
+        of[i] = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(from[i / 2].scales) + i % 2));
+        if (by)
+            of[i] = _mm256_mul_ps(of[i], _mm256_loadu_ps(by + row + (size_t)8 * i));
+        top = _mm256_max_ps(_mm256_andnot_ps(_mm256_set1_ps(-0.0f), of[i]), top);
+    }
+    const float largest = largest_of(top);
+    const __m256 inverse = _mm256_set1_ps(largest > 0 ? 32767.0f / largest : 0);
+    struct words words[16];
+    for (uint32_t t = 0; t < tiles; t++) {
+        __m256i factors[2];
+        for (uint32_t i = 0; i < 2; i++) {
+            const __m256i eight = _mm256_cvtps_epi32(
+                _mm256_min_ps(_mm256_mul_ps(of[2 * t + i], inverse), _mm256_set1_ps(32767)));
+            factors[i] = _mm256_permute4x64_epi64(_mm256_packs_epi32(eight, eight), 0x88);
+        }
+        if (nf4)
+            turn_tile(words + (size_t)8 * t, from[t].codes, factors, true);
+        else
+            turn_tile(words + (size_t)8 * t, from[t].codes, factors, false);
+    }
+    put_codes(codes, scales, words, tiles, largest * (LORICA_TURN_UNIT / (nf4 ? 32767 : 256)));
+}
+
+static void turn(int8_t *codes, uint16_t *scales, const struct lorica_linear *w, const float *by,
+                 uint32_t row, uint32_t depth, uint32_t tile0, uint32_t tile1) {
+    for (uint32_t t = tile0; t < tile1; t++)
+        for (uint32_t i = 0; i < depth;
+             i += LORICA_TURN_BLOCK, codes += LORICA_TILE_BLOCK_NBYTES, scales += LORICA_TILE_ROWS)
+            turn_block(codes, scales, w, by, row + i, t * LORICA_TILE_ROWS);
+}
+
 /* Eight weights of a dense row as floats. */
 static inline __m256 dense_eight(const struct lorica_linear *w, size_t at) {
     const uint16_t *half = (const uint16_t *)w->codes + at;
@@ -457,6 +619,7 @@ void lorica_linear_kernels_avx2(struct lorica_linear_kernels *kernels) {
         .nf4 = linear_nf4,
         .q8 = linear_q8,
         .dense = linear_dense,
+        .turn = turn,
         .peak = peak,
         .peak_form = "int8 (4 vpmaddubsw, 4 vpaddw, vpmaddwd, vpaddd)",
     };

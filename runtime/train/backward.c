@@ -168,22 +168,44 @@ static void masked_gradient(const struct layer *l, const struct module *modules,
     }
 }
 
+/* Lists the terms dy W: of operands, or quantised ones where that is faster and all modules are in
+ * tiles; then ends behind a barrier. */
+static size_t frozen_terms(const struct layer *l, const struct module *modules, size_t count,
+                           struct lorica_term *terms) {
+    struct lorica_pass *pass = l->pass;
+    char *quantised = pass->quantised;
+    bool all = pass->turns;
+    for (size_t i = 0; i < count; i++)
+        all = all && lorica_pass_tiled(pass, l->number, modules[i].module);
+    for (size_t i = 0; i < count; i++) {
+        const struct lorica_matrix *w = &pass->base->layers[l->number].modules[modules[i].module];
+        terms[i] = (struct lorica_term){
+            .a = modules[i].dy, .lda = w->n, .w = w, .by_rows = true, .scale = 1.0f};
+        if (!all)
+            continue;
+        terms[i].tiled = lorica_pass_tiled(pass, l->number, modules[i].module);
+        terms[i].quantised = quantised;
+        terms[i].quantised_stride = lorica_pass_quantised(pass, w->n);
+        lorica_pass_quantise(pass, l->thread, quantised, modules[i].dy, pass->tokens, w->n);
+        quantised += pass->tokens * terms[i].quantised_stride;
+    }
+    if (all)
+        lorica_pass_barrier(pass, l->thread, LORICA_PART_ROWS);
+    return count;
+}
+
 /* dx = sum of dy W + U A over modules that read the same input. Ends behind a barrier. */
 static void input_gradient(const struct layer *l, const struct module *modules, size_t count,
                            void *dx, enum lorica_gemm_out how) {
     struct lorica_pass *pass = l->pass;
     struct lorica_term terms[2 * LORICA_PASS_SLOTS];
     struct lorica_matrix a[LORICA_PASS_SLOTS];
-    const struct lorica_layer *layer = &pass->base->layers[l->number];
-    const uint32_t k = layer->modules[modules[0].module].k;
+    const uint32_t k = pass->base->layers[l->number].modules[modules[0].module].k;
     const bool masked = pass->dropout > 0 && any_pair(l, modules, count);
     float *sum = how == LORICA_GEMM_OPERAND ? l->work->sum : dx;
-    size_t used = 0;
+    size_t used = frozen_terms(l, modules, count, terms);
     for (size_t i = 0; i < count; i++) {
-        const struct lorica_matrix *w = &layer->modules[modules[i].module];
         const struct lorica_adapter_pair *pair = pair_of(l, &modules[i]);
-        terms[used++] = (struct lorica_term){
-            .a = modules[i].dy, .lda = w->n, .w = w, .by_rows = true, .scale = 1.0f};
         if (!pair || masked)
             continue;
         a[i] = lorica_dense(pair->a, pair->rank, k);

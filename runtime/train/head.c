@@ -1,20 +1,50 @@
 /* SPDX-License-Identifier: MIT */
 #include "runtime/train/head.h"
 
+#include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
-#define CHUNK_BYTES ((size_t)20 << 20)
+#define HEAD_ROWS LORICA_PASS_HEAD_ROWS
+#define CHUNK_BYTES ((size_t)16 << 20)
 
 /* An odd number of cache lines: rows a multiple of 4 KB apart, which a vocabulary of 49,152 makes,
  * would all want the same few places of the cache. */
 static size_t row_floats(const struct lorica_arch *arch) {
-    return (((size_t)arch->vocab + 15) / 16 | 1) * 16;
+    return (((size_t)arch->vocab + 31) / 32 * 2 | 1) * 16;
 }
 
 uint32_t lorica_loss_chunk(const struct lorica_arch *arch, uint32_t max_tokens) {
     size_t rows = CHUNK_BYTES / sizeof(float) / row_floats(arch);
     rows = rows < 16 ? 16 : rows > 512 ? 512 : rows;
     return rows < max_tokens ? (uint32_t)rows : max_tokens;
+}
+
+/* The head as it is served, or NULL. */
+static const struct lorica_linear *tiled_head(const struct lorica_pass *pass) {
+    return pass->served && lorica_linear_is_tiled(&pass->served->head) ? &pass->served->head : NULL;
+}
+
+/* The largest scale of each row of the head. False: no memory. */
+static bool make_levels(struct lorica_loss *loss, struct lorica_pass *pass) {
+    const struct lorica_linear *w = tiled_head(pass);
+    const uint32_t blocks =
+        w->k / (w->format == LORICA_FORMAT_NF4 ? LORICA_NF4_BLOCK : LORICA_Q8_BLOCK);
+    const size_t rows = (size_t)lorica_linear_tiles(w) * LORICA_TILE_ROWS;
+    loss->levels = lorica_pass_floats(pass, 1, rows);
+    loss->inverse = lorica_pass_floats(pass, 1, rows);
+    if (!loss->levels || !loss->inverse)
+        return false;
+    for (size_t i = 0; i < rows; i++) {
+        const uint16_t *scales = w->scales + i / LORICA_TILE_ROWS * blocks * LORICA_TILE_ROWS;
+        float level = 0;
+        for (size_t b = 0; b < blocks; b++)
+            level = fmaxf(level, fabsf(lorica_f16_to_f32(
+                                     scales[b * LORICA_TILE_ROWS + i % LORICA_TILE_ROWS])));
+        loss->levels[i] = level > 0 ? level : 1;
+        loss->inverse[i] = 1 / loss->levels[i];
+    }
+    return true;
 }
 
 bool lorica_loss_init(struct lorica_loss *loss, struct lorica_pass *pass) {
@@ -29,6 +59,8 @@ bool lorica_loss_init(struct lorica_loss *loss, struct lorica_pass *pass) {
     loss->ld = ((size_t)loss->chunk + 31) / 32 * 32;
     if (pass->full && !(loss->turned = lorica_pass_operands(pass, arch->vocab, loss->ld)))
         return false;
+    if (pass->turns && tiled_head(pass) && !make_levels(loss, pass))
+        return false;
     return loss->rows && loss->losses && loss->normed && loss->dnormed && loss->logits;
 }
 
@@ -38,9 +70,40 @@ void lorica_loss_finish(struct lorica_loss *loss) {
     *loss = (struct lorica_loss){0};
 }
 
-/* The head as it is served, or NULL. */
-static const struct lorica_linear *tiled_head(const struct lorica_pass *pass) {
-    return pass->served && lorica_linear_is_tiled(&pass->served->head) ? &pass->served->head : NULL;
+/* A row of logits' gradients quantised in its place, piece by piece: none is longer than its
+ * floats. */
+static void quantise_row(struct lorica_pass *pass, unsigned thread, const struct lorica_loss *loss,
+                         float *row) {
+    const uint32_t vocab = pass->base->arch.vocab;
+    const size_t piece = lorica_pass_quantised(pass, HEAD_ROWS);
+    float *line = pass->lines[thread];
+    char *to = (char *)row;
+    for (uint32_t i = 0; i < vocab; i += HEAD_ROWS, to += piece) {
+        const uint32_t n = vocab - i < HEAD_ROWS ? vocab - i : HEAD_ROWS,
+                       depth = lorica_turned_depth(n);
+        for (uint32_t j = 0; j < n; j++)
+            line[j] = row[i + j] * loss->levels[i + j];
+        memset(line + n, 0, (depth - n) * sizeof(*line));
+        pass->served->linear.act_quantise(to, line, depth);
+    }
+}
+
+/* dnormed of a chunk, as many rows of the head at a time. */
+static void multiply_tiled_head(struct lorica_pass *pass, unsigned thread,
+                                const struct lorica_loss *loss, uint32_t count) {
+    const struct lorica_linear *head = tiled_head(pass);
+    const char *quantised = (const char *)loss->logits;
+    for (uint32_t i = 0; i < head->n; i += HEAD_ROWS) {
+        const struct lorica_linear part = lorica_linear_rows(head, i / LORICA_TILE_ROWS, HEAD_ROWS);
+        const struct lorica_term term = {.tiled = &part,
+                                         .by_rows = true,
+                                         .quantised = quantised,
+                                         .quantised_stride = loss->row * sizeof(float),
+                                         .by = loss->inverse + i};
+        lorica_pass_product(pass, thread, loss->dnormed, head->k, count, head->k, &term, 1,
+                            i > 0 ? LORICA_GEMM_ADD : LORICA_GEMM_SET);
+        quantised += lorica_pass_quantised(pass, HEAD_ROWS);
+    }
 }
 
 static void chunk_forward(struct lorica_pass *pass, unsigned thread, struct lorica_loss *loss,
@@ -74,7 +137,9 @@ static void chunk_forward(struct lorica_pass *pass, unsigned thread, struct lori
         float *row = loss->logits + i * loss->row;
         loss->losses[first + i] =
             pass->gemm.cross_entropy(row, base->arch.vocab, (uint32_t)loss->rows[first + i].label);
-        if (backward)
+        if (backward && tiled && pass->turns)
+            quantise_row(pass, thread, loss, row);
+        else if (backward)
             pass->gemm.store(row, row, vocab);
     }
     lorica_pass_barrier(pass, thread, LORICA_PART_LOSS);
@@ -126,8 +191,11 @@ static void chunk_backward(struct lorica_pass *pass, unsigned thread, struct lor
     uint32_t begin, end;
     if (pass->full)
         head_gradient(pass, thread, loss, count);
-    lorica_pass_product(pass, thread, loss->dnormed, hidden, count, base->arch.hidden, &head, 1,
-                        LORICA_GEMM_SET);
+    if (pass->turns && tiled_head(pass))
+        multiply_tiled_head(pass, thread, loss, count);
+    else
+        lorica_pass_product(pass, thread, loss->dnormed, hidden, count, base->arch.hidden, &head, 1,
+                            LORICA_GEMM_SET);
     lorica_pass_barrier(pass, thread, LORICA_PART_HEAD);
     if (pass->full)
         norm_gradient(pass, thread, loss, first, count);

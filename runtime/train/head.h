@@ -15,6 +15,10 @@ struct lorica_loss {
     struct lorica_loss_row *rows; /**< [max_tokens] */
     uint32_t count;
     uint32_t chunk; /**< rows at a time, at most */
+    /* Where the gradient's product is of int8, [vocab] factors: frequent tokens' rows of the head
+     * are small, and would be rounded to steps of their large neighbours'. So each row is divided
+     * by its largest scale, and the gradient of its logit multiplied by it. */
+    float *levels, *inverse;
     void *normed;   /**< [chunk][hidden], operands */
     float *dnormed; /**< [chunk][hidden] */
     size_t row;     /**< floats from one row of logits to the next */

@@ -146,7 +146,7 @@ size_t lorica_train_model_nbytes(const struct lorica_arch *arch, unsigned thread
                (LORICA_PASS_SLOTS * rank * widest + chunk * (arch->vocab + arch->hidden)) +
            chunk * arch->hidden * size +
            (options->full ? size * (widest * m + chunk * arch->vocab) : 0) +
-           (is_served(options) ? scales_nbytes(arch) : 0) +
+           (is_served(options) ? scales_nbytes(arch) + 2 * arch->vocab * sizeof(float) : 0) +
            lorica_pass_nbytes(arch, threads, operand_of(options), is_served(options),
                               options->max_tokens, options->max_rank, options->dropout);
 }

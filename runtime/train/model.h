@@ -29,7 +29,8 @@ enum lorica_train_compute {
     LORICA_TRAIN_EXACT, /**< float32 throughout */
     LORICA_TRAIN_FAST   /**< frozen matrices in tiles multiplied as they are served, in int8; other
                              products and gradients of bfloat16, sums of float32, where the machine
-                             multiplies those faster; activations kept as bfloat16 everywhere */
+                             multiplies those faster, else gradients of those matrices of int8;
+                             activations kept as bfloat16 everywhere */
 };
 
 /** What a workspace is made for. */

@@ -7,7 +7,8 @@
 #include <string.h>
 
 #define ALIGN 64
-#define GROUP_BYTES ((size_t)384 << 10) /* of packed panels: what a level 2 cache holds well */
+#define GROUP_BYTES ((size_t)384 << 10)  /* of packed panels: what a level 2 cache holds well */
+#define TURNED_BYTES ((size_t)224 << 10) /* of turned weights: the same, beside quantised rows */
 
 void *lorica_pass_block(struct lorica_pass *pass, size_t rows, size_t columns, size_t size) {
     size_t count, nbytes;
@@ -103,11 +104,41 @@ static size_t panel_nbytes(const struct lorica_arch *arch, size_t size, uint32_t
     return deepest > GROUP_BYTES ? deepest : GROUP_BYTES;
 }
 
-/* Of one token, quantised: the widest input of a product. */
-static size_t quantised_nbytes(const struct lorica_arch *arch) {
+/* Whether int8 is the fastest that the gradients' products can be of. */
+static bool turns(bool served, enum lorica_operand operand) {
+    return served && operand == LORICA_OPERAND_F32;
+}
+
+/* Of one token, quantised: what the products of a stage read, an input or gradients of outputs. */
+static size_t quantised_nbytes(const struct lorica_arch *arch, bool gradients) {
     struct lorica_linear_kernels linear;
     lorica_linear_kernels_init(&linear);
-    return linear.act_nbytes((widest_of(arch) + 63) / 64 * 64);
+    const uint32_t q = arch->heads * arch->head_dim, kv = arch->kv_heads * arch->head_dim;
+    const size_t widest = linear.act_nbytes(lorica_turned_depth(widest_of(arch))),
+                 mlp = 2 * linear.act_nbytes(lorica_turned_depth(arch->intermediate)),
+                 attention = linear.act_nbytes(lorica_turned_depth(q)) +
+                             2 * linear.act_nbytes(lorica_turned_depth(kv));
+    const size_t most = mlp > attention ? mlp : attention;
+    return !gradients || widest > most ? widest : most;
+}
+
+/* Room for the turned matrices of a stage: one panel of the deepest, or several. */
+static size_t turned_nbytes(const struct lorica_arch *arch) {
+    const uint32_t q = arch->heads * arch->head_dim, kv = arch->kv_heads * arch->head_dim;
+    const size_t mlp = 2 * (size_t)lorica_turned_depth(arch->intermediate),
+                 attention = lorica_turned_depth(q) + 2 * (size_t)lorica_turned_depth(kv);
+    size_t depth = mlp > attention ? mlp : attention;
+    depth = depth > arch->hidden ? depth : lorica_turned_depth(arch->hidden);
+    depth = depth > LORICA_PASS_HEAD_ROWS ? depth : LORICA_PASS_HEAD_ROWS;
+    const size_t deepest = lorica_turned_nbytes(depth);
+    return deepest > TURNED_BYTES ? deepest : TURNED_BYTES;
+}
+
+/* Of a line: a row, or what the head's gradient takes of one, whole blocks. */
+static size_t line_width(const struct lorica_pass *pass) {
+    const uint32_t most =
+        pass->widest > LORICA_PASS_HEAD_ROWS ? pass->widest : LORICA_PASS_HEAD_ROWS;
+    return lorica_turned_depth(most);
 }
 
 size_t lorica_pass_nbytes(const struct lorica_arch *arch, unsigned threads,
@@ -118,11 +149,12 @@ size_t lorica_pass_nbytes(const struct lorica_arch *arch, unsigned threads,
                  kv = (size_t)arch->kv_heads * arch->head_dim, widest = widest_of(arch);
     const size_t floats = arch->hidden + q + kv + arch->head_dim;
     const size_t operands = arch->hidden + (size_t)arch->intermediate + (dropout ? widest : 0);
-    const size_t sums = served ? LORICA_PASS_SUM_ROWS * LORICA_PASS_SUM_COLS : 0;
+    const size_t sums = served ? 2 * LORICA_PASS_SUM_ROWS * LORICA_PASS_SUM_COLS : 0;
     return max_tokens * (floats * sizeof(float) + operands * size +
-                         (served ? quantised_nbytes(arch) : 0) + 16) +
+                         (served ? quantised_nbytes(arch, turns(served, operand)) : 0) + 16) +
            threads *
                (panel_nbytes(arch, size, max_rank) +
+                (turns(served, operand) ? turned_nbytes(arch) : 0) +
                 (lorica_attention_scratch(arch, max_tokens) + LORICA_PASS_LINES * widest + sums) *
                     sizeof(float));
 }
@@ -134,17 +166,23 @@ static bool make_thread_buffers(struct lorica_pass *pass) {
     pass->scratch = calloc(threads, sizeof(*pass->scratch));
     pass->lines = calloc(threads, sizeof(*pass->lines));
     pass->sums = calloc(threads, sizeof(*pass->sums));
-    if (!pass->panels || !pass->scratch || !pass->lines || !pass->sums)
+    pass->turned = calloc(threads, sizeof(*pass->turned));
+    if (!pass->panels || !pass->scratch || !pass->lines || !pass->sums || !pass->turned)
         return false;
     for (unsigned i = 0; i < threads; i++) {
         pass->panels[i] = lorica_pass_block(pass, 1, pass->panel_nbytes, 1);
         pass->scratch[i] =
             lorica_pass_floats(pass, 1, lorica_attention_scratch(arch, pass->max_tokens));
-        pass->lines[i] = lorica_pass_floats(pass, LORICA_PASS_LINES, pass->widest);
+        pass->lines[i] = lorica_pass_floats(pass, LORICA_PASS_LINES, line_width(pass));
         if (!pass->panels[i] || !pass->scratch[i] || !pass->lines[i])
             return false;
-        if (pass->served &&
-            !(pass->sums[i] = lorica_pass_floats(pass, LORICA_PASS_SUM_ROWS, LORICA_PASS_SUM_COLS)))
+        if (!pass->served)
+            continue;
+        pass->sums[i] =
+            lorica_pass_floats(pass, 2 * (size_t)LORICA_PASS_SUM_ROWS, LORICA_PASS_SUM_COLS);
+        if (pass->turns)
+            pass->turned[i] = lorica_pass_block(pass, 1, pass->turned_nbytes, 1);
+        if (!pass->sums[i] || (pass->turns && !pass->turned[i]))
             return false;
     }
     return true;
@@ -156,6 +194,7 @@ static bool make_buffers(struct lorica_pass *pass, bool dropout) {
     pass->widest = widest_of(arch);
     pass->panel_depth = panel_depth(arch, pass->max_rank);
     pass->panel_nbytes = panel_nbytes(arch, pass->gemm.operand_nbytes, pass->max_rank);
+    pass->turned_nbytes = turned_nbytes(arch);
     pass->stream = lorica_pass_floats(pass, m, arch->hidden);
     pass->q = lorica_pass_floats(pass, m, (size_t)arch->heads * arch->head_dim);
     pass->k = lorica_pass_floats(pass, m, (size_t)arch->kv_heads * arch->head_dim);
@@ -163,7 +202,8 @@ static bool make_buffers(struct lorica_pass *pass, bool dropout) {
     pass->wide = lorica_pass_operands(pass, m, arch->intermediate);
     if (dropout && !(pass->dropped = lorica_pass_operands(pass, m, pass->widest)))
         return false;
-    if (pass->served && !(pass->quantised = lorica_pass_block(pass, m, quantised_nbytes(arch), 1)))
+    if (pass->served &&
+        !(pass->quantised = lorica_pass_block(pass, m, quantised_nbytes(arch, pass->turns), 1)))
         return false;
     return pass->stream && pass->q && pass->k && pass->normed && pass->wide &&
            make_thread_buffers(pass) && make_rotary(pass);
@@ -175,6 +215,7 @@ int lorica_pass_init(struct lorica_pass *pass, const struct lorica_base *base,
                      bool dropout, struct lorica_error *err) {
     *pass = (struct lorica_pass){.base = base,
                                  .served = served,
+                                 .turns = turns(served != NULL, operand),
                                  .pool = pool,
                                  .max_tokens = max_tokens,
                                  .max_rank = max_rank};
@@ -200,6 +241,7 @@ void lorica_pass_finish(struct lorica_pass *pass) {
     free((void *)pass->scratch);
     free((void *)pass->lines);
     free((void *)pass->sums);
+    free((void *)pass->turned);
     *pass = (struct lorica_pass){0};
 }
 

@@ -15,7 +15,9 @@
  * The fast mode multiplies frozen weights that lie in tiles by serving's own kernels
  * (kernels/linear.h), whose inputs are quantised: so an adapter learns beside the very products
  * beside which it will answer, and makes up for their rounding, too. The gradient of rounding is
- * taken for 1 (straight through). */
+ * taken for 1 (straight through). The products dX = dY W are of bfloat16 where the processor
+ * multiplies that fast, and elsewhere of int8, on quantised dY and turned weights: the gradient
+ * then is off by some percent at random, which an update's scatter hides. */
 #ifndef LORICA_RUNTIME_TRAIN_PASS_H
 #define LORICA_RUNTIME_TRAIN_PASS_H
 
@@ -62,12 +64,15 @@ struct lorica_layer_acts {
 /** Sums of products with tiles that are in the making at a time: they stay in the level 2 cache. */
 #define LORICA_PASS_SUM_ROWS 132
 #define LORICA_PASS_SUM_COLS 192
+/** Rows of the output head that its gradient's product takes at a time. */
+#define LORICA_PASS_HEAD_ROWS 2048
 
 struct lorica_pass {
     const struct lorica_base *base;
     const struct lorica_adapter *adapter; /**< NULL: none */
     const struct lorica_full *full;       /**< whose base this is, to be trained whole; or NULL */
     const struct lorica_model *served;    /**< its frozen matrices in tiles; NULL: float32 */
+    bool turns;                           /**< their gradients' products are of int8, too */
     struct lorica_pool *pool;
     struct lorica_gemm_kernels gemm;
     uint32_t max_tokens, max_rank;
@@ -81,13 +86,15 @@ struct lorica_pass {
     uint32_t *positions; /**< [tokens] */
     float *rotary;       /**< [max_tokens][head_dim]: cosines, then sines */
 
-    float *stream;       /**< [tokens][hidden]: the residual stream */
-    float *q, *k;        /**< queries and keys before they are rotated */
-    void *normed;        /**< [tokens][hidden], operands */
-    void *wide;          /**< [tokens][intermediate], operands */
-    void *dropped;       /**< [tokens][widest input], operands; with dropout only */
-    char *quantised;     /**< with `served`: rows of what the next products read */
-    float **sums;        /**< with `served`, per thread: sums of such products */
+    float *stream;   /**< [tokens][hidden]: the residual stream */
+    float *q, *k;    /**< queries and keys before they are rotated */
+    void *normed;    /**< [tokens][hidden], operands */
+    void *wide;      /**< [tokens][intermediate], operands */
+    void *dropped;   /**< [tokens][widest input], operands; with dropout only */
+    char *quantised; /**< with `served`: rows of what the next products read */
+    float **sums;    /**< with `served`, per thread: sums of such products, twice */
+    char **turned;   /**< with `turns`, per thread: turned weights */
+    size_t turned_nbytes;
     size_t panel_depth;  /**< of a panel, at most */
     size_t panel_nbytes; /**< of a thread's panels together */
     void **panels;       /**< per thread: packed panels */
@@ -172,10 +179,11 @@ struct lorica_term {
     const struct lorica_matrix *w; /**< frozen or the adapter's; NULL: x instead */
     bool by_rows;                  /**< false: A W^T, depth w->k; true: A W, depth w->n */
     float scale;                   /**< of w */
-    /* Instead of a and w, in the first term of a product, of rows: */
+    /* Instead of a and w, in the first terms of a product, LORICA_PASS_SLOTS at most: */
     const struct lorica_linear *tiled; /**< a frozen matrix that `served` has in tiles, or NULL */
     const void *quantised;             /**< rows of A, quantised */
     size_t quantised_stride;           /**< bytes from one to the next */
+    const float *by;                   /**< with by_rows: factors of the rows of `tiled`, or NULL */
     const void *x;                     /**< operands [depth][cols], leading dimension ldx */
     size_t ldx;
     uint32_t depth;
@@ -187,9 +195,17 @@ void lorica_pass_product(struct lorica_pass *pass, unsigned thread, void *out, s
                          uint32_t rows, uint32_t cols, const struct lorica_term *terms,
                          size_t count, enum lorica_gemm_out how);
 
+/** Inputs of a product with a turned matrix of so many rows, and of quantised rows in general. */
+static inline uint32_t lorica_turned_depth(uint32_t n) {
+    return (n + LORICA_TURN_BLOCK - 1) / LORICA_TURN_BLOCK * LORICA_TURN_BLOCK;
+}
+/** Bytes of a panel's columns of turned matrices of that depth together. */
+static inline size_t lorica_turned_nbytes(size_t depth) {
+    return LORICA_GEMM_NR * depth + LORICA_GEMM_NR / LORICA_TILE_ROWS * depth;
+}
 /** Bytes of a quantised row of n inputs. */
 static inline size_t lorica_pass_quantised(const struct lorica_pass *pass, uint32_t n) {
-    return pass->served->linear.act_nbytes(n);
+    return pass->served->linear.act_nbytes(lorica_turned_depth(n));
 }
 
 /** A module's frozen matrix as it is served; NULL where products take operands: in float32, and

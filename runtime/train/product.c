@@ -128,24 +128,60 @@ const struct lorica_linear *lorica_pass_tiled(const struct lorica_pass *pass, ui
 void lorica_pass_quantise(struct lorica_pass *pass, unsigned thread, void *to, const void *x,
                           uint32_t rows, uint32_t k) {
     const struct lorica_linear_kernels *linear = &pass->served->linear;
-    const size_t stride = linear->act_nbytes(k);
+    const uint32_t depth = lorica_turned_depth(k);
+    const size_t stride = linear->act_nbytes(depth);
     float *line = pass->lines[thread];
     uint32_t begin, end;
     lorica_pool_range(rows, thread, lorica_pool_threads(pass->pool), &begin, &end);
     for (size_t i = begin; i < end; i++) {
         pass->gemm.load(line, lorica_operands_at(pass, x, i * k), k);
-        linear->act_quantise((char *)to + i * stride, line, k);
+        memset(line + k, 0, (depth - k) * sizeof(*line));
+        linear->act_quantise((char *)to + i * stride, line, depth);
     }
 }
 
-/* sums[rows][SUM_COLS] = the product with the columns of a task. */
-static void multiply_tiles(const struct task *task, const struct lorica_term *term, float *sums) {
+/* Panels of a group, so that what is turned for it stays in the level 2 cache. */
+static uint32_t tiled_panels(const struct lorica_pass *pass, const struct lorica_term *terms,
+                             size_t count) {
+    size_t depth = 0;
+    for (size_t i = 0; i < count && terms[i].tiled; i++)
+        depth += terms[i].by_rows ? lorica_turned_depth(terms[i].tiled->n) : 0;
+    const size_t most = SUM_COLS / NR;
+    const size_t fit = depth > 0 ? pass->turned_nbytes / lorica_turned_nbytes(depth) : most;
+    return (uint32_t)(fit < most ? fit : most);
+}
+
+/* The frozen matrices of a task, those of its columns: as they lie, or turned. Returns how many. */
+static size_t take_tiles(const struct task *task, const struct lorica_term *terms, size_t count,
+                         struct lorica_linear *ret) {
+    const uint32_t tile = task->col / LORICA_TILE_ROWS,
+                   tiles = (task->cols + LORICA_TILE_ROWS - 1) / LORICA_TILE_ROWS;
+    char *room = task->pass->turned[task->thread];
+    size_t used = 0;
+    for (; used < count && terms[used].tiled; used++) {
+        const struct lorica_linear *w = terms[used].tiled;
+        if (!terms[used].by_rows) {
+            ret[used] = lorica_linear_rows(w, tile, task->cols);
+            continue;
+        }
+        const uint32_t depth = lorica_turned_depth(w->n);
+        int8_t *codes = (int8_t *)room;
+        uint16_t *scales = (uint16_t *)(void *)(room + (size_t)tiles * LORICA_TILE_ROWS * depth);
+        room = (char *)scales + (size_t)tiles * depth;
+        task->pass->served->linear.turn(codes, scales, w, terms[used].by, 0, depth, tile,
+                                        tile + tiles);
+        ret[used] = (struct lorica_linear){LORICA_FORMAT_Q8, task->cols, depth, codes, scales};
+    }
+    return used;
+}
+
+/* sums[rows][SUM_COLS] = the product with one of them. */
+static void multiply_tiles(const struct task *task, const struct lorica_term *term,
+                           const struct lorica_linear *w, float *sums) {
     const struct lorica_linear_kernels *linear = &task->pass->served->linear;
-    const struct lorica_linear w =
-        lorica_linear_rows(term->tiled, task->col / LORICA_TILE_ROWS, task->cols);
-    (w.format == LORICA_FORMAT_NF4 ? linear->nf4 : linear->q8)(
-        sums, SUM_COLS, (const char *)term->quantised + task->row * term->quantised_stride,
-        term->quantised_stride, task->rows, &w, 0, lorica_linear_tiles(&w));
+    (w->format == LORICA_FORMAT_NF4 ? linear->nf4 : linear->q8)(
+        sums, SUM_COLS, (const char *)term->quantised + task->row * (size_t)term->quantised_stride,
+        term->quantised_stride, task->rows, w, 0, lorica_linear_tiles(w));
 }
 
 /* What sums are asked to become. */
@@ -163,22 +199,34 @@ static void put_sums(const struct task *task, const float *sums) {
     }
 }
 
-/* A task whose first term is in tiles: block by block of rows, in the thread's sums. */
+static void add_sums(const struct task *task, float *sums, const float *more) {
+    for (size_t i = 0; i < task->rows; i++, sums += SUM_COLS, more += SUM_COLS)
+        for (uint32_t j = 0; j < task->cols; j++)
+            sums[j] += more[j];
+}
+
+/* A task whose first terms are in tiles: block by block of rows, in the thread's sums. */
 static void multiply_served(const struct task *whole, const struct lorica_term *terms,
                             size_t count) {
-    float *sums = whole->pass->sums[whole->thread];
+    struct lorica_linear w[LORICA_PASS_SLOTS];
+    const size_t tiled = take_tiles(whole, terms, count, w);
+    float *sums = whole->pass->sums[whole->thread], *more = sums + (size_t)SUM_ROWS * SUM_COLS;
     for (uint32_t r = 0; r < whole->rows; r += SUM_ROWS) {
         struct task task = *whole;
         task.row += r;
         task.rows = whole->rows - r < SUM_ROWS ? whole->rows - r : SUM_ROWS;
         task.out = (char *)whole->out + r * whole->ldo * whole->size;
-        multiply_tiles(&task, &terms[0], sums);
+        for (size_t t = 0; t < tiled; t++) {
+            multiply_tiles(&task, &terms[t], &w[t], t > 0 ? more : sums);
+            if (t > 0)
+                add_sums(&task, sums, more);
+        }
         struct task rest = task;
         rest.out = sums;
         rest.ldo = SUM_COLS;
         rest.size = sizeof(*sums);
         rest.how = LORICA_GEMM_ADD;
-        for (size_t t = 1; t < count; t++)
+        for (size_t t = tiled; t < count; t++)
             add_term(&rest, &terms[t]);
         flush(&rest);
         put_sums(&task, sums);
@@ -191,7 +239,9 @@ void lorica_pass_product(struct lorica_pass *pass, unsigned thread, void *out, s
     const unsigned threads = lorica_pool_threads(pass->pool);
     const bool tiled = terms[0].tiled != NULL;
     const uint32_t panels = (cols + NR - 1) / NR, parts = row_parts(panels, rows, threads);
-    const uint32_t most = parts > 1 ? 1 : tiled ? SUM_COLS / NR : group_panels(pass, terms, count);
+    const uint32_t most = parts > 1 ? 1
+                          : tiled   ? tiled_panels(pass, terms, count)
+                                    : group_panels(pass, terms, count);
     const size_t size = how == LORICA_GEMM_OPERAND ? pass->gemm.operand_nbytes : sizeof(float);
     uint32_t begin, end;
     lorica_pool_range(panels * parts, thread, threads, &begin, &end);

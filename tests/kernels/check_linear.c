@@ -221,6 +221,70 @@ static void check_largest_sums(void) {
         compare(y + (size_t)i * 16, x + (size_t)i * k, &w);
 }
 
+/* Turned weights: the C reference's to the bit, within half a step of those they stand for, and in
+ * their places; their product is that of any Q8 matrix. */
+static void check_turn(const struct weights *w, uint32_t row, uint32_t depth, bool even) {
+    const uint32_t n = w->linear.n, k = w->linear.k, tiles = k / 16;
+    const uint32_t tile0 = check_below(tiles), tile1 = tile0 + 1 + check_below(tiles - tile0);
+    const size_t columns = (size_t)(tile1 - tile0) * 16, count = columns * depth;
+    struct lorica_linear_kernels reference;
+    float *by = even ? NULL : check_buffer((size_t)(n + 15) / 16 * 64, 0);
+    for (uint32_t i = 0; !even && i < (n + 15) / 16 * 16; i++)
+        by[i] = exp2f(check_uniform() * 4 - 2);
+    int8_t *codes = check_buffer(count, 0), *want = check_buffer(count, 0);
+    uint16_t *scales = check_buffer(count / 32 * 2, 0), *want_scales = check_buffer(count / 16, 0);
+    const enum lorica_cpu_level level = lorica_cpu_level();
+    if (lorica_cpu_limit(LORICA_CPU_C) != 0)
+        check_fail("no level C");
+    lorica_linear_kernels_init(&reference);
+    if (lorica_cpu_limit(level) != 0)
+        check_fail("the level does not come back");
+    reference.turn(want, want_scales, &w->linear, by, row, depth, tile0, tile1);
+    kernels.turn(codes, scales, &w->linear, by, row, depth, tile0, tile1);
+    check_same(codes, want, count, "turned codes");
+    check_same(scales, want_scales, count / 32 * 2, "their scales");
+    const struct lorica_matrix m = {.format = LORICA_FORMAT_Q8,
+                                    .n = (uint32_t)columns,
+                                    .k = depth,
+                                    .data = codes,
+                                    .scales = scales};
+    float *values = check_buffer(count * 4, 0);
+    lorica_matrix_rows_f32(&m, 0, m.n, values);
+    double top = 0; /* a word is a 32767th of it, nearly */
+    for (size_t i = (size_t)row * k; i < (size_t)n * k && i < (size_t)(row + depth) * k; i++)
+        top = fmax(top, fmax(fabs((double)w->exact[i]), (double)w->size[i]) *
+                            (by ? (double)by[i / k] : 1));
+    for (size_t j = 0; j < columns; j++)
+        for (size_t i = 0; i < depth; i++) {
+            const uint16_t half = scales[(j / 16 * (depth / 32) + i / 32) * 16 + j % 16];
+            const size_t at = (row + i) * k + tile0 * 16 + j;
+            const double exact =
+                row + i < n ? (double)w->exact[at] * (by ? (double)by[row + i] : 1) : 0.0;
+            /* Half a code, two words, and the rounding of a code's scale to f16. */
+            if (!check_near((double)values[j * depth + i], exact,
+                            0.501 * (double)lorica_f16_to_f32(half) + top / 16000 +
+                                fabs(exact) * 0x1.1p-11 + 127 * 0x1p-25,
+                            "turned", at))
+                return;
+        }
+    check_canaries("turn");
+}
+
+static void check_turns(void) {
+    static const uint32_t n[] = {1, 16, 17, 32, 33, 48, 49, 64, 100, 192};
+    for (size_t i = 0; i < sizeof(n) / sizeof(n[0]); i++) {
+        const uint32_t whole = (n[i] + 31) / 32 * 32;
+        const struct weights nf4 = random_nf4(n[i], 64 + 64 * (uint32_t)(i % 3), 0),
+                             q8 = random_q8(n[i], 32 + 32 * (uint32_t)(i % 5), 0);
+        check_turn(&nf4, 0, whole, i % 2 == 0);
+        check_turn(&q8, 0, whole, i % 2 == 1);
+        if (n[i] <= 32)
+            continue;
+        check_turn(&nf4, 32, whole - 32, i % 2 == 1);
+        check_turn(&q8, 32, 32, i % 2 == 0);
+    }
+}
+
 /* Non-finite inputs make their own row non-finite and leave the others alone. */
 static void check_non_finite(const struct weights *w) {
     static const float bad[] = {NAN, INFINITY, -INFINITY, 3e38f, 1e-45f, 1e-38f};
@@ -306,6 +370,7 @@ static void check(void) {
     check_unit_vectors(&nf4);
     check_unit_vectors(&q8);
     check_largest_sums();
+    check_turns();
     check_non_finite(&nf4);
     check_non_finite(&q8);
     for (uint32_t i = 1; i < 80; i += 3)
@@ -330,6 +395,11 @@ static void time_product(void *context) {
 static void time_dense(void *context) {
     struct timed *p = context;
     kernels.dense(p->y, p->w.n, p->x, p->w.k, p->rows, &p->w, 0, p->w.n / 16);
+}
+
+static void time_turn(void *context) {
+    struct timed *p = context;
+    kernels.turn((int8_t *)p->y, (uint16_t *)(void *)p->xq, &p->w, NULL, 0, p->w.n, 0, p->w.k / 16);
 }
 
 static void time_quantise(void *context) {
@@ -364,9 +434,12 @@ static void bench_shape(enum lorica_format format, uint32_t n, uint32_t k) {
         check_bench(name, dense ? time_dense : time_product, &p, (double)nbytes + scale_nbytes,
                     2.0 * n * k * rows[i]);
     }
+    char name[64];
+    snprintf(name, sizeof(name), "turn %s %u x %u", lorica_format_name(format), n, k);
+    if (!dense && n < 49152)
+        check_bench(name, time_turn, &p, (double)nbytes, 0);
     if (format == LORICA_FORMAT_NF4 && n != 576)
         return;
-    char name[64];
     snprintf(name, sizeof(name), "act_quantise %u", k);
     if (!dense)
         check_bench(name, time_quantise, &p, k * 4.0, 0);
