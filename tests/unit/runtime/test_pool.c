@@ -72,7 +72,8 @@ struct places {
 
 static void place_job(void *arg, unsigned thread, unsigned threads) {
     struct places *places = arg;
-    places->threads = threads;
+    if (thread == 0)
+        places->threads = threads;
     (void)sched_getaffinity(0, sizeof(places->of[thread]), &places->of[thread]);
 }
 
