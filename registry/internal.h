@@ -288,6 +288,10 @@ int lorica_blob_read_at(struct lorica_txn *txn, const struct lorica_digest *dige
  * which has a NUL behind it. */
 int lorica_blob_load(struct lorica_txn *txn, const struct lorica_digest *digest, uint64_t nbytes,
                      char **ret, struct lorica_error *err) LORICA_MUSTCHECK;
+/** Whether the config that a version names is the one whose canonical form its digest is over;
+ * LORICA_EFORMAT: in a damaged record it may be another's. */
+int lorica_config_check(const struct lorica_version *version, const char *text, size_t len,
+                        struct lorica_error *err) LORICA_MUSTCHECK;
 /** True when content is not there at all. What a read found damaged may have been swept under it.
  */
 bool lorica_blob_gone(struct lorica_store *store, const struct lorica_digest *digest);

@@ -301,9 +301,7 @@ static int check_identity(const struct lorica_version *version, struct lorica_er
                           version->name, version->version);
 }
 
-/* A version's digest is over the canonical form of its config: in a damaged record the config that
- * it names may be another's. */
-static int check_config(const struct lorica_version *version, const char *text, size_t len,
+int lorica_config_check(const struct lorica_version *version, const char *text, size_t len,
                         struct lorica_error *err) {
     struct lorica_peft_config config = {0};
     struct lorica_error inner = {0};
@@ -334,7 +332,7 @@ int lorica_registry_config(struct lorica_registry *registry, const struct lorica
                           version->config_nbytes, &bytes, ret_len, err);
     if (rc)
         return rc;
-    rc = check_config(version, bytes, *ret_len, err);
+    rc = lorica_config_check(version, bytes, *ret_len, err);
     if (rc)
         free(bytes);
     else

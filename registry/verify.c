@@ -283,6 +283,24 @@ static void use_contents(struct walk *w, const struct lorica_version *version) {
         use_content(w, version, "manifest", &version->manifest_digest, version->manifest_nbytes);
 }
 
+/* Damaged content is found when all content is read. */
+static int check_config(struct walk *w, const struct lorica_version *version) {
+    struct lorica_error inner = {0};
+    char *text = NULL;
+    int rc =
+        lorica_blob_load(w->txn, &version->config_digest, version->config_nbytes, &text, &inner);
+    if (!rc)
+        rc = lorica_config_check(version, text, (size_t)version->config_nbytes, &inner);
+    else if (rc == LORICA_EFORMAT)
+        return 0;
+    free(text);
+    if (rc != LORICA_EFORMAT)
+        return rc ? lorica_fail(w->err, rc, "%s", inner.text) : 0;
+    finding(w, "%s@%" PRIu64 ": its config is not that of its digest", version->name,
+            version->version);
+    return 0;
+}
+
 static int check_version(struct walk *w, struct lorica_slice key, struct lorica_slice value,
                          void *state) {
     struct numbering *numbering = state;
@@ -313,9 +331,11 @@ static int check_version(struct walk *w, struct lorica_slice key, struct lorica_
     if (rc)
         return note(w, rc, &inner);
     numbering->live += version.deleted_ms == 0;
-    if (!version.swept)
+    if (!version.swept) {
         use_contents(w, &version);
-    return check_identity(w, &version);
+        rc = check_config(w, &version);
+    }
+    return rc ? rc : check_identity(w, &version);
 }
 
 /* Channels: their moves are played again from the chain, with what was deleted at the time. */

@@ -159,7 +159,7 @@ static void test_weights_of_another_version_are_not_given_out(void **state) {
 }
 
 /* Nor is a config, though it is sound in itself: here the same adapter with another alpha. */
-static void test_config_of_another_version_is_not_given_out(void **state) {
+static void test_config_of_another_version_is_found_and_not_given_out(void **state) {
     struct fixture *f = *state;
     static const char other[] =
         "{\"peft_type\":\"LORA\",\"r\":8,\"lora_alpha\":800,\"target_modules\":[\"q_proj\"]}";
@@ -177,6 +177,12 @@ static void test_config_of_another_version_is_not_given_out(void **state) {
     altered.config_nbytes = stored.config_nbytes;
     fails(LORICA_EFORMAT, "whose config is not that of its digest",
           lorica_registry_config(f->registry, &altered, &config, &len, &err));
+    struct lorica_record_key key;
+    struct lorica_record record;
+    ok(lorica_record_encode_version(&altered, &record));
+    lorica_record_key_numbered("cardiology", 2, &key);
+    put(f, LORICA_TABLE_VERSION, &key, record.bytes, record.len);
+    assert_found(f, "cardiology@2: its config is not that of its digest");
 }
 
 static void test_verify_adapter_number_altered_named(void **state) {
@@ -400,7 +406,7 @@ int main(void) {
         with_full(test_verify_content_gone_or_unowned_named),
         with_full(test_verify_key_rights_altered_named),
         with_full(test_verify_key_revocation_undone_named),
-        with_full(test_config_of_another_version_is_not_given_out),
+        with_full(test_config_of_another_version_is_found_and_not_given_out),
         with_full(test_weights_of_another_version_are_not_given_out),
         with_full(test_verify_history_or_identity_gone_named),
         with_full(test_verify_tombstone_gone_named),
