@@ -101,7 +101,7 @@ static int write_weights(const struct run *run, uint32_t seed, struct lorica_err
 static int publish_one(struct run *run, uint32_t number, uint32_t version,
                        struct lorica_error *err) {
     static const char config[] =
-        "{\"peft_type\":\"LORA\",\"r\":16,\"target_modules\":[\"q_proj\"]}";
+        "{\"peft_type\":\"LORA\",\"r\":16,\"lora_alpha\":16,\"target_modules\":[\"q_proj\"]}";
     static const char canonical[] =
         "{\"r\":16,\"lora_alpha\":16,\"use_rslora\":false,\"target_modules\":[\"q_proj\"],\"layers_"
         "to_transform\":null,\"rank_pattern\":{},\"alpha_pattern\":{}}";
