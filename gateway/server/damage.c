@@ -17,6 +17,7 @@ static const int faults[] = {SIGBUS, SIGSEGV, SIGABRT};
 
 static struct sigaction before[FAULTS];
 
+/* Members of what a null pointer is taken for lie below this. */
 #define NULL_REACH 65536
 
 /* The instruction that met the fault. */
