@@ -135,10 +135,8 @@ static size_t turned_nbytes(const struct lorica_arch *arch) {
 }
 
 /* Of a line: a row, or what the head's gradient takes of one, whole blocks. */
-static size_t line_width(const struct lorica_pass *pass) {
-    const uint32_t most =
-        pass->widest > LORICA_PASS_HEAD_ROWS ? pass->widest : LORICA_PASS_HEAD_ROWS;
-    return lorica_turned_depth(most);
+static size_t line_width(uint32_t widest) {
+    return lorica_turned_depth(widest > LORICA_PASS_HEAD_ROWS ? widest : LORICA_PASS_HEAD_ROWS);
 }
 
 size_t lorica_pass_nbytes(const struct lorica_arch *arch, unsigned threads,
@@ -152,11 +150,11 @@ size_t lorica_pass_nbytes(const struct lorica_arch *arch, unsigned threads,
     const size_t sums = served ? 2 * LORICA_PASS_SUM_ROWS * LORICA_PASS_SUM_COLS : 0;
     return max_tokens * (floats * sizeof(float) + operands * size +
                          (served ? quantised_nbytes(arch, turns(served, operand)) : 0) + 16) +
-           threads *
-               (panel_nbytes(arch, size, max_rank) +
-                (turns(served, operand) ? turned_nbytes(arch) : 0) +
-                (lorica_attention_scratch(arch, max_tokens) + LORICA_PASS_LINES * widest + sums) *
-                    sizeof(float));
+           threads * (panel_nbytes(arch, size, max_rank) +
+                      (turns(served, operand) ? turned_nbytes(arch) : 0) +
+                      (lorica_attention_scratch(arch, max_tokens) +
+                       LORICA_PASS_LINES * line_width(widest_of(arch)) + sums) *
+                          sizeof(float));
 }
 
 static bool make_thread_buffers(struct lorica_pass *pass) {
@@ -173,7 +171,7 @@ static bool make_thread_buffers(struct lorica_pass *pass) {
         pass->panels[i] = lorica_pass_block(pass, 1, pass->panel_nbytes, 1);
         pass->scratch[i] =
             lorica_pass_floats(pass, 1, lorica_attention_scratch(arch, pass->max_tokens));
-        pass->lines[i] = lorica_pass_floats(pass, LORICA_PASS_LINES, line_width(pass));
+        pass->lines[i] = lorica_pass_floats(pass, LORICA_PASS_LINES, line_width(pass->widest));
         if (!pass->panels[i] || !pass->scratch[i] || !pass->lines[i])
             return false;
         if (!pass->served)
