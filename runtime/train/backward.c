@@ -239,8 +239,8 @@ static void mlp_backward(const struct layer *l) {
     const struct module down = {LORICA_MODULE_DOWN, pass->wide, work->dy};
     const struct module inner[] = {{LORICA_MODULE_GATE, pass->normed, acts[LORICA_ACT_GATE]},
                                    {LORICA_MODULE_UP, pass->normed, acts[LORICA_ACT_UP]}};
-    lorica_pass_silu(pass, l->thread, l->acts, pass->wide);
-    lorica_pass_norm_kept(pass, l->thread, acts[LORICA_ACT_MIDDLE], norm, pass->normed);
+    lorica_pass_silu_kept(pass, l->thread, l->acts, pass->wide);
+    lorica_pass_norm_kept(pass, l->thread, l->acts, LORICA_ACT_MIDDLE, norm, pass->normed);
     lorica_pass_barrier(pass, l->thread, LORICA_PART_ROWS);
     adapter_gradients(l, &down, 1);
     input_gradient(l, &down, 1, work->dwide, LORICA_GEMM_OPERAND);
@@ -249,9 +249,9 @@ static void mlp_backward(const struct layer *l) {
     adapter_gradients(l, inner, 2);
     input_gradient(l, inner, 2, work->dnormed, LORICA_GEMM_SET);
     if (pass->full)
-        lorica_pass_norm_gradient(pass, l->thread, acts[LORICA_ACT_MIDDLE], work->dnormed,
+        lorica_pass_norm_gradient(pass, l->thread, l->acts, LORICA_ACT_MIDDLE, work->dnormed,
                                   lorica_full_grad(pass->full, norm));
-    lorica_pass_norm_backward(pass, l->thread, acts[LORICA_ACT_MIDDLE], norm, work->dnormed,
+    lorica_pass_norm_backward(pass, l->thread, l->acts, LORICA_ACT_MIDDLE, norm, work->dnormed,
                               work->d, work->dy);
     lorica_pass_barrier(pass, l->thread, LORICA_PART_ROWS);
 }
@@ -267,7 +267,7 @@ void lorica_pass_layer_backward(struct lorica_pass *pass, unsigned thread, uint3
                                    {LORICA_MODULE_K, pass->normed, work->dk},
                                    {LORICA_MODULE_V, pass->normed, work->dv}};
     mlp_backward(&l);
-    lorica_pass_norm_kept(pass, thread, acts->of[LORICA_ACT_X], norm, pass->normed);
+    lorica_pass_norm_kept(pass, thread, acts, LORICA_ACT_X, norm, pass->normed);
     lorica_pass_barrier(pass, thread, LORICA_PART_ROWS);
     adapter_gradients(&l, &out, 1);
     input_gradient(&l, &out, 1, work->dwide, LORICA_GEMM_OPERAND);
@@ -278,9 +278,9 @@ void lorica_pass_layer_backward(struct lorica_pass *pass, unsigned thread, uint3
         return;
     input_gradient(&l, inner, 3, work->dnormed, LORICA_GEMM_SET);
     if (pass->full)
-        lorica_pass_norm_gradient(pass, thread, acts->of[LORICA_ACT_X], work->dnormed,
+        lorica_pass_norm_gradient(pass, thread, acts, LORICA_ACT_X, work->dnormed,
                                   lorica_full_grad(pass->full, norm));
-    lorica_pass_norm_backward(pass, thread, acts->of[LORICA_ACT_X], norm, work->dnormed, work->d,
+    lorica_pass_norm_backward(pass, thread, acts, LORICA_ACT_X, norm, work->dnormed, work->d,
                               work->dy);
     lorica_pass_barrier(pass, thread, LORICA_PART_ROWS);
 }

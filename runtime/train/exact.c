@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * The exact forward pass to logits. */
+#include <string.h>
+
 #include "runtime/train/pass.h"
 
 #define ROWS_AT_ONCE 1024 /* short sequences are put together up to this many rows */
@@ -19,7 +21,8 @@ static void run(void *arg, unsigned thread, unsigned threads) {
     lorica_pass_embed(pass, thread, job->ids);
     for (uint32_t l = 0; l < layers; l++)
         lorica_pass_layer(pass, thread, l, &job->acts);
-    lorica_pass_norm_kept(pass, thread, pass->stream, base->final_norm, pass->normed);
+    lorica_pass_norm(pass, thread, pass->stream, base->final_norm, &job->acts, LORICA_ACT_X,
+                     pass->normed);
     lorica_pool_barrier(pass->pool);
     const struct lorica_term head = {
         .a = pass->normed, .lda = base->arch.hidden, .w = &base->head, .scale = 1.0f};
@@ -69,10 +72,12 @@ int lorica_exact_logits(const struct lorica_base *base, const struct lorica_adap
                               err);
     if (rc != 0)
         return rc;
-    if (lorica_pass_acts(&pass, &job.acts, LORICA_ACT_X, LORICA_ACT_COUNT, sizeof(float)))
+    if (lorica_pass_acts(&pass, job.acts.of, LORICA_ACT_X, LORICA_ACT_COUNT, sizeof(float))) {
+        memcpy(job.acts.kept, job.acts.of, sizeof(job.acts.of));
         run_all(&job, adapter, batch, time, logits);
-    else
+    } else {
         rc = lorica_fail(err, LORICA_ENOMEM, "no memory for a pass over %u tokens", time);
+    }
     lorica_pass_finish(&pass);
     return rc;
 }

@@ -55,15 +55,17 @@ static void prepare(struct lorica_pass *pass, unsigned thread, uint32_t layer,
 static void attention(struct lorica_pass *pass, unsigned thread, uint32_t layer,
                       const struct lorica_layer_acts *acts) {
     const struct lorica_arch *arch = &pass->base->arch;
-    lorica_pass_linear(pass, thread, layer, LORICA_MODULE_Q, pass->normed, acts, pass->q,
+    float *q = pass->q ? pass->q : acts->of[LORICA_ACT_Q];
+    float *k = pass->k ? pass->k : acts->of[LORICA_ACT_K];
+    lorica_pass_linear(pass, thread, layer, LORICA_MODULE_Q, pass->normed, acts, q,
                        LORICA_GEMM_SET);
-    lorica_pass_linear(pass, thread, layer, LORICA_MODULE_K, pass->normed, acts, pass->k,
+    lorica_pass_linear(pass, thread, layer, LORICA_MODULE_K, pass->normed, acts, k,
                        LORICA_GEMM_SET);
     lorica_pass_linear(pass, thread, layer, LORICA_MODULE_V, pass->normed, acts,
                        acts->of[LORICA_ACT_V], LORICA_GEMM_OPERAND);
     lorica_pass_barrier(pass, thread, LORICA_PART_PRODUCTS);
-    lorica_pass_rotate(pass, thread, pass->q, arch->heads, acts->of[LORICA_ACT_Q]);
-    lorica_pass_rotate(pass, thread, pass->k, arch->kv_heads, acts->of[LORICA_ACT_K]);
+    lorica_pass_rotate(pass, thread, q, arch->heads, acts->of[LORICA_ACT_Q]);
+    lorica_pass_rotate(pass, thread, k, arch->kv_heads, acts->of[LORICA_ACT_K]);
     lorica_pass_barrier(pass, thread, LORICA_PART_ROWS);
     lorica_pass_attend(pass, thread, acts);
     lorica_pass_barrier(pass, thread, LORICA_PART_ATTENTION);
@@ -83,7 +85,7 @@ void lorica_pass_layer(struct lorica_pass *pass, unsigned thread, uint32_t layer
                        const struct lorica_layer_acts *acts) {
     const struct lorica_layer *weights = &pass->base->layers[layer];
     const void *attended = acts->of[LORICA_ACT_ATTENDED];
-    lorica_pass_norm(pass, thread, pass->stream, weights->attn_norm, acts->of[LORICA_ACT_X],
+    lorica_pass_norm(pass, thread, pass->stream, weights->attn_norm, acts, LORICA_ACT_X,
                      pass->normed);
     lorica_pass_barrier(pass, thread, LORICA_PART_ROWS);
     prepare(pass, thread, layer, LORICA_MODULE_Q, LORICA_MODULE_V, pass->normed, acts);
@@ -92,7 +94,7 @@ void lorica_pass_layer(struct lorica_pass *pass, unsigned thread, uint32_t layer
     lorica_pass_linear(pass, thread, layer, LORICA_MODULE_O, attended, acts, pass->stream,
                        LORICA_GEMM_ADD);
     lorica_pass_barrier(pass, thread, LORICA_PART_PRODUCTS);
-    lorica_pass_norm(pass, thread, pass->stream, weights->mlp_norm, acts->of[LORICA_ACT_MIDDLE],
+    lorica_pass_norm(pass, thread, pass->stream, weights->mlp_norm, acts, LORICA_ACT_MIDDLE,
                      pass->normed);
     lorica_pass_barrier(pass, thread, LORICA_PART_ROWS);
     prepare(pass, thread, layer, LORICA_MODULE_GATE, LORICA_MODULE_UP, pass->normed, acts);
@@ -108,12 +110,11 @@ void lorica_pass_layer(struct lorica_pass *pass, unsigned thread, uint32_t layer
 void lorica_pass_layer_again(struct lorica_pass *pass, unsigned thread, uint32_t layer,
                              const struct lorica_layer_acts *acts) {
     const struct lorica_layer *weights = &pass->base->layers[layer];
-    lorica_pass_norm_kept(pass, thread, acts->of[LORICA_ACT_X], weights->attn_norm, pass->normed);
+    lorica_pass_norm_kept(pass, thread, acts, LORICA_ACT_X, weights->attn_norm, pass->normed);
     (void)quantise(pass, thread, layer, LORICA_MODULE_Q, LORICA_MODULE_V, pass->normed);
     lorica_pass_barrier(pass, thread, LORICA_PART_ROWS);
     attention(pass, thread, layer, acts);
-    lorica_pass_norm_kept(pass, thread, acts->of[LORICA_ACT_MIDDLE], weights->mlp_norm,
-                          pass->normed);
+    lorica_pass_norm_kept(pass, thread, acts, LORICA_ACT_MIDDLE, weights->mlp_norm, pass->normed);
     (void)quantise(pass, thread, layer, LORICA_MODULE_GATE, LORICA_MODULE_UP, pass->normed);
     lorica_pass_barrier(pass, thread, LORICA_PART_ROWS);
     gate_up(pass, thread, layer, acts);

@@ -15,8 +15,7 @@ struct lorica_train_model {
     struct lorica_model served; /* fast mode: what serving multiplies */
     struct lorica_loss loss;
     struct lorica_backward work;
-    struct lorica_layer_acts *acts; /* [layers]: what the pass writes and reads */
-    struct lorica_layer_acts *kept; /* [layers]: where they wait as bfloat16, when squeezed */
+    struct lorica_layer_acts *acts; /* [layers] */
     uint32_t whole;                 /* the layers from here on keep all their activations */
     bool squeezed;                  /* operands are floats, what is kept is bfloat16 */
     int32_t *ids;                   /* [tokens] */
@@ -135,13 +134,16 @@ size_t lorica_train_model_nbytes(const struct lorica_arch *arch, unsigned thread
                  kv = (size_t)arch->kv_heads * arch->head_dim, size = operand_nbytes(options);
     const size_t small = acts_width(arch, options->max_rank, LORICA_ACT_X, LORICA_ACT_SMALL),
                  large = acts_width(arch, options->max_rank, LORICA_ACT_SMALL, LORICA_ACT_COUNT);
-    const size_t shared = size != kept_nbytes(options) ? small + large
+    const size_t thin = acts_width(arch, options->max_rank, LORICA_ACT_THIN, LORICA_ACT_SMALL);
+    const size_t shared = size != kept_nbytes(options) ? thin + large
                           : kept < arch->layers        ? large
                                                        : 0;
     const size_t chunk = lorica_loss_chunk(arch, options->max_tokens);
     return m * (kept_nbytes(options) * (arch->layers * small + kept * large) + size * shared +
                 sizeof(float) * (2 * arch->hidden + (options->dropout ? 2 * widest : 0)) +
-                size * (arch->hidden + widest + q + 2 * kv + LORICA_PASS_SLOTS * 3 * rank) + 40) +
+                size * ((size < sizeof(float) ? arch->hidden : 0) + widest + q + 2 * kv +
+                        LORICA_PASS_SLOTS * 3 * rank) +
+                40) +
            sizeof(float) *
                (LORICA_PASS_SLOTS * rank * widest + chunk * (arch->vocab + arch->hidden)) +
            chunk * arch->hidden * size +
@@ -156,23 +158,23 @@ static bool make_layers(struct lorica_train_model *model,
     struct lorica_pass *pass = &model->pass;
     const struct lorica_arch *arch = &pass->base->arch;
     const size_t size = kept_nbytes(options);
-    struct lorica_layer_acts shared = {{0}};
+    void *shared[LORICA_ACT_COUNT] = {0};
     model->squeezed = size != pass->gemm.operand_nbytes;
     model->whole = arch->layers - layers_kept(arch, options);
     model->acts = calloc((size_t)arch->layers + 1, sizeof(*model->acts));
-    model->kept = calloc((size_t)arch->layers + 1, sizeof(*model->kept));
-    if (!model->acts || !model->kept)
+    if (!model->acts)
         return false;
     if ((model->squeezed || model->whole > 0) &&
-        !lorica_pass_acts(pass, &shared, model->squeezed ? LORICA_ACT_X : LORICA_ACT_SMALL,
+        !lorica_pass_acts(pass, shared, model->squeezed ? LORICA_ACT_THIN : LORICA_ACT_SMALL,
                           LORICA_ACT_COUNT, pass->gemm.operand_nbytes))
         return false;
     for (uint32_t l = 0; l < arch->layers; l++) {
-        struct lorica_layer_acts *own = model->squeezed ? &model->kept[l] : &model->acts[l];
-        model->acts[l] = shared;
-        if (!lorica_pass_acts(pass, own, LORICA_ACT_X,
+        struct lorica_layer_acts *acts = &model->acts[l];
+        memcpy(acts->kept, shared, sizeof(shared));
+        if (!lorica_pass_acts(pass, acts->kept, LORICA_ACT_X,
                               l >= model->whole ? LORICA_ACT_COUNT : LORICA_ACT_SMALL, size))
             return false;
+        memcpy(acts->of, model->squeezed ? shared : acts->kept, sizeof(shared));
     }
     return true;
 }
@@ -201,7 +203,9 @@ static bool make_work(struct lorica_train_model *model) {
                  q = (size_t)arch->heads * arch->head_dim,
                  kv = (size_t)arch->kv_heads * arch->head_dim;
     work->d = lorica_pass_floats(pass, m, arch->hidden);
-    work->dy = lorica_pass_operands(pass, m, arch->hidden);
+    work->dy = pass->gemm.operand == LORICA_OPERAND_F32
+                   ? work->d
+                   : lorica_pass_operands(pass, m, arch->hidden);
     work->dnormed = lorica_pass_floats(pass, m, arch->hidden);
     work->dwide = lorica_pass_operands(pass, m, widest);
     work->dq = lorica_pass_operands(pass, m, q);
@@ -253,7 +257,6 @@ void lorica_train_model_destroy(struct lorica_train_model *model) {
     lorica_pass_finish(&model->pass);
     lorica_model_finish(&model->served);
     free(model->acts);
-    free(model->kept);
     free(model->ids);
     free(model);
 }
@@ -264,17 +267,20 @@ void lorica_train_model_set_clock(struct lorica_train_model *model, struct loric
 
 /* -- one step -- */
 
-/* This thread's rows of a layer's activations to where they are kept, or back. */
+/* This thread's rows of a layer's activations to where they are kept, or back: of those that row
+ * steps do not keep and read themselves. */
 static void move_acts(const struct lorica_train_model *model, unsigned thread, uint32_t layer,
                       bool back) {
     const struct lorica_pass *pass = &model->pass;
-    const int end = layer >= model->whole ? (int)LORICA_ACT_COUNT : (int)LORICA_ACT_SMALL;
-    for (int a = 0; a < end; a++) {
+    const struct lorica_layer_acts *acts = &model->acts[layer];
+    for (int a = LORICA_ACT_THIN; a <= (int)LORICA_ACT_ATTENDED; a++) {
         const size_t width =
             lorica_act_width(&pass->base->arch, pass->max_rank, (enum lorica_act)a);
-        float *own = model->acts[layer].of[a];
-        uint16_t *kept = model->kept[layer].of[a];
+        float *own = acts->of[a];
+        uint16_t *kept = acts->kept[a];
         uint32_t first, last;
+        if ((void *)own == kept)
+            continue;
         /* The thin products of the modules lie behind each other: all rows, in use or not. */
         lorica_pool_range(a == (int)LORICA_ACT_THIN ? pass->max_tokens : pass->tokens, thread,
                           lorica_pool_threads(pass->pool), &first, &last);
@@ -293,8 +299,8 @@ static void backward(struct step *step, unsigned thread) {
     const size_t hidden = pass->base->arch.hidden;
     uint32_t begin, end;
     lorica_pass_rows(pass, thread, &begin, &end);
-    pass->gemm.store(lorica_operands_at(pass, model->work.dy, begin * hidden),
-                     model->work.d + begin * hidden, (end - begin) * hidden);
+    lorica_pass_write(pass, lorica_operands_at(pass, model->work.dy, begin * hidden),
+                      model->work.d + begin * hidden, (end - begin) * hidden);
     lorica_pass_barrier(pass, thread, LORICA_PART_ROWS);
     for (uint32_t l = pass->base->arch.layers; l-- > step->lowest;) {
         if (model->squeezed)

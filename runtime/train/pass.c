@@ -57,13 +57,13 @@ size_t lorica_act_width(const struct lorica_arch *arch, uint32_t max_rank, enum 
     }
 }
 
-bool lorica_pass_acts(struct lorica_pass *pass, struct lorica_layer_acts *acts,
+bool lorica_pass_acts(struct lorica_pass *pass, void *arrays[LORICA_ACT_COUNT],
                       enum lorica_act first, enum lorica_act last, size_t size) {
     for (int a = (int)first; a < (int)last; a++) {
         const size_t width =
             lorica_act_width(&pass->base->arch, pass->max_rank, (enum lorica_act)a);
-        acts->of[a] = lorica_pass_block(pass, pass->max_tokens, width, size);
-        if (!acts->of[a])
+        arrays[a] = lorica_pass_block(pass, pass->max_tokens, width, size);
+        if (!arrays[a])
             return false;
     }
     return true;
@@ -145,7 +145,8 @@ size_t lorica_pass_nbytes(const struct lorica_arch *arch, unsigned threads,
     const size_t size = operand == LORICA_OPERAND_BF16 ? sizeof(uint16_t) : sizeof(float);
     const size_t q = (size_t)arch->heads * arch->head_dim,
                  kv = (size_t)arch->kv_heads * arch->head_dim, widest = widest_of(arch);
-    const size_t floats = arch->hidden + q + kv + arch->head_dim;
+    const bool apart = operand != LORICA_OPERAND_F32; /* queries and keys, before and after */
+    const size_t floats = arch->hidden + (apart ? q + kv : 0) + arch->head_dim;
     const size_t operands = arch->hidden + (size_t)arch->intermediate + (dropout ? widest : 0);
     const size_t sums = served ? 2 * LORICA_PASS_SUM_ROWS * LORICA_PASS_SUM_COLS : 0;
     return max_tokens * (floats * sizeof(float) + operands * size +
@@ -194,17 +195,19 @@ static bool make_buffers(struct lorica_pass *pass, bool dropout) {
     pass->panel_nbytes = panel_nbytes(arch, pass->gemm.operand_nbytes, pass->max_rank);
     pass->turned_nbytes = turned_nbytes(arch);
     pass->stream = lorica_pass_floats(pass, m, arch->hidden);
-    pass->q = lorica_pass_floats(pass, m, (size_t)arch->heads * arch->head_dim);
-    pass->k = lorica_pass_floats(pass, m, (size_t)arch->kv_heads * arch->head_dim);
     pass->normed = lorica_pass_operands(pass, m, arch->hidden);
     pass->wide = lorica_pass_operands(pass, m, arch->intermediate);
+    if (pass->gemm.operand != LORICA_OPERAND_F32 &&
+        (!(pass->q = lorica_pass_floats(pass, m, (size_t)arch->heads * arch->head_dim)) ||
+         !(pass->k = lorica_pass_floats(pass, m, (size_t)arch->kv_heads * arch->head_dim))))
+        return false;
     if (dropout && !(pass->dropped = lorica_pass_operands(pass, m, pass->widest)))
         return false;
     if (pass->served &&
         !(pass->quantised = lorica_pass_block(pass, m, quantised_nbytes(arch, pass->turns), 1)))
         return false;
-    return pass->stream && pass->q && pass->k && pass->normed && pass->wide &&
-           make_thread_buffers(pass) && make_rotary(pass);
+    return pass->stream && pass->normed && pass->wide && make_thread_buffers(pass) &&
+           make_rotary(pass);
 }
 
 int lorica_pass_init(struct lorica_pass *pass, const struct lorica_base *base,

@@ -39,7 +39,7 @@ struct lorica_pass_sequence {
     uint32_t start, length;
 };
 
-/** What a layer leaves for its backward pass: arrays [tokens][...] of operands. */
+/** What a layer leaves for its backward pass: arrays [tokens][...]. */
 enum lorica_act {
     LORICA_ACT_X,      /**< residual stream at the first norm */
     LORICA_ACT_MIDDLE, /**< and at the second */
@@ -55,7 +55,9 @@ enum lorica_act {
 };
 
 struct lorica_layer_acts {
-    void *of[LORICA_ACT_COUNT];
+    void *of[LORICA_ACT_COUNT];   /**< as products and attention have them: operands */
+    void *kept[LORICA_ACT_COUNT]; /**< as they wait for the backward pass: the same arrays, or
+                                       others, of bfloat16; then `of` lacks X and MIDDLE */
 };
 
 /** Most modules that read the same input. */
@@ -86,11 +88,11 @@ struct lorica_pass {
     uint32_t *positions; /**< [tokens] */
     float *rotary;       /**< [max_tokens][head_dim]: cosines, then sines */
 
-    float *stream;   /**< [tokens][hidden]: the residual stream */
-    float *q, *k;    /**< queries and keys before they are rotated */
-    void *normed;    /**< [tokens][hidden], operands */
-    void *wide;      /**< [tokens][intermediate], operands */
-    void *dropped;   /**< [tokens][widest input], operands; with dropout only */
+    float *stream; /**< [tokens][hidden]: the residual stream */
+    float *q, *k;  /**< queries and keys before they are rotated; NULL where operands are floats */
+    void *normed;  /**< [tokens][hidden], operands */
+    void *wide;    /**< [tokens][intermediate], operands */
+    void *dropped; /**< [tokens][widest input], operands; with dropout only */
     char *quantised; /**< with `served`: rows of what the next products read */
     float **sums;    /**< with `served`, per thread: sums of such products, twice */
     char **turned;   /**< with `turns`, per thread: turned weights */
@@ -128,14 +130,33 @@ void *lorica_pass_operands(struct lorica_pass *pass, size_t rows, size_t columns
 
 /** Elements of one token in an array of activations. */
 size_t lorica_act_width(const struct lorica_arch *arch, uint32_t max_rank, enum lorica_act act);
-/** Allocates the activations [first, last) with elements of `size` bytes. False: no memory. */
-bool lorica_pass_acts(struct lorica_pass *pass, struct lorica_layer_acts *acts,
+/** Allocates arrays of the activations [first, last) with elements of `size` bytes. False: no
+ * memory. */
+bool lorica_pass_acts(struct lorica_pass *pass, void *arrays[LORICA_ACT_COUNT],
                       enum lorica_act first, enum lorica_act last, size_t size);
 
 /** The operand `index` elements behind `base`. */
 static inline void *lorica_operands_at(const struct lorica_pass *pass, const void *base,
                                        size_t index) {
     return (char *)(uintptr_t)base + index * pass->gemm.operand_nbytes;
+}
+/** A row of n operands as floats: itself where operands are floats, else a copy in `line`. */
+static inline const float *lorica_pass_read(const struct lorica_pass *pass, const void *row,
+                                            uint32_t n, float *line) {
+    if (pass->gemm.operand == LORICA_OPERAND_F32)
+        return row;
+    pass->gemm.load(line, row, n);
+    return line;
+}
+/** Where the floats of a row of operands are made: in the row itself, or in `line`. */
+static inline float *lorica_pass_place(const struct lorica_pass *pass, void *row, float *line) {
+    return pass->gemm.operand == LORICA_OPERAND_F32 ? row : line;
+}
+/** Brings them from there to the row. */
+static inline void lorica_pass_write(const struct lorica_pass *pass, void *row, const float *from,
+                                     size_t n) {
+    if (row != (const void *)from)
+        pass->gemm.store(row, from, n);
 }
 /** A x of a module. */
 static inline void *lorica_act_thin(const struct lorica_pass *pass,
@@ -249,34 +270,41 @@ void lorica_pass_mask_add(struct lorica_pass *pass, unsigned thread, uint32_t la
 
 /* Small steps on the rows of one thread (ops.c). */
 
-/** kept = x rounded to operands, out = norm of that. */
+/** Keeps x as `act`; out = norm of x, rounded to operands where that is kept as operands. */
 void lorica_pass_norm(struct lorica_pass *pass, unsigned thread, const float *x,
-                      const float *weight, void *kept, void *out);
+                      const float *weight, const struct lorica_layer_acts *acts,
+                      enum lorica_act act, void *out);
 /** Of what is kept already. */
-void lorica_pass_norm_kept(struct lorica_pass *pass, unsigned thread, const void *kept,
+void lorica_pass_norm_kept(struct lorica_pass *pass, unsigned thread,
+                           const struct lorica_layer_acts *acts, enum lorica_act act,
                            const float *weight, void *out);
-/** dx += gradient of the norm of `kept`, times dy; then to = dx as operands (NULL: not). */
-void lorica_pass_norm_backward(struct lorica_pass *pass, unsigned thread, const void *kept,
+/** dx += gradient of the norm of what is kept as `act`, times dy; then to = dx as operands, where
+ * it is another array. */
+void lorica_pass_norm_backward(struct lorica_pass *pass, unsigned thread,
+                               const struct lorica_layer_acts *acts, enum lorica_act act,
                                const float *weight, const float *dy, float *dx, void *to);
 /** dweight[begin, end) += gradient of the weight of a norm of x[n], given that of its output. */
 void lorica_norm_gradient_row(const float *x, const float *dy, uint32_t n, float eps,
                               uint32_t begin, uint32_t end, float *dweight);
-/** dweight += gradient of the norm's weight; each thread does some columns of all rows. `kept` is
- * as above. */
-void lorica_pass_norm_gradient(struct lorica_pass *pass, unsigned thread, const void *kept,
+/** dweight += gradient of the norm's weight; each thread does some columns of all rows. */
+void lorica_pass_norm_gradient(struct lorica_pass *pass, unsigned thread,
+                               const struct lorica_layer_acts *acts, enum lorica_act act,
                                const float *dy, float *dweight);
-/** to = x [tokens][heads * head_dim], each head rotated by its position. */
+/** to = x [tokens][heads * head_dim], each head rotated by its position; to may be x. */
 void lorica_pass_rotate(struct lorica_pass *pass, unsigned thread, float *x, uint32_t heads,
                         void *to);
 /** Rotates one head of one position; backward by the opposite angle. */
 void lorica_pass_rotate_head(const struct lorica_pass *pass, float *x, uint32_t position,
                              bool backward);
-/** out = silu(gate) * up. */
+/** out = silu(gate) * up, which are kept. */
 void lorica_pass_silu(struct lorica_pass *pass, unsigned thread,
                       const struct lorica_layer_acts *acts, void *out);
-/** Replaces gate and up by their gradients, given that of the product. */
+/** Of what is kept already. */
+void lorica_pass_silu_kept(struct lorica_pass *pass, unsigned thread,
+                           const struct lorica_layer_acts *acts, void *out);
+/** Puts the gradients of gate and up in their places, given that of the product, which is lost. */
 void lorica_pass_silu_backward(struct lorica_pass *pass, unsigned thread,
-                               const struct lorica_layer_acts *acts, const void *dout);
+                               const struct lorica_layer_acts *acts, void *dout);
 
 /* Attention (attention.c). Each thread takes whole (sequence, key/value head) pairs. */
 

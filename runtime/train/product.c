@@ -134,9 +134,11 @@ void lorica_pass_quantise(struct lorica_pass *pass, unsigned thread, void *to, c
     uint32_t begin, end;
     lorica_pool_range(rows, thread, lorica_pool_threads(pass->pool), &begin, &end);
     for (size_t i = begin; i < end; i++) {
-        pass->gemm.load(line, lorica_operands_at(pass, x, i * k), k);
+        const float *row = lorica_pass_read(pass, lorica_operands_at(pass, x, i * k), k, line);
+        if (depth > k && row != line)
+            memcpy(line, row, k * sizeof(*line));
         memset(line + k, 0, (depth - k) * sizeof(*line));
-        linear->act_quantise((char *)to + i * stride, line, depth);
+        linear->act_quantise((char *)to + i * stride, depth > k ? line : row, depth);
     }
 }
 
