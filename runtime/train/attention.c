@@ -7,7 +7,8 @@
 #include "runtime/train/pass.h"
 
 #define NR LORICA_GEMM_NR
-#define BLOCK 64 /* queries at a time */
+#define BLOCK 96 /* queries at a time */
+#define STEP 24  /* of which so many stop at the same key, or begin at the same query */
 
 static size_t padded(size_t n) { return (n + NR - 1) / NR * NR; }
 
@@ -56,7 +57,7 @@ struct head {
     /* Packed: keys and values as columns [key panel][dim], as rows [dim panel][key]. */
     void *k_cols, *v_cols, *k_rows, *v_rows;
     float *scores, *dscores; /* [BLOCK][ld] */
-    void *probs;             /* [BLOCK][ld]; in the backward pass then the scores' gradient */
+    void *probs;             /* [BLOCK][ld]: one of them as operands, where these are no floats */
     void *turned;            /* [length][BLOCK] */
     void *q_rows, *o_rows;   /* [dim panel][BLOCK] */
     float *dq, *dk, *dv;     /* [BLOCK][dim], [length][dim] */
@@ -118,14 +119,17 @@ static void pack_rows(const struct head *head, void *to, const void *x, size_t l
                                    head->dim - p < NR ? head->dim - p : NR);
 }
 
-/* out[rows][keys below `end`] = x[rows][dim] times the columns. */
+/* out[end - first][keys below `end`] = x[end - first][dim] times the columns; of keys behind the
+ * query something or nothing. */
 static void times_cols(const struct head *head, float *out, const void *x, const void *cols,
-                       uint32_t rows, uint32_t end) {
+                       uint32_t first, uint32_t end) {
     for (uint32_t j = 0; j < end; j += NR) {
-        const struct lorica_gemm_part part = {x, head->ldq, panel_at(head, cols, j / NR, head->dim),
+        const uint32_t skip = j > first ? j - first : 0;
+        const struct lorica_gemm_part part = {lorica_operands_at(head->pass, x, skip * head->ldq),
+                                              head->ldq, panel_at(head, cols, j / NR, head->dim),
                                               head->dim};
-        head->pass->gemm.panel(out + j, head->ld, &part, 1, rows, end - j < NR ? end - j : NR,
-                               LORICA_GEMM_SET);
+        head->pass->gemm.panel(out + skip * head->ld + j, head->ld, &part, 1, end - first - skip,
+                               end - j < NR ? end - j : NR, LORICA_GEMM_SET);
     }
 }
 
@@ -143,23 +147,55 @@ static void times_rows(const struct head *head, void *out, size_t ldo, const voi
     }
 }
 
-/* probs of queries first..end = rows of floats; of keys behind the query 0, as far as the last
- * pair of an odd number reaches. */
-static void store_probs(const struct head *head, float *rows, uint32_t first, uint32_t end) {
+/* Rows of queries first..end as operands; of keys behind the query 0, as far as the last pair of an
+ * odd number reaches. */
+static const void *as_operands(const struct head *head, float *rows, uint32_t first, uint32_t end) {
+    const struct lorica_pass *pass = head->pass;
     for (uint32_t i = first; i < end; i++) {
         float *row = rows + (i - first) * head->ld;
         memset(row + i + 1, 0, (end + end % 2 - i - 1) * sizeof(float));
-        head->pass->gemm.store(lorica_operands_at(head->pass, head->probs, (i - first) * head->ld),
-                               row, end + end % 2);
+        if (pass->gemm.operand != LORICA_OPERAND_F32)
+            pass->gemm.store(lorica_operands_at(pass, head->probs, (i - first) * head->ld), row,
+                             end + end % 2);
+    }
+    return pass->gemm.operand == LORICA_OPERAND_F32 ? rows : head->probs;
+}
+
+/* Scores of queries first..end into probabilities; as operands, too. */
+static const void *attend_block(const struct head *head, const void *q, uint32_t first,
+                                uint32_t end) {
+    times_cols(head, head->scores, q, head->k_cols, first, end);
+    for (uint32_t i = first; i < end; i++)
+        head->pass->gemm.softmax(head->scores + (i - first) * head->ld, i + 1, head->scale);
+    return as_operands(head, head->scores, first, end);
+}
+
+/* out[end - first][dim] = rows of queries first..end, as operands, times packed rows of keys. */
+static void times_keys(const struct head *head, void *out, size_t ldo, const void *rows,
+                       const void *packed, uint32_t first, uint32_t end, enum lorica_gemm_out how) {
+    const size_t size =
+        how == LORICA_GEMM_OPERAND ? head->pass->gemm.operand_nbytes : sizeof(float);
+    for (uint32_t i = first; i < end; i += STEP) {
+        const uint32_t count = end - i < STEP ? end - i : STEP;
+        times_rows(head, (char *)out + (i - first) * ldo * size, ldo,
+                   lorica_operands_at(head->pass, rows, (i - first) * head->ld), head->ld, packed,
+                   head->length, count, i + count, how);
     }
 }
 
-/* Scores of queries first..end into probabilities. */
-static void attend_block(const struct head *head, const void *q, uint32_t first, uint32_t end) {
-    times_cols(head, head->scores, q, head->k_cols, end - first, end);
-    for (uint32_t i = first; i < end; i++)
-        head->pass->gemm.softmax(head->scores + (i - first) * head->ld, i + 1, head->scale);
-    store_probs(head, head->scores, first, end);
+/* out[keys below `end`][dim] += the same rows turned, times packed rows of these queries. */
+static void add_queries(const struct head *head, float *out, const void *rows, const void *packed,
+                        uint32_t first, uint32_t end) {
+    const struct lorica_pass *pass = head->pass;
+    pass->gemm.turn(head->turned, BLOCK, rows, head->ld, end - first, end);
+    if (first > 0)
+        times_rows(head, out, head->dim, head->turned, BLOCK, packed, BLOCK, first, end - first,
+                   LORICA_GEMM_ADD);
+    for (uint32_t i = first; i < end; i += STEP)
+        times_rows(head, out + (size_t)i * head->dim, head->dim,
+                   lorica_operands_at(pass, head->turned, (size_t)i * BLOCK + i - first), BLOCK,
+                   lorica_operands_at(pass, packed, (size_t)(i - first) * NR), BLOCK,
+                   end - i < STEP ? end - i : STEP, end - i, LORICA_GEMM_ADD);
 }
 
 /* The tasks of a thread: (sequence, key/value head) pairs. */
@@ -184,10 +220,10 @@ void lorica_pass_attend(struct lorica_pass *pass, unsigned thread,
             for (uint32_t i = 0; i < head.length; i += BLOCK) {
                 const uint32_t last = head.length - i < BLOCK ? head.length : i + BLOCK;
                 const size_t at = (sequence->start + i) * head.ldq + (size_t)h * head.dim;
-                attend_block(&head, lorica_operands_at(pass, acts->of[LORICA_ACT_Q], at), i, last);
-                times_rows(&head, lorica_operands_at(pass, acts->of[LORICA_ACT_ATTENDED], at),
-                           head.ldq, head.probs, head.ld, head.v_rows, head.length, last - i, last,
-                           LORICA_GEMM_OPERAND);
+                const void *probs = attend_block(
+                    &head, lorica_operands_at(pass, acts->of[LORICA_ACT_Q], at), i, last);
+                times_keys(&head, lorica_operands_at(pass, acts->of[LORICA_ACT_ATTENDED], at),
+                           head.ldq, probs, head.v_rows, i, last, LORICA_GEMM_OPERAND);
             }
         }
     }
@@ -198,27 +234,22 @@ static void block_backward(const struct head *head, const void *q, const void *d
                            uint32_t first, uint32_t end) {
     const struct lorica_pass *pass = head->pass;
     const uint32_t rows = end - first;
-    attend_block(head, q, first, end);
-    times_cols(head, head->dscores, dout, head->v_cols, rows, end);
+    const void *probs = attend_block(head, q, first, end);
+    times_cols(head, head->dscores, dout, head->v_cols, first, end);
     pack_rows(head, head->o_rows, dout, head->ldq, rows, BLOCK);
     pack_rows(head, head->q_rows, q, head->ldq, rows, BLOCK);
-    pass->gemm.turn(head->turned, BLOCK, head->probs, head->ld, rows, end);
-    times_rows(head, head->dv, head->dim, head->turned, BLOCK, head->o_rows, BLOCK, end, rows,
-               LORICA_GEMM_ADD);
+    add_queries(head, head->dv, probs, head->o_rows, first, end);
     for (uint32_t i = first; i < end; i++)
         pass->gemm.softmax_backward(head->dscores + (i - first) * head->ld,
                                     head->scores + (i - first) * head->ld, i + 1, head->scale);
-    store_probs(head, head->dscores, first, end);
-    times_rows(head, head->dq, head->dim, head->probs, head->ld, head->k_rows, head->length, rows,
-               end, LORICA_GEMM_SET);
+    const void *dscores = as_operands(head, head->dscores, first, end);
+    times_keys(head, head->dq, head->dim, dscores, head->k_rows, first, end, LORICA_GEMM_SET);
     for (uint32_t i = 0; i < rows; i++) {
         lorica_pass_rotate_head(pass, head->dq + (size_t)i * head->dim, first + i, true);
         pass->gemm.store(lorica_operands_at(pass, dq, i * head->ldq),
                          head->dq + (size_t)i * head->dim, head->dim);
     }
-    pass->gemm.turn(head->turned, BLOCK, head->probs, head->ld, rows, end);
-    times_rows(head, head->dk, head->dim, head->turned, BLOCK, head->q_rows, BLOCK, end, rows,
-               LORICA_GEMM_ADD);
+    add_queries(head, head->dk, dscores, head->q_rows, first, end);
 }
 
 static void store_keys(const struct head *head, void *dk, void *dv) {

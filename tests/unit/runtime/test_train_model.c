@@ -17,6 +17,7 @@
 #define HIDDEN 64
 #define TIME 20
 #define BATCH 3
+#define LONG 131 /* more than attention takes at a time, and odd */
 #define RANK 4
 
 /* A model whose matrices have every format, and an adapter on all its modules. */
@@ -25,7 +26,8 @@ struct fixture {
     struct lorica_layer layers[LAYERS];
     struct lorica_adapter_pair pairs[LAYERS * LORICA_MODULE_COUNT];
     struct lorica_adapter adapter;
-    int32_t ids[BATCH * TIME], labels[BATCH * TIME];
+    int32_t ids[LONG], labels[LONG];
+    uint32_t batch, time; /* how a step takes them */
     void *owned[256];
     size_t owned_count;
 };
@@ -134,6 +136,8 @@ static int setup_of(void **state, const enum lorica_format formats[5], uint32_t 
     }
     f->adapter =
         (struct lorica_adapter){.layers = f->pairs, .layer_count = LAYERS, .max_rank = RANK};
+    f->batch = BATCH;
+    f->time = TIME;
     for (int i = 0; i < BATCH * TIME; i++) {
         f->ids[i] = (int32_t)((uniform() + 1) * VOCAB / 2);
         f->labels[i] = i % TIME < 5 || i % TIME >= TIME - i / TIME * 3 ? -100 : f->ids[i];
@@ -157,6 +161,17 @@ static int setup_tiled(void **state) {
     return setup_of(state, formats, 16, 192);
 }
 
+/* One sequence of many blocks of queries. */
+static int setup_long(void **state) {
+    const int rc = setup(state);
+    struct fixture *f = *state;
+    f->batch = 1;
+    f->time = LONG;
+    for (int i = 0; i < LONG; i++)
+        f->labels[i] = f->ids[i] = (int32_t)((uniform() + 1) * VOCAB / 2);
+    return rc;
+}
+
 static int teardown(void **state) {
     struct fixture *f = *state;
     for (size_t i = 0; i < f->owned_count; i++)
@@ -171,7 +186,7 @@ static double compute_step(const struct fixture *f, enum lorica_train_compute co
                            uint32_t time, const int32_t *ids, const int32_t *labels,
                            struct lorica_adapter_grads *grads) {
     const struct lorica_train_model_options options = {.compute = compute,
-                                                       .max_tokens = 64,
+                                                       .max_tokens = LONG,
                                                        .max_rank = RANK,
                                                        .dropout = dropout > 0,
                                                        .keep_bytes = keep_bytes};
@@ -201,7 +216,7 @@ static double step(const struct fixture *f, unsigned threads, size_t keep_bytes,
 }
 
 static double loss(const struct fixture *f) {
-    return step(f, 1, SIZE_MAX, 0, BATCH, TIME, f->ids, f->labels, NULL);
+    return step(f, 1, SIZE_MAX, 0, f->batch, f->time, f->ids, f->labels, NULL);
 }
 
 /* Slope of the loss along a random direction, by differences and by the gradient. */
@@ -227,7 +242,7 @@ static void check_direction(struct fixture *f, float *values, const float *grad,
 static void test_gradient_every_module_agrees_with_differences(void **state) {
     struct fixture *f = *state;
     struct lorica_adapter_grads grads = {0};
-    (void)step(f, 2, SIZE_MAX, 0, BATCH, TIME, f->ids, f->labels, &grads);
+    (void)step(f, 2, SIZE_MAX, 0, f->batch, f->time, f->ids, f->labels, &grads);
     for (uint32_t l = 1; l < LAYERS; l++) {
         for (int m = 0; m < LORICA_MODULE_COUNT; m++) {
             const size_t at = l * LORICA_MODULE_COUNT + (uint32_t)m;
@@ -275,10 +290,10 @@ static void check_fast_step(struct fixture *f) {
     for (int dropout = 0; dropout < 2; dropout++) {
         const float p = dropout ? 0.25f : 0;
         struct lorica_adapter_grads exact = {0}, fast = {0};
-        const double want = step(f, 2, SIZE_MAX, p, BATCH, TIME, f->ids, f->labels, &exact);
+        const double want = step(f, 2, SIZE_MAX, p, f->batch, f->time, f->ids, f->labels, &exact);
         for (size_t keep = 0; keep < 2; keep++) {
-            const double got = compute_step(f, LORICA_TRAIN_FAST, 2, keep ? SIZE_MAX : 0, p, BATCH,
-                                            TIME, f->ids, f->labels, &fast);
+            const double got = compute_step(f, LORICA_TRAIN_FAST, 2, keep ? SIZE_MAX : 0, p,
+                                            f->batch, f->time, f->ids, f->labels, &fast);
             assert_true(fabs(got - want) < 5e-3 * want);
             for (uint32_t i = LORICA_MODULE_COUNT; i < LAYERS * LORICA_MODULE_COUNT; i++) {
                 uint32_t n, k;
@@ -295,10 +310,10 @@ static void check_fast_step(struct fixture *f) {
 
 static void check_fast_threads(struct fixture *f) {
     struct lorica_adapter_grads first = {0}, other = {0};
-    const double sum = compute_step(f, LORICA_TRAIN_FAST, 1, SIZE_MAX, 0.25f, BATCH, TIME, f->ids,
-                                    f->labels, &first);
+    const double sum = compute_step(f, LORICA_TRAIN_FAST, 1, SIZE_MAX, 0.25f, f->batch, f->time,
+                                    f->ids, f->labels, &first);
     for (unsigned threads = 2; threads <= 5; threads++) {
-        assert_true(compute_step(f, LORICA_TRAIN_FAST, threads, SIZE_MAX, 0.25f, BATCH, TIME,
+        assert_true(compute_step(f, LORICA_TRAIN_FAST, threads, SIZE_MAX, 0.25f, f->batch, f->time,
                                  f->ids, f->labels, &other) == sum);
         assert_memory_equal(first.values, other.values, first.count * sizeof(float));
         lorica_adapter_grads_finish(&other);
@@ -407,10 +422,14 @@ int main(void) {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(test_gradient_every_module_agrees_with_differences),
+        cmocka_unit_test_setup_teardown(test_gradient_every_module_agrees_with_differences,
+                                        setup_long, teardown),
         T(test_step_threads_and_memory_same_bits),
         T(test_fast_step_every_level_near_exact_and_same_bits),
         cmocka_unit_test_setup_teardown(test_fast_step_every_level_near_exact_and_same_bits,
                                         setup_tiled, teardown),
+        cmocka_unit_test_setup_teardown(test_fast_step_every_level_near_exact_and_same_bits,
+                                        setup_long, teardown),
         T(test_step_padding_changes_nothing),
         T(test_step_batch_is_the_sum_of_its_rows),
         T(test_loss_agrees_with_exact_logits),
