@@ -13,6 +13,14 @@
 /** Bytes of codes of 16 rows of one block, in both tiled layouts. */
 #define LORICA_TILE_BLOCK_NBYTES 512
 
+/** NF4's table in bytes: a value is (byte - ZERO) / FACTOR, within 0.0025. Of all such tables the
+ * one with the least square error for normally distributed weights: 0.0013, where a table with 0 at
+ * a whole byte has 0.0018 at best. */
+extern const uint8_t lorica_nf4_bytes[16];
+#define LORICA_NF4_ZERO 128.16f
+/** The byte that stands for 0 when int8 is made unsigned. */
+#define LORICA_Q8_ZERO 128.0f
+#define LORICA_NF4_FACTOR 124.113f
 /** NF4's table in steps of 1 / 32767. */
 extern const int16_t lorica_nf4_steps[16];
 /** What turned weights, made words of S / steps where S is the largest scale, are brought to: codes

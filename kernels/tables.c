@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The two code tables, bit by bit: deriving them would round differently from library to library.
+ * The code tables, bit by bit: deriving them would round differently from library to library.
  */
 #include "kernels/kernels.h"
 #include "kernels/matrix.h"
@@ -10,6 +10,9 @@ const float lorica_nf4_table[16] = {
     0x1.45f5fep-4f,  0x1.4995c6p-3f,  0x1.f809bap-3f,  0x1.5a0674p-2f,
     0x1.c34970p-2f,  0x1.200f56p-1f,  0x1.722766p-1f,  0x1.000000p+0f,
 };
+
+const uint8_t lorica_nf4_bytes[16] = {4,   42,  63,  79,  93,  105, 117, 128,
+                                      138, 148, 159, 170, 183, 198, 218, 252};
 
 const int16_t lorica_nf4_steps[16] = {
     -32767, -22812, -17205, -12940, -9320, -6054, -2983, 0,

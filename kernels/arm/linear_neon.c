@@ -2,7 +2,7 @@
  * Products by sdot: four inputs of four rows of W per register, four registers per tile.
  *
  * An activation row is int8 with a float32 scale per 32 inputs, and what rounding left over in a
- * second int8 plane. NF4's table is rounded to int8 and looked up by tbl. Per 32 inputs, whatever
+ * second int8 plane. Weights of NF4 are bytes less 128, looked up by tbl. Per 32 inputs, whatever
  * the number of rows: sum += float(first) + float(second) / 252, times both scales. */
 #include <arm_neon.h>
 #include <math.h>
@@ -15,19 +15,25 @@
 #define GROUP_ROWS 2
 /* The second plane's steps in one of the first: half a step becomes 126. */
 #define FINER 252.0f
-#define NF4_FACTOR 112.0f
 
-/* round(112 * c), as on AVX-512. */
-static const int8_t nf4_codebook[16] = {-112, -78, -59, -44, -32, -21, -10, 0,
-                                        9,    18,  28,  38,  49,  63,  81,  112};
+/* Of a block of a quantised row: its step, and what its sum begins at with NF4, whose 0 is no whole
+ * byte. */
+struct block {
+    float scale, nf4_start;
+};
 
-/* Of a quantised row: [k] codes, [k] codes of the second plane, [k / 32] scales. */
+/* Of a quantised row: [k] codes, [k] codes of the second plane, [k / 32] blocks. */
 static size_t act_nbytes_neon(uint32_t k) {
-    return (2 * (size_t)k + k / 32 * sizeof(float) + 63) / 64 * 64;
+    return (2 * (size_t)k + k / 32 * sizeof(struct block) + 63) / 64 * 64;
 }
 
-static const float *scales_of(const int8_t *x, uint32_t k) {
-    return (const float *)(const void *)(x + 2 * (size_t)k);
+static const struct block *blocks_of(const int8_t *x, uint32_t k) {
+    return (const struct block *)(const void *)(x + 2 * (size_t)k);
+}
+
+/* The sum of 32 codes. */
+static float sum_of(const int8_t *codes) {
+    return (float)(vaddlvq_s8(vld1q_s8(codes)) + vaddlvq_s8(vld1q_s8(codes + 16)));
 }
 
 static void quantise_block(int8_t *codes, int8_t *finer, const float *x, float scale) {
@@ -48,21 +54,22 @@ static void quantise_block(int8_t *codes, int8_t *finer, const float *x, float s
 
 static void act_quantise_neon(void *dst, const float *x, uint32_t k) {
     int8_t *codes = dst;
-    float *scales = (float *)(void *)(codes + 2 * (size_t)k);
-    for (uint32_t b = 0; b < k / 32; b++, x += 32) {
+    struct block *blocks = (struct block *)(void *)(codes + 2 * (size_t)k);
+    for (uint32_t b = 0; b < k / 32; b++, x += 32, codes += 32) {
         float32x4_t top = vdupq_n_f32(0);
         for (int i = 0; i < 32; i += 4)
             top = vmaxq_f32(top, vabsq_f32(vld1q_f32(x + i)));
         const float max = vmaxvq_f32(top);
         if (isfinite(max) && max >= 0x1p-100f) {
-            scales[b] = max / 127;
-            quantise_block(codes + (size_t)b * 32, codes + k + (size_t)b * 32, x, scales[b]);
+            quantise_block(codes, codes + k, x, max / 127);
+            const float sum = sum_of(codes) + sum_of(codes + k) / FINER;
+            blocks[b] = (struct block){max / 127, (LORICA_Q8_ZERO - LORICA_NF4_ZERO) * sum};
             continue;
         }
         /* infinity or NaN: the whole block is lost, and says so */
-        scales[b] = isfinite(max) ? 0 : NAN;
-        memset(codes + (size_t)b * 32, 0, 32);
-        memset(codes + k + (size_t)b * 32, 0, 32);
+        blocks[b] = (struct block){isfinite(max) ? 0 : NAN, 0};
+        memset(codes, 0, 32);
+        memset(codes + k, 0, 32);
     }
 }
 
@@ -85,7 +92,8 @@ INLINE int8x16_t weights(const uint8_t *codes, int i, int v, bool nf4, int8x16_t
 /* sum[r][v] += 32-input block b of `rows` (a constant after inlining) rows. */
 INLINE void add_block(float32x4_t (*sum)[4], const int8_t *const *xs, uint32_t k, uint32_t b,
                       uint32_t rows, const uint8_t *codes, const float32x4_t *scales, bool nf4) {
-    const int8x16_t book = vld1q_s8(nf4_codebook);
+    const int8x16_t book =
+        vreinterpretq_s8_u8(veorq_u8(vld1q_u8(lorica_nf4_bytes), vdupq_n_u8(0x80)));
     int32x4_t first[GROUP_ROWS][4], second[GROUP_ROWS][4];
     for (uint32_t r = 0; r < rows; r++)
         for (int v = 0; v < 4; v++)
@@ -104,11 +112,13 @@ INLINE void add_block(float32x4_t (*sum)[4], const int8_t *const *xs, uint32_t k
         }
     }
     for (uint32_t r = 0; r < rows; r++) {
-        const float scale = scales_of(xs[r], k)[b];
+        const struct block *block = &blocks_of(xs[r], k)[b];
         for (int v = 0; v < 4; v++) {
-            const float32x4_t product =
+            float32x4_t product =
                 vfmaq_n_f32(vcvtq_f32_s32(first[r][v]), vcvtq_f32_s32(second[r][v]), 1 / FINER);
-            sum[r][v] = vfmaq_f32(sum[r][v], product, vmulq_n_f32(scales[v], scale));
+            if (nf4)
+                product = vaddq_f32(product, vdupq_n_f32(block->nf4_start));
+            sum[r][v] = vfmaq_f32(sum[r][v], product, vmulq_n_f32(scales[v], block->scale));
         }
     }
 }
@@ -117,7 +127,7 @@ INLINE void load_scales(float32x4_t *to, const uint16_t *scales, bool nf4) {
     for (int v = 0; v < 4; v++) {
         to[v] = vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(scales + 4 * v)));
         if (nf4)
-            to[v] = vmulq_n_f32(to[v], 1 / NF4_FACTOR);
+            to[v] = vmulq_n_f32(to[v], 1 / LORICA_NF4_FACTOR);
     }
 }
 

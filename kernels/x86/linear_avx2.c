@@ -11,15 +11,16 @@
  *   |c0| + |c1| <= 128 for each pair: two products do not saturate (128 * 255 < 2^15)
  *   sum |c| <= 255 for each lane: nor does the sum of w * c in the end (255 * 128 < 2^15)
  *
- * A lane begins at -128 times the sum of its codes, which is kept with the row, and may wrap around
- * on its way. vpmaddwd multiplies each lane by a factor up to 63: so every eight inputs have a step
- * of their own at no cost, that many times the step of their block of 64, for which floats are
- * multiplied. The sum of a block is below 2^24, and meets float32 exactly.
+ * A lane begins at minus its codes' sum times the byte that stands for a weight of 0, which is kept
+ * with the row for either format, and may wrap around on its way. vpmaddwd multiplies each lane by
+ * a factor up to 63: so every eight inputs have a step of their own at no cost, that many times the
+ * step of their block of 64, for which floats are multiplied. The sum of a block is below 2^24, and
+ * meets float32 exactly.
  *
  * An output is the sum of its blocks in ascending order, whatever the number of rows and tiles:
- * sum = fma(block's sum * step, weights' scale, sum). NF4's table is rounded to int8. AVX-VNNI
- * brings nothing: vpdpwssd widens and adds in one instruction, but measured slower here, and
- * vpdpbusd would add inputs of different steps. */
+ * sum = fma(block's sum * step, weights' scale, sum). AVX-VNNI brings nothing: vpdpwssd widens and
+ * adds in one instruction, but measured slower here, and vpdpbusd would add inputs of different
+ * steps. */
 #include <immintrin.h>
 #include <stdbool.h>
 #include <string.h>
@@ -40,11 +41,6 @@
 #define MOST_STEPS 63.0f
 /* Blocks whose least step is below this count as 0. */
 #define LEAST 0x1p-107f
-/* Of the factors that keep NF4's table in int8, the one by which the model's distribution over next
- * tokens moves least; round(112 * c) + 128. */
-#define NF4_FACTOR 112.0f
-static const uint8_t nf4_codebook[16] = {16,  50,  69,  84,  96,  107, 118, 128,
-                                         137, 146, 156, 166, 177, 191, 209, 240};
 /* How far ahead of the products of a few rows the codes are fetched. */
 #define PREFETCH 2048
 /* Inputs of a tile that are decoded at a time when many rows share them: 9 KB. */
@@ -55,15 +51,21 @@ static const uint8_t nf4_codebook[16] = {16,  50,  69,  84,  96,  107, 118, 128,
 
 /* How the bytes of weights lie. */
 enum layout {
-    LAYOUT_NF4,    /* tiled NF4 */
-    LAYOUT_Q8,     /* tiled int8 */
-    LAYOUT_DECODED /* either as unsigned bytes in Q8's order */
+    LAYOUT_NF4,         /* tiled NF4 */
+    LAYOUT_Q8,          /* tiled int8 */
+    LAYOUT_NF4_DECODED, /* either as unsigned bytes in Q8's order */
+    LAYOUT_Q8_DECODED
 };
+
+INLINE bool is_nf4(enum layout layout) {
+    return layout == LAYOUT_NF4 || layout == LAYOUT_NF4_DECODED;
+}
 
 /* 64 inputs of a quantised row, which is an array of these. What is past its end is 0. */
 struct block {
     int8_t codes[BLOCK];
-    int16_t starts[GROUPS][2]; /* what the lanes of a group begin at */
+    int16_t q8_starts[GROUPS][2]; /* what the lanes of a group begin at, with either format */
+    int16_t nf4_starts[GROUPS][2];
     int16_t factors[GROUPS][2];
     float step;
 };
@@ -145,6 +147,14 @@ INLINE __m256i words_of(const float *x, __m256 by) {
         0xd8);
 }
 
+/* Whole numbers of the lanes, which come as those of groups [0 0 2 2 | 1 1 3 3], in order. */
+INLINE void put_lanes(int16_t to[GROUPS][2], __m256 lanes) {
+    const __m256i whole = _mm256_cvtps_epi32(lanes);
+    const __m128i even = _mm256_castsi256_si128(whole), odd = _mm256_extracti128_si256(whole, 1);
+    _mm_storeu_si128((__m128i *)to,
+                     _mm_packs_epi32(_mm_unpacklo_epi64(even, odd), _mm_unpackhi_epi64(even, odd)));
+}
+
 /* The codes of 64 values, with `factors` times the block's step for each lane as least_steps has
  * them, and what the lanes begin at. */
 INLINE void quantise_lanes(struct block *block, const float *x, __m256 factors, float inverse) {
@@ -155,7 +165,7 @@ INLINE void quantise_lanes(struct block *block, const float *x, __m256 factors, 
         const int at = g % 2 * 4 + g / 2 * 2;
         const __m256i index = _mm256_setr_epi32(at, at, at + 1, at + 1, at, at, at + 1, at + 1);
         const __m256i words = words_of(x + g * GROUP, _mm256_permutevar8x32_ps(each, index));
-        pairs[g] = _mm256_madd_epi16(words, _mm256_set1_epi16(-128));
+        pairs[g] = _mm256_madd_epi16(words, _mm256_set1_epi16(1));
         _mm_storeu_si128(
             (__m128i *)(block->codes + g * GROUP),
             _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
@@ -165,12 +175,11 @@ INLINE void quantise_lanes(struct block *block, const float *x, __m256 factors, 
     for (int i = 0; i < 2; i++)
         sums[i] = _mm256_add_epi32(_mm256_permute2x128_si256(pairs[2 * i], pairs[2 * i + 1], 0x20),
                                    _mm256_permute2x128_si256(pairs[2 * i], pairs[2 * i + 1], 0x31));
-    const __m256i starts = _mm256_add_epi32(_mm256_unpacklo_epi64(sums[0], sums[1]),
-                                            _mm256_unpackhi_epi64(sums[0], sums[1]));
-    const __m256i both = _mm256_packs_epi32(starts, _mm256_cvtps_epi32(factors));
-    const __m128i even = _mm256_castsi256_si128(both), odd = _mm256_extracti128_si256(both, 1);
-    _mm_storeu_si128((__m128i *)block->starts, _mm_unpacklo_epi32(even, odd));
-    _mm_storeu_si128((__m128i *)block->factors, _mm_unpackhi_epi32(even, odd));
+    const __m256 all = _mm256_cvtepi32_ps(_mm256_add_epi32(
+        _mm256_unpacklo_epi64(sums[0], sums[1]), _mm256_unpackhi_epi64(sums[0], sums[1])));
+    put_lanes(block->q8_starts, _mm256_mul_ps(all, _mm256_set1_ps(-LORICA_Q8_ZERO)));
+    put_lanes(block->nf4_starts, _mm256_mul_ps(all, _mm256_set1_ps(-LORICA_NF4_ZERO)));
+    put_lanes(block->factors, factors);
 }
 
 static void quantise_block(struct block *block, const float *x) {
@@ -207,7 +216,7 @@ INLINE void four_inputs(__m256i w[2], const uint8_t *codes, uint32_t i, enum lay
     const __m256i *at = (const __m256i *)(codes + (size_t)(layout == LAYOUT_NF4 ? i / 2 : i) * 64);
     const __m256i nibble = _mm256_set1_epi8(15), flip = _mm256_set1_epi8((char)0x80);
     const __m256i book =
-        _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)nf4_codebook));
+        _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)lorica_nf4_bytes));
 #pragma GCC unroll 2
     for (uint32_t half = 0; half < 2; half++) {
         w[half] = _mm256_loadu_si256(at + half);
@@ -242,7 +251,8 @@ INLINE void multiply_group(block_sums sums[ROWS][2], const struct block *const x
         for (uint32_t r = 0; r < R; r++) {
             const __m256i inputs = word(x[r]->codes + (size_t)g * GROUP + 4 * four);
             if (four == 0)
-                group[r][0] = group[r][1] = (group_sums)word(x[r]->starts[g]);
+                group[r][0] = group[r][1] =
+                    (group_sums)word(is_nf4(layout) ? x[r]->nf4_starts[g] : x[r]->q8_starts[g]);
 #pragma GCC unroll 2
             for (uint32_t half = 0; half < 2; half++)
                 group[r][half] = dot(group[r][half], w[half], inputs);
@@ -276,7 +286,7 @@ INLINE void multiply_rows(float *y, size_t ldy, const char *x, size_t stride,
         const uint8_t *codes =
             span->codes + (size_t)(b - span->b0) * each * (layout == LAYOUT_NF4 ? 8 : 16);
         const __m128i *scales = (const __m128i *)(span->scales + (size_t)b * LORICA_TILE_ROWS);
-        const __m256 unit = _mm256_set1_ps(each == LORICA_NF4_BLOCK ? 1 / NF4_FACTOR : 1);
+        const __m256 unit = _mm256_set1_ps(is_nf4(layout) ? 1 / LORICA_NF4_FACTOR : 1);
         __m256 w_scale[2];
 #pragma GCC unroll 2
         for (uint32_t half = 0; half < 2; half++)
@@ -357,7 +367,7 @@ INLINE void tile_decoded(float *y, size_t ldy, const char *x, size_t stride, uin
         decode(w, codes + (size_t)b0 * LORICA_TILE_BLOCK_NBYTES, b1 - b0, each, layout);
         for (uint32_t r = 0; r < rows; r += ROWS, span.next = NULL)
             multiply_some(y + r * ldy, ldy, x + r * stride, stride, rows - r, &span, each,
-                          LAYOUT_DECODED);
+                          layout == LAYOUT_NF4 ? LAYOUT_NF4_DECODED : LAYOUT_Q8_DECODED);
     }
 }
 

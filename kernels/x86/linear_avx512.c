@@ -4,8 +4,9 @@
  *
  * An activation row is int8 with a float32 scale per 32 inputs. Where a block's largest value
  * stands out in its row, what rounding left over is kept in a second int8 plane: these few blocks
- * would otherwise bring most of the error. Weights are made unsigned by adding 128; an accumulator
- * starts at -128 * sum(x) of the block, which is kept with the row. NF4's table is rounded to int8.
+ * would otherwise bring most of the error. Weights are unsigned bytes, with a zero of their own
+ * (128 for int8): an accumulator starts at -zero * sum(x) of the block, which is kept with the row
+ * for either format.
  *
  * Inputs are taken in chunks, whose weights stay in the first-level cache. Whatever the number of
  * rows and tiles, an output is the sum, chunk by chunk, of its blocks in ascending order, then of
@@ -18,12 +19,6 @@
 #include <string.h>
 
 #define INLINE static inline __attribute__((always_inline))
-
-/* round(112 * c) + 128: of the factors that keep the table in int8, the one by which the model's
- * distribution over next tokens moves least. */
-#define NF4_FACTOR 112.0f
-static const uint8_t nf4_codebook[16] = {16,  50,  69,  84,  96,  107, 118, 128,
-                                         137, 146, 156, 166, 177, 191, 209, 240};
 
 /* How the bytes of a span lie. */
 enum layout {
@@ -42,10 +37,11 @@ enum layout {
 /* Blocks beyond this multiple of the mean block maximum of the row get the second plane. */
 #define OUTLIER 3.0f
 
-/* Where the parts of a quantised row lie: two planes of codes, of scales and of starts, and for
- * each chunk a word whose bits say which of its blocks have a second plane. */
+/* Where the parts of a quantised row lie: two planes of codes, of scales and of starts for weights
+ * of Q8 and of NF4, and for each chunk a word whose bits say which of its blocks have a second
+ * plane. */
 struct form {
-    size_t codes[2], scales[2], starts[2], marks, nbytes;
+    size_t codes[2], scales[2], q8_starts[2], nf4_starts[2], marks, nbytes;
 };
 
 /* One call's fixed parts. */
@@ -78,9 +74,11 @@ static struct form form_of(uint32_t k) {
     struct form form = {.codes = {0, codes}};
     form.scales[0] = 2 * codes;
     form.scales[1] = form.scales[0] + 4 * blocks;
-    form.starts[0] = form.scales[1] + 4 * blocks;
-    form.starts[1] = form.starts[0] + 4 * blocks;
-    form.marks = form.starts[1] + 4 * blocks;
+    form.q8_starts[0] = form.scales[1] + 4 * blocks;
+    form.q8_starts[1] = form.q8_starts[0] + 4 * blocks;
+    form.nf4_starts[0] = form.q8_starts[1] + 4 * blocks;
+    form.nf4_starts[1] = form.nf4_starts[0] + 4 * blocks;
+    form.marks = form.nf4_starts[1] + 4 * blocks;
     form.nbytes = (form.marks + (blocks + CHUNK - 1) / CHUNK * 4 + 63) / 64 * 64;
     return form;
 }
@@ -113,9 +111,12 @@ static void quantise_block(char *dst, const struct form *form, uint32_t b, const
         int8_t *codes = (int8_t *)dst + form->codes[plane] + (size_t)b * BLOCK;
         const __m512i sum = _mm512_add_epi32(take_codes(&low, codes, inverse, scale),
                                              take_codes(&high, codes + 16, inverse, scale));
-        const int32_t start = -128 * _mm512_reduce_add_epi32(sum);
+        const int32_t codes_sum = _mm512_reduce_add_epi32(sum),
+                      q8_start = -(int32_t)LORICA_Q8_ZERO * codes_sum;
+        const int32_t nf4_start = (int32_t)lrintf(-LORICA_NF4_ZERO * (float)codes_sum);
         memcpy(dst + form->scales[plane] + 4 * b, &scale, sizeof(scale));
-        memcpy(dst + form->starts[plane] + 4 * b, &start, sizeof(start));
+        memcpy(dst + form->q8_starts[plane] + 4 * b, &q8_start, sizeof(q8_start));
+        memcpy(dst + form->nf4_starts[plane] + 4 * b, &nf4_start, sizeof(nf4_start));
         scale *= 1.0f / 252.0f; /* half a step becomes 126 */
         inverse *= 252.0f;
     }
@@ -148,7 +149,7 @@ static void act_quantise_avx512(void *dst, const float *x, uint32_t k) {
 }
 
 INLINE __m512i codebook(void) {
-    return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)nf4_codebook));
+    return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)lorica_nf4_bytes));
 }
 
 /* Low or high nibbles of 64 bytes as unsigned weights. The codebook lies in the register four
@@ -240,9 +241,11 @@ INLINE void block_scales(__m512 *scale, const struct span *span, uint32_t b, uin
             (const __m256i *)(span->scales + t * span->scales_step + at * LORICA_TILE_ROWS)));
 }
 
-INLINE struct operand operand_of(const struct form *form, const char *row, uint32_t b, int plane) {
+INLINE struct operand operand_of(const struct form *form, const char *row, uint32_t b, int plane,
+                                 enum layout layout) {
+    const size_t *starts = layout == LAYOUT_Q8 ? form->q8_starts : form->nf4_starts;
     return (struct operand){row + form->codes[plane] + (size_t)b * BLOCK,
-                            row + form->starts[plane] + (size_t)b * 4,
+                            row + starts[plane] + (size_t)b * 4,
                             row + form->scales[plane] + (size_t)b * 4};
 }
 
@@ -252,7 +255,7 @@ INLINE void add_second(__m512 *sum, const struct form *form, const char *row,
     uint32_t marks = (uint32_t)word(row + form->marks + span->begin / CHUNK * 4);
     for (; marks; marks &= marks - 1) {
         const uint32_t b = span->begin + (uint32_t)__builtin_ctz(marks);
-        const struct operand x = operand_of(form, row, b, 1);
+        const struct operand x = operand_of(form, row, b, 1, layout);
         __m512 scale[TILES];
         block_scales(scale, span, b, tiles, layout);
         add_block(sum, &x, 1, block_codes(span, b, layout), span, scale, tiles, layout);
@@ -303,14 +306,14 @@ INLINE void multiply(const struct job *job, const struct span *span, float *y, u
         block_scales(scale, span, b, tiles, layout);
 #pragma GCC unroll 6
         for (uint32_t r = 0; r < rows; r++)
-            operands[r] = operand_of(&job->form, x[r], b, 0);
+            operands[r] = operand_of(&job->form, x[r], b, 0, layout);
         add_block(sum, operands, rows, codes, span, scale, tiles, layout);
     }
 #pragma GCC unroll 6
     for (uint32_t r = 0; r < rows; r++)
         add_second(sum + r, &job->form, x[r], span, tiles, layout);
     const __m512 last =
-        _mm512_set1_ps(layout != LAYOUT_Q8 && span->last ? 1.0f / NF4_FACTOR : 1.0f);
+        _mm512_set1_ps(layout != LAYOUT_Q8 && span->last ? 1.0f / LORICA_NF4_FACTOR : 1.0f);
 #pragma GCC unroll 6
     for (uint32_t r = 0; r < rows; r++)
 #pragma GCC unroll 2

@@ -13,14 +13,15 @@
 
 static struct lorica_linear_kernels kernels;
 
-/* Steps from 0 to the largest activation of 32 inputs, and from 0 to 1 in the NF4 table. AVX2
- * chooses its steps of activations so that no sum of them overflows: x_steps 0. */
+/* Steps from 0 to the largest activation of 32 inputs, and from 0 to 1 in the NF4 table, whose
+ * bytes are nearer than steps of their size would bring them. AVX2 chooses its steps of activations
+ * so that no sum of them overflows: x_steps 0. */
 static const struct precision {
     double x_steps, table_steps;
 } precisions[LORICA_CPU_COUNT] = {
-    [LORICA_CPU_C] = {INFINITY, INFINITY}, [LORICA_CPU_AVX2] = {0, 112},
-    [LORICA_CPU_AVXVNNI] = {0, 112},       [LORICA_CPU_AVX512] = {127, 112},
-    [LORICA_CPU_NEON] = {127 * 252, 112},
+    [LORICA_CPU_C] = {INFINITY, INFINITY}, [LORICA_CPU_AVX2] = {0, 200},
+    [LORICA_CPU_AVXVNNI] = {0, 200},       [LORICA_CPU_AVX512] = {127, 200},
+    [LORICA_CPU_NEON] = {127 * 252, 200},
 };
 
 /* A matrix in the form that the products take, and its exact values row by row. */

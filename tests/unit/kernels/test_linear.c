@@ -62,7 +62,7 @@ static double x_step(enum lorica_cpu_level level) {
 }
 
 static double code_step(enum lorica_cpu_level level) {
-    return level >= LORICA_CPU_AVX2 && level <= LORICA_CPU_AVX512 ? 1.0 / 112 : 1e-6;
+    return level >= LORICA_CPU_AVX2 && level <= LORICA_CPU_AVX512 ? 1.0 / 200 : 1e-6;
 }
 
 static void check_level(enum lorica_cpu_level level, enum lorica_format format) {

@@ -283,7 +283,7 @@ static double distance(const float *a, const float *b, size_t count) {
 
 /* The fast mode's loss and gradients are near the exact ones. In C inputs of products stay float32,
  * while what is kept has eight bits, and turned weights have, too. Elsewhere products with tiles
- * round weights to one in 112 of the largest of a block and their inputs to one in 127: a percent
+ * round weights to one in 200 of the largest of a block and their inputs to one in 127: a percent
  * each time, and some twenty of them lie behind each other. */
 static void check_fast_step(struct fixture *f) {
     const double most = lorica_cpu_level() == LORICA_CPU_C ? 0.015 : 0.12;
