@@ -412,6 +412,17 @@ static void close_run(struct run *run) {
     lorica_base_close(run->base);
 }
 
+/* The key of a figure: the words and numbers of its name, with one '_' between them. */
+static void make_key(const char *name, char *ret, size_t room) {
+    size_t len = 0;
+    for (; *name && len + 1 < room; name++) {
+        const bool word = (*name >= 'a' && *name <= 'z') || (*name >= '0' && *name <= '9');
+        if (word || (len > 0 && ret[len - 1] != '_'))
+            ret[len++] = word ? *name : '_';
+    }
+    ret[len] = '\0';
+}
+
 static int print_json(const struct run *run, struct lorica_error *err) {
     struct lorica_buf out;
     struct lorica_jsonw w = {.out = &out};
@@ -421,8 +432,11 @@ static int print_json(const struct run *run, struct lorica_error *err) {
     lorica_jsonw_string(&w, "base", run->base->name);
     lorica_jsonw_string(&w, "cpu", lorica_cpu_brand());
     lorica_jsonw_string(&w, "level", lorica_cpu_level_name(lorica_cpu_level()));
-    for (size_t i = 0; i < run->figure_count; i++)
-        lorica_jsonw_number(&w, run->figures[i].name, run->figures[i].value);
+    for (size_t i = 0; i < run->figure_count; i++) {
+        char key[64];
+        make_key(run->figures[i].name, key, sizeof(key));
+        lorica_jsonw_number(&w, key, run->figures[i].value);
+    }
     lorica_jsonw_end_object(&w);
     return lorica_cmd_print_json(&out, 0, err);
 }

@@ -359,17 +359,8 @@ static bool read_numbers(const struct bench_kind *kind, const struct bench_words
     return true;
 }
 
-/* True when an option was given that is about the engine. */
-static bool about_engine(const struct bench_words *words) {
-    return words->base || words->threads || words->tokens || words->rows || words->repeat ||
-           words->kv || words->adapters;
-}
-
 static int run_registry(const struct bench_words *words) {
     long long names = 10000, versions = 3, nbytes = 65536;
-    if (about_engine(words))
-        return lorica_cmd_usage(&lorica_cmd_bench, "registry takes --names, --versions, --bytes "
-                                                   "and --json");
     if ((words->names && !lorica_cmd_integer("names", words->names, 1, 999999, &names)) ||
         (words->versions && !lorica_cmd_integer("versions", words->versions, 1, 1000, &versions)) ||
         (words->bytes && !lorica_cmd_integer("bytes", words->bytes, 8, 1 << 30, &nbytes)))
@@ -382,8 +373,6 @@ static int run_registry(const struct bench_words *words) {
 static int run_train(const struct bench_words *words) {
     long long threads = 0, tokens = 256, rows = 4, repeat = 5, rank = 16, answers = 100;
     const bool exact = words->compute && strcmp(words->compute, "exact") == 0;
-    if (words->adapters)
-        return lorica_cmd_usage(&lorica_cmd_bench, "--adapter does not go with train");
     if (words->compute && !exact && strcmp(words->compute, "fast") != 0)
         return lorica_cmd_usage(&lorica_cmd_bench, "--compute %s: exact or fast expected",
                                 words->compute);
@@ -420,8 +409,6 @@ static int run_engine(const char *word, const struct bench_words *words) {
         (words->repeat && !lorica_cmd_integer("repeat", words->repeat, 1, MAX_REPEAT, &repeat)) ||
         (words->kv && !lorica_cmd_kv(words->kv, &kv_format)))
         return LORICA_EXIT_USAGE;
-    if (words->rows && strcmp(word, "speculation") == 0)
-        return lorica_cmd_usage(&lorica_cmd_bench, "--sequences does not go with speculation");
     const struct lorica_bench_engine bench = {.what = word,
                                               .where = &words->where,
                                               .base = words->base,
@@ -438,47 +425,73 @@ static int run_engine(const char *word, const struct bench_words *words) {
 
 static int run_machine(const struct bench_words *words) {
     long long threads = 0;
-    if (words->base || words->tokens || words->rows || words->repeat || words->kv ||
-        words->adapters)
-        return lorica_cmd_usage(&lorica_cmd_bench, "machine takes --threads and --json");
     if (words->threads && !lorica_cmd_integer("threads", words->threads, 1, 256, &threads))
         return LORICA_EXIT_USAGE;
     return lorica_bench_machine((unsigned)threads, words->json);
 }
 
+/* What can be measured, and the options that it has a use for besides --json. */
+#define SEQUENCES " base threads kv tokens adapter data server ca "
+static const struct {
+    const char *word, *takes;
+} works[] = {
+    {"machine", " threads "},
+    {"kernels", " "},
+    {"decode", SEQUENCES "repeat "},
+    {"prefill", SEQUENCES "repeat "},
+    {"batch", SEQUENCES "repeat sequences "},
+    {"prefix", SEQUENCES "sequences "},
+    {"speculation", SEQUENCES "repeat "},
+    {"arrivals", SEQUENCES "repeat sequences "},
+    {"train", " base threads tokens sequences repeat rank answers compute checkpoint-activations "
+              "data "},
+    {"registry", " names versions bytes "},
+};
+
+/* What options the work takes; NULL after a message where there is no such work. */
+static const char *find_work(const char *word) {
+    for (size_t i = 0; i < sizeof(works) / sizeof(works[0]); i++)
+        if (strcmp(word, works[i].word) == 0)
+            return works[i].takes;
+    (void)lorica_cmd_usage(&lorica_cmd_bench,
+                           "\"%.40s\" is not one of machine, kernels, decode, prefill, batch, "
+                           "prefix, speculation, arrivals, train, registry",
+                           word);
+    return NULL;
+}
+
+/* Prints which option the work has no use for. */
+static bool options_fit(const char *word, const char *takes, const struct lorica_option *options,
+                        size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        const struct lorica_option *o = &options[i];
+        char name[64];
+        const bool given = o->flag ? *o->flag : o->list ? *o->list != NULL : *o->value != NULL;
+        (void)snprintf(name, sizeof(name), " %s ", o->name);
+        if (!given || strstr(takes, name) || strcmp(o->name, "json") == 0)
+            continue;
+        (void)lorica_cmd_usage(&lorica_cmd_bench, "--%s does not go with %s", o->name, word);
+        return false;
+    }
+    return true;
+}
+
 static int run_word(const char *word, const struct bench_words *words) {
-    const struct bench_kind *kind = NULL;
+    const struct bench_kind *kind = kinds;
     struct bench bench = {0};
     unsigned threads;
     if (strcmp(word, "registry") == 0)
         return run_registry(words);
-    if (words->names || words->versions || words->bytes)
-        return lorica_cmd_usage(&lorica_cmd_bench,
-                                "--names, --versions and --bytes go with registry");
     if (strcmp(word, "train") == 0)
         return run_train(words);
-    if (words->rank || words->answers || words->compute || words->recompute)
-        return lorica_cmd_usage(&lorica_cmd_bench, "--rank, --answers, --compute and "
-                                                   "--checkpoint-activations go with train");
     if (strcmp(word, "machine") == 0)
         return run_machine(words);
-    if (strcmp(word, "kernels") == 0) {
-        if (about_engine(words))
-            return lorica_cmd_usage(&lorica_cmd_bench, "kernels takes no option but --json");
+    if (strcmp(word, "kernels") == 0)
         return lorica_bench_kernels(words->json);
-    }
     if (lorica_bench_engine_knows(word))
         return run_engine(word, words);
-    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
-        if (strcmp(word, kinds[i].word) == 0)
-            kind = &kinds[i];
-    if (!kind)
-        return lorica_cmd_usage(&lorica_cmd_bench,
-                                "\"%.40s\" is not one of machine, kernels, decode, prefill, batch, "
-                                "prefix, speculation, arrivals, train, registry",
-                                word);
-    if (words->rows && kind->sequences == 1)
-        return lorica_cmd_usage(&lorica_cmd_bench, "--sequences goes with batch");
+    while (strcmp(word, kind->word) != 0)
+        kind++;
     if (!read_numbers(kind, words, &bench, &threads))
         return LORICA_EXIT_USAGE;
     return run_kind(kind, &bench, words, threads);
@@ -503,10 +516,12 @@ static int run(int argc, char **argv) {
         {.name = "compute", .value = &words.compute},
         {.name = "checkpoint-activations", .flag = &words.recompute},
         LORICA_CLIENT_OPTIONS(words.where)};
-    if (lorica_cmd_options(&lorica_cmd_bench, argc, argv, options,
-                           sizeof(options) / sizeof(options[0]), 1, 1) < 0)
+    const size_t count = sizeof(options) / sizeof(options[0]);
+    if (lorica_cmd_options(&lorica_cmd_bench, argc, argv, options, count, 1, 1) < 0)
         return LORICA_EXIT_USAGE;
-    const int rc = run_word(argv[0], &words);
+    const char *takes = find_work(argv[0]);
+    const int rc = takes && options_fit(argv[0], takes, options, count) ? run_word(argv[0], &words)
+                                                                        : LORICA_EXIT_USAGE;
     free(words.adapters);
     return rc;
 }

@@ -5,6 +5,8 @@ import itertools
 import threading
 import time
 
+import pytest
+
 from api import Api
 from conftest import Server, make_data, write_adapter
 
@@ -106,10 +108,19 @@ def test_a_busy_key_does_not_keep_another_one_waiting(lorica_bin, tmp_path):
 
 def test_bench_measures_the_engine(data_dir):
     seen = data_dir.json("bench", "prefix", "--tokens", "64", "--sequences", "3")
-    assert seen["hit rate"] == 64 / 80 and seen["first token with, ms"] > 0
+    assert seen["hit_rate"] == 64 / 80 and seen["first_token_with_ms"] > 0
     seen = data_dir.json("bench", "speculation", "--tokens", "24", "--repeat", "1")
-    assert seen["repeating: tokens/s with"] > 0
+    assert seen["repeating_tokens_s_with"] > 0
     seen = data_dir.json("bench", "arrivals", "--tokens", "200", "--sequences", "2", "--repeat", "2")
-    assert 0 < seen["gap, p50, ms"] <= seen["gap, p99, ms"] <= seen["gap, largest, ms"]
-    assert "--sequences does not go" in data_dir("bench", "speculation", "--sequences", "2",
-                                                 code=2).stderr
+    assert 0 < seen["gap_p50_ms"] <= seen["gap_p99_ms"] <= seen["gap_largest_ms"]
+
+
+@pytest.mark.parametrize("words", [
+    ["speculation", "--sequences", "2"], ["decode", "--sequences", "2"], ["prefix", "--repeat", "3"],
+    ["train", "--kv", "int8"], ["train", "--adapter", "a"], ["train", "--ca", "a.pem"],
+    ["registry", "--rank", "4"], ["registry", "--base", "tiny"], ["machine", "--tokens", "5"],
+    ["kernels", "--threads", "2"], ["decode", "--names", "5"], ["batch", "--checkpoint-activations"],
+    ["decode", "--compute", "exact"]])
+def test_bench_names_an_option_that_the_work_has_no_use_for(data_dir, words):
+    done = data_dir("bench", *words, code=2)
+    assert f"{words[1]} does not go with {words[0]}" in done.stderr
