@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <string.h>
 
 /* The page, and the frame of the curves in it. */
 #define WIDTH 800
@@ -114,6 +115,17 @@ static void put_text(struct lorica_buf *out, double x, double y, const char *att
     (void)lorica_buf_printf(out, "<text x=\"%.1f\" y=\"%.1f\" %s>", x, y, attributes);
     put_escaped(out, text);
     (void)lorica_buf_puts(out, "</text>\n");
+}
+
+/* A line above the frame, smaller where its text is long. `wide`: how wide a letter of it is, in
+ * sizes of the type. */
+static void put_heading(struct lorica_buf *out, double y, double size, double wide,
+                        const char *style, const char *text) {
+    char attributes[96];
+    const double fits = (RIGHT - LEFT) / (wide * fmax(1, (double)strlen(text)));
+    (void)snprintf(attributes, sizeof(attributes), "font-size=\"%.3g\" %s", fmin(size, fits),
+                   style);
+    put_text(out, LEFT, y, attributes, text);
 }
 
 static void put_axes(struct lorica_buf *out, const struct axis *x, const struct axis *y) {
@@ -237,8 +249,8 @@ int lorica_loss_plot_write(const struct lorica_loss_plot *plot, struct lorica_bu
     put_escaped(out, plot->title);
     (void)lorica_buf_puts(out,
                           "</title>\n<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n");
-    put_text(out, LEFT, 32, "font-size=\"19\" font-weight=\"bold\" fill=\"#111111\"", plot->title);
-    put_text(out, LEFT, 55, "font-size=\"13\" fill=\"#555555\"", plot->subtitle);
+    put_heading(out, 32, 19, 0.7, "font-weight=\"bold\" fill=\"#111111\"", plot->title);
+    put_heading(out, 55, 13, 0.6, "fill=\"#555555\"", plot->subtitle);
     put_axes(out, &x, &y);
     put_training(out, plot->training, &x, &y);
     if (plot->evaluation->count > 0)

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -49,6 +50,26 @@ static void test_plot_stands_for_itself(void **state) {
     free(svg);
 }
 
+/* A letter of DejaVu Sans is some 0.6 of its type wide, a bold one 0.7. */
+static void test_long_titles_fit_into_the_page(void **state) {
+    const struct lorica_curve none = {.count = 0};
+    char title[141];
+    memset(title, 'm', sizeof(title) - 1);
+    title[sizeof(title) - 1] = '\0';
+    for (size_t length = sizeof(title) - 1; length > 4; length /= 2) {
+        title[length] = '\0';
+        char *svg = plot(title, &none, &none);
+        double size = 0;
+        assert_non_null(svg);
+        const char *at = strstr(svg, "y=\"32.0\" font-size=\"");
+        assert_non_null(at);
+        assert_int_equal(sscanf(at, "y=\"32.0\" font-size=\"%lf\"", &size), 1);
+        assert_true(size >= 6 && size <= 19);
+        assert_true(78 + 0.7 * size * (double)length < 780);
+        free(svg);
+    }
+}
+
 static void test_curves_of_few_points_and_of_equal_ones_have_a_frame(void **state) {
     struct lorica_curve none = {.count = 0}, one = {.count = 0}, flat = {.count = 0};
     lorica_curve_add(&one, 1, 3);
@@ -89,6 +110,7 @@ static void test_value_that_is_not_finite_is_left_out(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_plot_stands_for_itself),
+        cmocka_unit_test(test_long_titles_fit_into_the_page),
         cmocka_unit_test(test_curves_of_few_points_and_of_equal_ones_have_a_frame),
         cmocka_unit_test(test_long_curve_keeps_means_of_neighbours),
         cmocka_unit_test(test_value_that_is_not_finite_is_left_out),
