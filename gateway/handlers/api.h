@@ -143,7 +143,8 @@
  *                                                      ?after=ID&limit=N; with stream=true
  *                                                      server-sent events, from the first on, until
  *                                                      the job is over
- * GET    /v1/fine_tuning/jobs/{id}/checkpoints         list of what was published: one, or none yet
+ * GET    /v1/fine_tuning/jobs/{id}/checkpoints         list of what was published: one, or
+ *                                                      none yet; with "first_id", "last_id"
  * GET    /v1/receipts/key                              {"object":"receipt.key","key_id",
  *                                                      "algorithm","public_key":PEM}: what verifies
  *                                                      receipts. A chat or completion with the

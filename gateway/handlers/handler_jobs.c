@@ -171,8 +171,9 @@ int lorica_handle_jobs(struct lorica_request *request) {
 static int write_checkpoints(void *arg, const struct lorica_job *job, int64_t finish_ms) {
     struct lorica_jsonw w = lorica_request_json(arg, 200);
     char id[64];
+    const bool there = job->state == LORICA_JOB_SUCCEEDED;
     lorica_api_open_list(&w);
-    if (job->state == LORICA_JOB_SUCCEEDED) {
+    if (there) {
         (void)snprintf(id, sizeof(id), "ftckpt-%s", job->id + sizeof(LORICA_JOB_ID_PREFIX) - 1);
         lorica_jsonw_object(&w, NULL);
         lorica_jsonw_string(&w, "object", "fine_tuning.job.checkpoint");
@@ -189,7 +190,11 @@ static int write_checkpoints(void *arg, const struct lorica_job *job, int64_t fi
         lorica_jsonw_end_object(&w);
         lorica_jsonw_end_object(&w);
     }
-    lorica_api_close_list(&w, false);
+    lorica_jsonw_end_array(&w);
+    lorica_jsonw_string(&w, "first_id", there ? id : NULL);
+    lorica_jsonw_string(&w, "last_id", there ? id : NULL);
+    lorica_jsonw_bool(&w, "has_more", false);
+    lorica_jsonw_end_object(&w);
     return 0;
 }
 

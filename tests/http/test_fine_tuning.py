@@ -50,7 +50,9 @@ def test_job_publishes_what_it_learnt_as_candidate(server, client):
     answer = client.chat.completions.create(
         model=done.fine_tuned_model, messages=[{"role": "user", "content": "Where?"}], max_tokens=2)
     assert answer.model == "whole@1"
-    kept = client.fine_tuning.jobs.checkpoints.list(job.id).data
+    page = client.fine_tuning.jobs.checkpoints.list(job.id)
+    kept = page.data
+    assert page.first_id == page.last_id == kept[0].id
     assert [c.fine_tuned_model_checkpoint for c in kept] == ["whole@1"]
     assert kept[0].step_number == manifest["best_step"] and kept[0].fine_tuning_job_id == job.id
     assert kept[0].metrics.full_valid_loss == manifest["eval_loss"]
