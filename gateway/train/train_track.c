@@ -85,11 +85,13 @@ static void put_recipe(struct lorica_jsonw *w, const struct lorica_train_job *jo
     put_number(w, "accumulate", o->accumulate);
     put_number(w, "max_length", job->max_length);
     put_number(w, "max_grad_norm", o->max_grad_norm);
+    lorica_jsonw_string(w, "optimizer", o->adamw.eight_bit ? "adamw-8bit" : "adamw");
     put_number(w, "weight_decay", o->adamw.weight_decay);
     put_number(w, "beta1", o->adamw.beta1);
     put_number(w, "beta2", o->adamw.beta2);
     put_number(w, "eps", o->adamw.eps);
     put_bool(w, "pack", job->pack);
+    put_bool(w, "checkpoint_activations", o->recompute);
     put_number(w, "eval_every", (double)o->eval_every);
     put_number(w, "patience", o->patience);
     put_number(w, "seed", (double)o->seed);
@@ -186,11 +188,10 @@ int lorica_train_track_begin(const struct lorica_train_tracked *what,
 
 static int plot(const struct lorica_train_tracker *t, const struct lorica_train_tracked *what,
                 struct lorica_error *err) {
-    char title[96], subtitle[160];
-    (void)snprintf(title, sizeof(title), "Training of %.64s", what->job->name);
-    (void)snprintf(subtitle, sizeof(subtitle),
-                   "on %.48s, rank %u, learning rate %g, %zu examples%s", what->base->name,
-                   what->job->spec.rank, what->job->options.lr, what->data->count,
+    char title[LORICA_NAME_MAX + 16], subtitle[LORICA_NAME_MAX + 128];
+    (void)snprintf(title, sizeof(title), "Training of %s", what->job->name);
+    (void)snprintf(subtitle, sizeof(subtitle), "on %s, rank %u, learning rate %g, %zu examples%s",
+                   what->base->name, what->job->spec.rank, what->job->options.lr, what->data->count,
                    what->held_apart->count ? ", others held apart" : "");
     return lorica_train_log_plot(t->log, what->dir, title, subtitle, err);
 }

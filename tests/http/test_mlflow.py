@@ -155,6 +155,7 @@ def test_run_is_logged_whole(train, tracking, examples, tmp_path):
     assert (tmp_path / "metrics.jsonl").read_bytes() == tracking.artifact(run, "metrics.jsonl")
     params = {p["key"]: p["value"] for p in run["data"]["params"]}
     assert params["rank"] == "4" and params["lr"] == "0.01" and params["steps"] == str(STEPS)
+    assert params["optimizer"] == "adamw" and params["checkpoint_activations"] == "false"
     assert params["quantization"] == "nf4" and params["double_quantization"] == "true"
     assert params["quantization_block"] == "64" and params["double_quantization_block"] == "256"
     assert params["base"] == "tiny" and params["base_digest"].startswith("sha256:")
