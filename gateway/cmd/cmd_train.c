@@ -7,6 +7,7 @@
 #include "gateway/mlflow/mlflow_journal.h"
 #include "gateway/train/train.h"
 #include "registry/registry.h"
+#include "runtime/train/data.h"
 
 #define WORDS_MAX 1000
 #define FULL_LR 5e-5 /* as Hugging Face's trainer: every weight moves by itself */
@@ -148,7 +149,7 @@ static bool parse_adamw(struct train *t) {
     if (t->beta2)
         fine &= lorica_cmd_number("beta2", t->beta2, 0, 0.999999999, &a->beta2);
     if (t->eps)
-        fine &= lorica_cmd_number("eps", t->eps, 0, 1, &a->eps);
+        fine &= lorica_cmd_number("eps", t->eps, 1e-16, 1, &a->eps);
     return fine;
 }
 
@@ -310,12 +311,22 @@ static bool parse_mlflow(const char *text) {
     return rc == 0;
 }
 
+/* The files of examples; --columns names columns of some of them. */
+static bool take_data(struct lorica_train_job *job, char **paths, int count) {
+    bool csv = job->eval_path && lorica_train_is_csv(job->eval_path);
+    job->data_paths = (const char *const *)paths;
+    job->data_count = (size_t)count;
+    for (int i = 0; i < count; i++)
+        csv |= lorica_train_is_csv(paths[i]);
+    if (job->columns[0] && !csv)
+        (void)lorica_cmd_usage(&lorica_cmd_train, "--columns goes with files named *.csv");
+    return csv || !job->columns[0];
+}
+
 static int run_training(struct train *t, int words, char **argv) {
-    if (!training_is_whole(&t->job, words))
+    if (!training_is_whole(&t->job, words) || !take_data(&t->job, argv + 1, words - 1))
         return LORICA_EXIT_USAGE;
     t->job.name = argv[0];
-    t->job.data_paths = (const char *const *)argv + 1;
-    t->job.data_count = (size_t)words - 1;
     if (!lorica_name_valid(t->job.name))
         return lorica_cmd_usage(&lorica_cmd_train,
                                 "\"%s\" is no name for an adapter: a-z, 0-9, '.', '_' and '-', "
@@ -343,10 +354,9 @@ static int run_words(struct train *t, int words, char **argv) {
                          : lorica_train_estimate_job(job);
     if (!t->check)
         return run_training(t, words, argv);
-    job->data_paths = (const char *const *)argv;
-    job->data_count = (size_t)words;
-    return words < 1 ? lorica_cmd_usage(&lorica_cmd_train, "--check takes DATA, and no NAME")
-                     : lorica_train_check_job(job);
+    if (words < 1)
+        return lorica_cmd_usage(&lorica_cmd_train, "--check takes DATA, and no NAME");
+    return take_data(job, argv, words) ? lorica_train_check_job(job) : LORICA_EXIT_USAGE;
 }
 
 static int run(int argc, char **argv) {

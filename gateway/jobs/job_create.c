@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <unistd.h>
 
 #include "gateway/server/auth.h"
@@ -249,11 +248,6 @@ static void on_bad(void *arg, const char *path, uint32_t line, const char *what)
     (void)snprintf(faults->what, sizeof(faults->what), "%s", what);
 }
 
-static bool is_csv(const char *filename) {
-    const size_t len = strlen(filename);
-    return len > 4 && strcasecmp(filename + len - 4, ".csv") == 0; /* as lorica train */
-}
-
 /* Reads the examples at `path`; what is wrong names the file as its owner knows it. */
 static int read_examples(struct lorica_request *request, const char *param, const char *path,
                          const struct lorica_job_file *file, uint32_t max_length,
@@ -373,9 +367,9 @@ static void name_held(const struct lorica_training_file *file, char *out, size_t
     if (jsonl && len - 6 <= LORICA_EVAL_SET_MAX)
         memcpy(set, file->filename, len - 6);
     (void)snprintf(out, size, "%s",
-                   lorica_eval_set_valid(set) ? file->filename
-                   : is_csv(file->filename)   ? "validation.csv"
-                                              : "validation.jsonl");
+                   lorica_eval_set_valid(set)            ? file->filename
+                   : lorica_train_is_csv(file->filename) ? "validation.csv"
+                                                         : "validation.jsonl");
 }
 
 static void take_file(struct lorica_job_file *out, const struct lorica_training_file *file) {
@@ -411,7 +405,7 @@ static int make_files(struct lorica_request *request, const char *dir, struct lo
     char *data = NULL, *held = NULL;
     take_file(&job->training, training);
     int rc = link_file(request, training, dir,
-                       is_csv(training->filename) ? "data.csv" : "data.jsonl", &data);
+                       lorica_train_is_csv(training->filename) ? "data.csv" : "data.jsonl", &data);
     if (rc == 0 && validation) {
         char name[sizeof(job->validation.filename)];
         take_file(&job->validation, validation);

@@ -73,6 +73,18 @@ static int digest_files(struct examples *e, const struct lorica_train_job *job,
     return rc ? lorica_fail(err, rc, "there are too many files of examples") : 0;
 }
 
+/* Says how much of what is held apart is no test of anything. */
+static int print_shared(const struct examples *e, struct lorica_error *err) {
+    size_t shared = 0;
+    if (lorica_train_data_shared(&e->data, &e->held_apart, &shared) != 0)
+        return lorica_fail(err, LORICA_ENOMEM, "no memory to compare the examples");
+    if (shared > 0)
+        (void)printf("%zu of the %zu examples held apart are trained on, too: their loss tells "
+                     "nothing of what is new\n",
+                     shared, e->held_apart.count);
+    return 0;
+}
+
 static int load_examples(struct examples *e, const struct lorica_base *b,
                          const struct lorica_train_job *job, struct lorica_error *err) {
     const uint32_t length =
@@ -105,8 +117,9 @@ static int load_examples(struct examples *e, const struct lorica_base *b,
         (void)printf("%zu of them are held apart\n", e->held_apart.count);
     } else
         (void)printf("--eval FILE or --eval-split would measure on examples held apart\n");
+    rc = print_shared(e, err);
     (void)fflush(stdout); /* before the progress, which goes to stderr */
-    return 0;
+    return rc;
 }
 
 /* Fails before the work where the disk is too full for what it makes. */

@@ -174,11 +174,14 @@ static void skip_byte_order_mark(FILE *file) {
     }
 }
 
-static bool is_csv(const struct lorica_train_data_options *o, const char *path) {
+bool lorica_train_is_csv(const char *path) {
     const size_t len = strlen(path);
-    if (o->format != LORICA_TRAIN_BY_NAME)
-        return o->format == LORICA_TRAIN_CSV;
     return len > 4 && strcasecmp(path + len - 4, ".csv") == 0;
+}
+
+static bool is_csv(const struct lorica_train_data_options *o, const char *path) {
+    return o->format == LORICA_TRAIN_BY_NAME ? lorica_train_is_csv(path)
+                                             : o->format == LORICA_TRAIN_CSV;
 }
 
 static int read_file(struct lorica_row_reader *reader, struct lorica_error *err) {
@@ -230,6 +233,34 @@ int lorica_train_data_load(const char *const *paths, size_t count,
     else
         lorica_train_data_finish(&data);
     return rc;
+}
+
+/* -- what two of them share -- */
+
+static int compare_ids(const void *a, const void *b) {
+    const struct lorica_train_example *x = *(const struct lorica_train_example *const *)a,
+                                      *y = *(const struct lorica_train_example *const *)b;
+    if (x->length != y->length)
+        return x->length < y->length ? -1 : 1;
+    return memcmp(x->ids, y->ids, x->length * sizeof(*x->ids));
+}
+
+int lorica_train_data_shared(const struct lorica_train_data *trained,
+                             const struct lorica_train_data *held_apart, size_t *ret) {
+    const struct lorica_train_example **sorted = malloc((trained->count + 1) * sizeof(*sorted));
+    size_t shared = 0;
+    if (!sorted)
+        return LORICA_ENOMEM;
+    for (size_t i = 0; i < trained->count; i++)
+        sorted[i] = &trained->examples[i];
+    qsort(sorted, trained->count, sizeof(*sorted), compare_ids);
+    for (size_t i = 0; i < held_apart->count; i++) {
+        const struct lorica_train_example *e = &held_apart->examples[i];
+        shared += bsearch(&e, sorted, trained->count, sizeof(*sorted), compare_ids) != NULL;
+    }
+    free(sorted);
+    *ret = shared;
+    return 0;
 }
 
 void lorica_train_data_finish(struct lorica_train_data *data) {

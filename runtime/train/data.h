@@ -63,6 +63,9 @@ struct lorica_train_data_options {
     void *on_bad_arg;
 };
 
+/** Whether a file of this name is read as CSV. */
+bool lorica_train_is_csv(const char *path);
+
 /** Reads files of examples. Errors begin with "file: " and, for a bad line, "line N: ", and say how
  * to go on. A line is bad (LORICA_EFORMAT, LORICA_ELIMIT) when it is empty (but at the end of the
  * file), too long, not UTF-8, no JSON, in none of the forms above, or has no answer or an empty
@@ -72,6 +75,12 @@ int lorica_train_data_load(const char *const *paths, size_t count,
                            const struct lorica_train_data_options *options,
                            struct lorica_train_data *ret,
                            struct lorica_error *err) LORICA_MUSTCHECK;
+
+/** How many examples of `held_apart` stand in `trained` too, token for token: their loss tells
+ * nothing of what is new. LORICA_ENOMEM. */
+int lorica_train_data_shared(const struct lorica_train_data *trained,
+                             const struct lorica_train_data *held_apart,
+                             size_t *ret) LORICA_MUSTCHECK;
 
 /** Frees. A zeroed struct is accepted. */
 void lorica_train_data_finish(struct lorica_train_data *data);

@@ -41,7 +41,8 @@ static int read_messages(const struct lorica_json *list, const char *name, bool 
     }
     if (!answered)
         return lorica_fail(err, LORICA_EFORMAT,
-                           "no answer: one message must have the role \"assistant\"");
+                           "no answer: one message must have the role \"assistant\", and no "
+                           "\"weight\" of 0");
     return 0;
 }
 

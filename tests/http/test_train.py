@@ -121,6 +121,19 @@ def test_bad_lines_are_listed_and_left_out_when_asked(data_dir, examples, tmp_pa
     assert "no usable example" in done.stderr
 
 
+def test_examples_held_apart_that_are_learnt_too_are_told(data_dir, examples, tmp_path):
+    path, apart = examples(), tmp_path / "apart.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    apart.write_text(lines[3] + chat_line("Never heard?", "Never.") + "\n" + lines[0])
+    done = data_dir("train", "rooms", path, "--eval", apart, "--steps", 1)
+    assert "2 of the 3 examples held apart are trained on, too" in done.stdout
+    done = data_dir("train", "rooms", path, "--eval-split", "0.3", "--steps", 1)
+    assert "trained on, too" not in done.stdout
+    path.write_text("".join(lines) * 3)
+    done = data_dir("train", "rooms", path, "--eval-split", "0.3", "--steps", 1)
+    assert "examples held apart are trained on, too" in done.stdout
+
+
 def test_same_examples_as_csv_and_in_two_files_teach_the_same(data_dir, tmp_path):
     pairs = [(f'Where, please, is room "{i}"?', f"Room {i}:\non floor {i}.") for i in range(6)]
     json_lines = [chat_line(*pair) + "\n" for pair in pairs]
@@ -418,7 +431,8 @@ def test_estimate_of_a_base_is_what_a_run_takes(lorica, tmp_path):
     ["--json"], ["--loss", "some"], ["--columns", "a"],
     ["--rank", "0"], ["--rank", "x"], ["--lr", "nan"], ["--lr", "-1"], ["--targets", "q,z"],
     ["--schedule", "square"], ["--epochs", "0"], ["--dropout", "1"], ["--init", "somewhere"],
-    ["--channel", "stable"], ["--eval-split", "1"], ["--patience", "0"], ["--eval-every", "2"], ["--beta2", "1"]])
+    ["--channel", "stable"], ["--eval-split", "1"], ["--patience", "0"], ["--eval-every", "2"], ["--beta2", "1"],
+    ["--eps", "0"], ["--columns", "question,answer"]])
 def test_wrong_options_are_wrong_usage(data_dir, examples, words):
     done = data_dir("train", "rooms", examples(), *words, code=USAGE)
     assert words[0] in done.stderr

@@ -179,7 +179,7 @@ static void test_bad_line_ends_the_reading_or_is_left_out(void **state) {
         {false, 2, 1, "{'text':'a'}\n{'prompt':[],'completion':'c'}\n{'text':'b'}", "lists"},
         {false, 2, 1,
          "{'text':'a'}\n{'messages':[{'role':'assistant','content':'b','weight':0}]}\n{'text':'b'}",
-         "no answer"},
+         "no \"weight\" of 0"},
         {false, 2, 1,
          "{'text':'a'}\n{'messages':[{'role':'assistant','content':'b','weight':2}]}\n{'text':'b'}",
          "weight"},
