@@ -21,6 +21,8 @@ static const char training_colour[] = "#1f6fb4", evaluation_colour[] = "#c4421a"
 void lorica_curve_add(struct lorica_curve *c, uint64_t step, double loss) {
     if (!isfinite(loss))
         return;
+    if (c->count >= LORICA_CURVE_POINTS) /* no curve: bytes of a file */
+        *c = (struct lorica_curve){.count = 0};
     if (c->each == 0)
         c->each = 1;
     c->last = loss;

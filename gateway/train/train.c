@@ -239,14 +239,17 @@ struct learning {
  * apart, checkpoints, and moments that lie beside them. Finish l->keeper in any case. */
 static int prepare(struct learning *l, const struct lorica_train_session *s,
                    const struct examples *e, const struct lorica_train_job *job, const char *dir,
-                   struct lorica_full *full, struct lorica_error *err) {
+                   struct lorica_full *full, struct lorica_train_log *log,
+                   struct lorica_error *err) {
     l->options = job->options;
     l->options.full = full;
     l->options.checkpointing = &l->keeper.checkpointing;
     l->options.moments_dir = dir;
     l->options.held_apart = e->held_apart.count > 0 ? &e->held_apart : NULL;
     l->options.pack = job->pack ? e->max_length : 0;
-    return lorica_train_keeper_init(&l->keeper, dir, &l->options, job, s, &e->data, err);
+    const int rc = lorica_train_keeper_init(&l->keeper, dir, &l->options, job, s, &e->data, err);
+    l->keeper.checkpointing.notes = lorica_train_log_notes(log);
+    return rc;
 }
 
 static int train_full(struct lorica_train_session *s, const struct examples *e,
@@ -259,7 +262,7 @@ static int train_full(struct lorica_train_session *s, const struct examples *e,
     if (!rc)
         rc = lorica_full_create(s->base, &full, err);
     if (!rc)
-        rc = prepare(&l, s, e, job, dir, full, err);
+        rc = prepare(&l, s, e, job, dir, full, log, err);
     if (!rc)
         rc = lorica_trainer_run(&full->base, s->pool, &e->data, &l.options, NULL, on_update, log,
                                 &result, err);
@@ -288,7 +291,7 @@ static int train_into(struct lorica_train_session *s, const struct examples *e,
     struct learning l = {0};
     int rc = lorica_train_adapter_new(&job->spec, s->base, &s->adapter, err);
     if (!rc)
-        rc = prepare(&l, s, e, job, dir, NULL, err);
+        rc = prepare(&l, s, e, job, dir, NULL, log, err);
     if (!rc)
         rc = lorica_train_check_room(dir, lorica_train_weights_nbytes(&s->base->arch, s->adapter),
                                      err);

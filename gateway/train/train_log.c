@@ -21,7 +21,9 @@ struct lorica_train_log {
     bool rewinds; /* the lines of an earlier run are still to be looked through */
     int rc;       /* of the first write that failed */
     struct lorica_error err;
-    struct lorica_curve training, evaluation;
+    struct curves {
+        struct lorica_curve training, evaluation;
+    } curves;
 };
 
 int lorica_train_log_create(const char *path, bool resume, struct lorica_train_log **ret,
@@ -46,6 +48,10 @@ int lorica_train_log_create(const char *path, bool resume, struct lorica_train_l
 }
 
 void lorica_train_log_copy(struct lorica_train_log *log, FILE *copy) { log->copy = copy; }
+
+struct iovec lorica_train_log_notes(struct lorica_train_log *log) {
+    return (struct iovec){&log->curves, sizeof(log->curves)};
+}
 
 double lorica_train_memory_mb(void) {
     /* getrusage() also counts what the process that ran this program held before. */
@@ -99,8 +105,8 @@ static void write_line(struct lorica_train_log *log, const struct lorica_trainer
     lorica_buf_finish(&line);
 }
 
-/* Takes the curves from the lines of the updates before `step`, and the others off: what came
- * behind the checkpoint is done again. */
+/* Keeps the lines of the updates before `step` and takes the others off: what came behind the
+ * checkpoint is done again. */
 static void rewind_to(struct lorica_train_log *log, uint64_t step) {
     char line[LINE_MAX_BYTES];
     off_t end = 0;
@@ -114,12 +120,6 @@ static void rewind_to(struct lorica_train_log *log, uint64_t step) {
             lorica_json_parse(line, strlen(line), &json, &ignored) == 0 &&
             lorica_json_integer(lorica_json_get(json, "step"), 1, INT64_MAX, &its) == 0 &&
             (uint64_t)its < step;
-        if (kept) {
-            lorica_curve_add(&log->training, (uint64_t)its,
-                             lorica_json_number(lorica_json_get(json, "loss"), NAN));
-            lorica_curve_add(&log->evaluation, (uint64_t)its,
-                             lorica_json_number(lorica_json_get(json, "eval_loss"), NAN));
-        }
         lorica_json_destroy(json);
         if (!kept)
             break;
@@ -136,14 +136,15 @@ void lorica_train_log_update(struct lorica_train_log *log,
     if (p->step > 0 && log->rewinds)
         rewind_to(log, p->step);
     if (p->step > 0)
-        lorica_curve_add(&log->training, p->step, p->loss);
-    lorica_curve_add(&log->evaluation, p->step, p->eval_loss);
+        lorica_curve_add(&log->curves.training, p->step, p->loss);
+    lorica_curve_add(&log->curves.evaluation, p->step, p->eval_loss);
     write_line(log, p);
 }
 
 int lorica_train_log_plot(const struct lorica_train_log *log, const char *dir, const char *title,
                           const char *subtitle, struct lorica_error *err) {
-    const struct lorica_loss_plot plot = {title, subtitle, &log->training, &log->evaluation};
+    const struct lorica_loss_plot plot = {title, subtitle, &log->curves.training,
+                                          &log->curves.evaluation};
     struct lorica_buf out;
     lorica_buf_init(&out, PLOT_MAX);
     char *path = lorica_path_join(dir, "loss.svg");

@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stdio.h>
+#include <sys/uio.h>
 
 #include "runtime/train/trainer.h"
 
@@ -23,6 +24,10 @@ void lorica_train_log_copy(struct lorica_train_log *log, FILE *copy);
 
 /** After an update; of step 0, before the first, there is no line in the file. */
 void lorica_train_log_update(struct lorica_train_log *log, const struct lorica_trainer_progress *p);
+
+/** The log's own memory of the curves, which a checkpoint keeps so that the plot of a run that goes
+ * on begins where the run did. Borrowed until destroy. */
+struct iovec lorica_train_log_notes(struct lorica_train_log *log);
 
 /** Writes DIR/loss.svg. */
 int lorica_train_log_plot(const struct lorica_train_log *log, const char *dir, const char *title,

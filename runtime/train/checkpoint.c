@@ -7,15 +7,15 @@
 
 #include "proto/safetensors.h"
 
-#define FORMAT "lorica checkpoint 1"
+#define FORMAT "lorica checkpoint 2"
 #define STATE_WORDS (sizeof(struct lorica_checkpoint_state) / 8)
 
 _Static_assert(sizeof(size_t) == 8 && sizeof(struct lorica_checkpoint_state) == 13 * 8,
                "the file has 64-bit words");
 
-enum part { WEIGHTS, BEST, MOMENTS, ORDER, ENDS, STATE, PARTS };
-static const char *const part_names[PARTS] = {"weights", "best", "moments",
-                                              "order",   "ends", "state"};
+enum part { WEIGHTS, BEST, MOMENTS, ORDER, ENDS, STATE, NOTES, PARTS };
+static const char *const part_names[PARTS] = {"weights", "best",  "moments", "order",
+                                              "ends",    "state", "notes"};
 
 static size_t weights_nbytes(const struct lorica_checkpoint *c) {
     size_t sum = 0;
@@ -56,10 +56,11 @@ static void describe(const struct lorica_checkpoint *c, struct lorica_tensor ten
                                     c->moments_nbytes,
                                     c->order_count,
                                     c->ends_count,
-                                    STATE_WORDS};
-    static const enum lorica_dtype dtypes[PARTS] = {LORICA_DTYPE_F32, LORICA_DTYPE_F32,
-                                                    LORICA_DTYPE_U8,  LORICA_DTYPE_I64,
-                                                    LORICA_DTYPE_I64, LORICA_DTYPE_I64};
+                                    STATE_WORDS,
+                                    c->notes.iov_len};
+    static const enum lorica_dtype dtypes[PARTS] = {
+        LORICA_DTYPE_F32, LORICA_DTYPE_F32, LORICA_DTYPE_U8, LORICA_DTYPE_I64,
+        LORICA_DTYPE_I64, LORICA_DTYPE_I64, LORICA_DTYPE_U8};
     for (int i = 0; i < PARTS; i++)
         tensors[i] = (struct lorica_tensor){
             .name = part_names[i], .dtype = dtypes[i], .ndim = 1, .shape = {counts[i]}};
@@ -101,6 +102,7 @@ int lorica_checkpoint_encode(const struct lorica_checkpoint *c, const struct lor
     parts[used++] = (struct iovec){c->order, c->order_count * sizeof(*c->order)};
     parts[used++] = (struct iovec){c->ends, c->ends_count * sizeof(*c->ends)};
     parts[used++] = (struct iovec){c->state, sizeof(*c->state)};
+    parts[used++] = c->notes;
     int rc = digest_of(hasher, c, parts + 1, used - 1, digest);
     if (!rc)
         rc = put_front(c, digest, front);
@@ -208,8 +210,11 @@ int lorica_checkpoint_decode(const void *bytes, size_t len, const struct lorica_
     const char *at = found[WEIGHTS].iov_base;
     for (size_t i = 0; i < c->weights_count; at += c->weights[i++].iov_len)
         memcpy(c->weights[i].iov_base, at, c->weights[i].iov_len);
-    void *const places[PARTS] = {
-        [BEST] = c->best, [MOMENTS] = c->moments, [ORDER] = c->order, [ENDS] = c->ends};
+    void *const places[PARTS] = {[BEST] = c->best,
+                                 [MOMENTS] = c->moments,
+                                 [ORDER] = c->order,
+                                 [ENDS] = c->ends,
+                                 [NOTES] = c->notes.iov_base};
     for (int i = 0; i < PARTS; i++)
         if (places[i] && found[i].iov_len > 0)
             memcpy(places[i], found[i].iov_base, found[i].iov_len);

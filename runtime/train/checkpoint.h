@@ -51,7 +51,8 @@ struct lorica_checkpoint {
     size_t order_count;
     size_t *ends; /**< of its passes in `order`, ascending; the last is order_count */
     size_t ends_count;
-    size_t max_rows; /**< examples of a pass, at most */
+    size_t max_rows;    /**< examples of a pass, at most */
+    struct iovec notes; /**< the caller's: see lorica_checkpointing */
 };
 
 /** Appends the front of the file to `front` and makes the list of parts that follow it: *ret of
@@ -83,6 +84,9 @@ struct lorica_checkpointing {
     bool (*stopped)(void *arg);
     const struct lorica_checkpoint_fact *facts; /**< of the caller; borrowed */
     size_t fact_count;
+    /** Bytes of the caller's that a checkpoint keeps as they are then, and that going on brings
+     * back; borrowed. What a file brings need not be what a run wrote. */
+    struct iovec notes;
 };
 
 #endif

@@ -333,7 +333,8 @@ static int checkpoint(const struct run *run, const struct cursor *c,
                                           .order_count = c->data->count,
                                           .ends = c->plan.ends,
                                           .ends_count = c->plan.passes,
-                                          .max_rows = run->max_rows};
+                                          .max_rows = run->max_rows,
+                                          .notes = how->notes};
     const int rc =
         ret_found ? how->load(how->arg, &all, ret_found, err) : how->save(how->arg, &all, err);
     free(weights);

@@ -35,6 +35,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len) {
     uint8_t moments[64];
     size_t order[EXAMPLES], ends[PASSES], begin = 0;
     float best[8];
+    char notes[6];
     const struct iovec weights[] = {{a, sizeof(a)}, {b, sizeof(b)}};
     const struct lorica_checkpoint checkpoint = {.facts = &fact,
                                                  .fact_count = 1,
@@ -49,7 +50,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len) {
                                                  .order_count = EXAMPLES,
                                                  .ends = ends,
                                                  .ends_count = PASSES,
-                                                 .max_rows = ROWS};
+                                                 .max_rows = ROWS,
+                                                 .notes = {notes, sizeof(notes)}};
     if (lorica_checkpoint_decode(data, len, &hasher, &checkpoint, NULL) != 0) {
         if (state.step != 0)
             abort();

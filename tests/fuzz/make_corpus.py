@@ -41,16 +41,16 @@ def part(name, body, extra=b""):
 
 
 def train_checkpoint(step=7, at=1, order=(3, 2, 1, 0), ends=(3, 4), weights=8, lr="0.5",
-                     digest="sha256:" + "0" * 64, fmt="lorica checkpoint 1"):
+                     digest="sha256:" + "0" * 64, fmt="lorica checkpoint 2"):
     header = {"__metadata__": {"format": fmt, "sha256": digest, "--lr": lr}}
     begin = 0
     for name, count, size, dtype in (("weights", weights, 4, "F32"), ("best", 8, 4, "F32"),
                                      ("moments", 64, 1, "U8"), ("order", 4, 8, "I64"),
-                                     ("ends", 2, 8, "I64"), ("state", 13, 8, "I64")):
+                                     ("ends", 2, 8, "I64"), ("state", 13, 8, "I64"), ("notes", 6, 1, "U8")):
         header[name] = tensor([count], begin, begin + count * size, dtype)
         begin += count * size
     return (safetensors(header) + bytes(4 * weights + 32 + 64) + struct.pack("<6Q", *order, *ends) +
-            struct.pack("<7Q6d", step, at, 9, 999, 12, 6, 1, 1.5, 2.25, 3.5, 3.25, 4.5, 4.25))
+            struct.pack("<7Q6d", step, at, 9, 999, 12, 6, 1, 1.5, 2.25, 3.5, 3.25, 4.5, 4.25) + b"curves")
 
 
 BASE = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]}

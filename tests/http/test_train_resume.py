@@ -40,12 +40,14 @@ def result(out):
     assert not (out / CHECKPOINT).exists()
     assert sorted(p.name for p in out.iterdir()) == [
         "adapter_config.json", "adapter_model.safetensors", "loss.svg", "manifest.json"]
-    return (out / "adapter_model.safetensors").read_bytes()
+    # The plot, too, is that of the whole run: a checkpoint keeps what it has drawn so far.
+    return [(out / name).read_bytes() for name in ("adapter_model.safetensors", "loss.svg")]
 
 
 def undisturbed(lorica, examples, tmp_path, *words):
     lorica("train", "rooms", examples, "--out", tmp_path / "whole", *RECIPE, *words)
     return result(tmp_path / "whole")
+
 
 
 def test_two_runs_into_one_directory_are_kept_apart(data_dir, examples, tmp_path):

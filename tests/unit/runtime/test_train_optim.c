@@ -194,6 +194,7 @@ struct places {
     uint8_t moments[64];
     size_t order[4], ends[2];
     float best[8];
+    char notes[6];
     struct iovec weights[2];
     struct lorica_checkpoint checkpoint;
 };
@@ -217,7 +218,8 @@ static void lay_out(struct places *p) {
                                                .order_count = 4,
                                                .ends = p->ends,
                                                .ends_count = 2,
-                                               .max_rows = 3};
+                                               .max_rows = 3,
+                                               .notes = {p->notes, sizeof(p->notes)}};
 }
 
 /* The bytes of a checkpoint's file, for free(). */
@@ -247,6 +249,7 @@ static void fill(struct places *p) {
                                                 1.5, 2.25, 3.5,        3.25, 4.5, 4.25};
     p->ends[0] = 3;
     p->ends[1] = 4;
+    memcpy(p->notes, "curves", sizeof(p->notes));
     for (int i = 0; i < 8; i++)
         p->best[i] = uniform();
     for (int i = 0; i < 5; i++)
@@ -273,6 +276,7 @@ static void test_checkpoint_comes_back_as_it_was(void **state) {
     assert_memory_equal(from.order, to.order, sizeof(to.order));
     assert_memory_equal(from.ends, to.ends, sizeof(to.ends));
     assert_memory_equal(from.best, to.best, sizeof(to.best));
+    assert_memory_equal(from.notes, to.notes, sizeof(to.notes));
     free(bytes);
 }
 
@@ -320,7 +324,8 @@ static void test_checkpoint_harmed_anywhere_is_refused(void **state) {
         assert_true(lorica_checkpoint_decode(bytes, cut, &sum_hasher, &to.checkpoint, &err) < 0);
     }
     const size_t data = len - sizeof(from.a) - sizeof(from.b) - sizeof(from.best) - 64 -
-                        sizeof(from.order) - sizeof(from.ends) - sizeof(from.state);
+                        sizeof(from.order) - sizeof(from.ends) - sizeof(from.state) -
+                        sizeof(from.notes);
     for (size_t i = data; i < len; i++) {
         lay_out(&to);
         bytes[i] ^= 4;
