@@ -12,6 +12,8 @@
 
 /** Bytes of codes of 16 rows of one block, in both tiled layouts. */
 #define LORICA_TILE_BLOCK_NBYTES 512
+/** And of turned weights. */
+#define LORICA_TURN_BLOCK_NBYTES ((size_t)LORICA_TURN_BLOCK * LORICA_TILE_ROWS)
 
 /** NF4's table in bytes: a value is (byte - ZERO) / FACTOR, within 0.0025. Of all such tables the
  * one with the least square error for normally distributed weights: 0.0013, where a table with 0 at

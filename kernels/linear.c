@@ -64,30 +64,44 @@ static void nf4_c(float *y, size_t ldy, const void *xq, size_t xq_stride, uint32
     }
 }
 
-static void q8_tile_c(float y[LORICA_TILE_ROWS], const float *x, const int8_t *codes,
-                      const uint16_t *scales, uint32_t blocks) {
-    memset(y, 0, LORICA_TILE_ROWS * sizeof(*y));
-    for (uint32_t b = 0; b < blocks; b++, codes += LORICA_TILE_BLOCK_NBYTES, x += LORICA_Q8_BLOCK) {
+/* y += the same of int8, `each` inputs a scale. */
+static void int8_tile_c(float y[LORICA_TILE_ROWS], const float *x, const int8_t *codes,
+                        const uint16_t *scales, uint32_t blocks, uint32_t each) {
+    for (uint32_t b = 0; b < blocks; b++, codes += (size_t)each * LORICA_TILE_ROWS, x += each) {
         for (uint32_t r = 0; r < LORICA_TILE_ROWS; r++) {
             float sum = 0;
-            for (uint32_t i = 0; i < LORICA_Q8_BLOCK; i++)
+            for (uint32_t i = 0; i < each; i++)
                 sum += (float)codes[i / 4 * 64 + r * 4 + i % 4] * x[i];
             y[r] += sum * lorica_f16_to_f32(scales[b * LORICA_TILE_ROWS + r]);
         }
     }
 }
 
-static void q8_c(float *y, size_t ldy, const void *xq, size_t xq_stride, uint32_t rows,
-                 const struct lorica_linear *w, uint32_t tile0, uint32_t tile1) {
-    const uint32_t blocks = w->k / LORICA_Q8_BLOCK;
+static void int8_c(float *y, size_t ldy, const void *xq, size_t xq_stride, uint32_t rows,
+                   const struct lorica_linear *w, uint32_t tile0, uint32_t tile1, uint32_t each,
+                   bool add) {
+    const uint32_t blocks = w->k / each;
     for (uint32_t t = tile0; t < tile1; t++) {
         const size_t first = (size_t)t * blocks;
-        for (uint32_t r = 0; r < rows; r++)
-            q8_tile_c(y + r * ldy + t * LORICA_TILE_ROWS,
-                      (const float *)((const char *)xq + r * xq_stride),
-                      (const int8_t *)w->codes + first * LORICA_TILE_BLOCK_NBYTES,
-                      w->scales + first * LORICA_TILE_ROWS, blocks);
+        for (uint32_t r = 0; r < rows; r++) {
+            float *to = y + r * ldy + t * LORICA_TILE_ROWS;
+            if (!add)
+                memset(to, 0, LORICA_TILE_ROWS * sizeof(*to));
+            int8_tile_c(to, (const float *)((const char *)xq + r * xq_stride),
+                        (const int8_t *)w->codes + first * each * LORICA_TILE_ROWS,
+                        w->scales + first * LORICA_TILE_ROWS, blocks, each);
+        }
     }
+}
+
+static void q8_c(float *y, size_t ldy, const void *xq, size_t xq_stride, uint32_t rows,
+                 const struct lorica_linear *w, uint32_t tile0, uint32_t tile1) {
+    int8_c(y, ldy, xq, xq_stride, rows, w, tile0, tile1, LORICA_Q8_BLOCK, false);
+}
+
+static void turned_c(float *y, size_t ldy, const void *xq, size_t xq_stride, uint32_t rows,
+                     const struct lorica_linear *w, bool add) {
+    int8_c(y, ldy, xq, xq_stride, rows, w, 0, w->n / LORICA_TILE_ROWS, LORICA_TURN_BLOCK, add);
 }
 
 static float dense_value(const struct lorica_linear *w, size_t at) {
@@ -130,11 +144,11 @@ static int32_t steps_of(const struct lorica_linear *w, uint32_t row, uint32_t co
     return lorica_nf4_steps[col % 8 < 4 ? pair & 15 : pair >> 4];
 }
 
-/* Rows [row, row + 32) of w, columns [col, col + 16). */
-static void turn_block_c(int8_t *codes, uint16_t *scales, const struct lorica_linear *w,
-                         const float *by, uint32_t row, uint32_t col) {
+static void turn_c(int8_t *codes, uint16_t *scales, const struct lorica_linear *w, const float *by,
+                   uint32_t row, uint32_t col) {
     const uint32_t padded = (w->n + LORICA_TILE_ROWS - 1) / LORICA_TILE_ROWS * LORICA_TILE_ROWS;
-    const uint32_t rows = padded - row < LORICA_TURN_BLOCK ? padded - row : LORICA_TURN_BLOCK;
+    const uint32_t left = row < padded ? padded - row : 0,
+                   rows = left < LORICA_TURN_BLOCK ? left : LORICA_TURN_BLOCK;
     const float steps = w->format == LORICA_FORMAT_NF4 ? 32767 : 256;
     float of[LORICA_TURN_BLOCK] = {0}, top = 0;
     for (uint32_t i = 0; i < rows; i++) {
@@ -143,7 +157,7 @@ static void turn_block_c(int8_t *codes, uint16_t *scales, const struct lorica_li
         top = fabsf(of[i]) > top ? fabsf(of[i]) : top;
     }
     const float inverse = top > 0 ? 32767.0f / top : 0, unit = top * (LORICA_TURN_UNIT / steps);
-    memset(codes, 0, LORICA_TILE_BLOCK_NBYTES);
+    memset(codes, 0, LORICA_TURN_BLOCK_NBYTES);
     for (uint32_t j = 0; j < LORICA_TILE_ROWS; j++) {
         int32_t words[LORICA_TURN_BLOCK] = {0}, most = 0;
         for (uint32_t i = 0; i < rows; i++) {
@@ -160,12 +174,13 @@ static void turn_block_c(int8_t *codes, uint16_t *scales, const struct lorica_li
     }
 }
 
-static void turn_c(int8_t *codes, uint16_t *scales, const struct lorica_linear *w, const float *by,
-                   uint32_t row, uint32_t depth, uint32_t tile0, uint32_t tile1) {
+void lorica_linear_turn(const struct lorica_linear_kernels *kernels, int8_t *codes,
+                        uint16_t *scales, const struct lorica_linear *w, const float *by,
+                        uint32_t row, uint32_t depth, uint32_t tile0, uint32_t tile1) {
     for (uint32_t t = tile0; t < tile1; t++)
         for (uint32_t i = 0; i < depth;
-             i += LORICA_TURN_BLOCK, codes += LORICA_TILE_BLOCK_NBYTES, scales += LORICA_TILE_ROWS)
-            turn_block_c(codes, scales, w, by, row + i, t * LORICA_TILE_ROWS);
+             i += LORICA_TURN_BLOCK, codes += LORICA_TURN_BLOCK_NBYTES, scales += LORICA_TILE_ROWS)
+            kernels->turn(codes, scales, w, by, row + i, t * LORICA_TILE_ROWS);
 }
 
 static double peak_c(uint64_t rounds) {
@@ -184,6 +199,7 @@ void lorica_linear_kernels_init(struct lorica_linear_kernels *kernels) {
         .q8 = q8_c,
         .dense = dense_c,
         .turn = turn_c,
+        .turned = turned_c,
         .peak = peak_c,
         .peak_form = "plain C",
     };

@@ -7,6 +7,7 @@
 #ifndef LORICA_KERNELS_LINEAR_H
 #define LORICA_KERNELS_LINEAR_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -43,21 +44,29 @@ typedef void (*lorica_linear_dense_fn)(float *y, size_t ldy, const float *x, siz
                                        uint32_t rows, const struct lorica_linear *w, uint32_t tile0,
                                        uint32_t tile1);
 
-/** Inputs that share a scale in what turn makes; depths are multiples of it. */
-#define LORICA_TURN_BLOCK LORICA_Q8_BLOCK
+/* Turned weights: for the gradient of their input, dX = dY W, columns of W become rows of tiles
+ * whose inputs are rows of W. They lie as Q8 does, but for the number of inputs that share a scale:
+ * codes [tile][inputs / 4][16][4], f16 scales [tile][inputs / 64][16]. */
 
-/** Turns weights for the gradient of their input, dX = dY W, which `q8` then computes as any other
- * product: the columns [16 tile0, 16 tile1) of w over its rows [row, row + depth), row % 16 == 0,
- * become tiles of the Q8 matrix W^T with `depth` inputs. Row i counts by[i] times, which is
- * positive (NULL: once; else there is room for whole tiles of rows); rows past n count as 0. w:
- * tiled NF4 or Q8. Fills codes[(tile1 - tile0) * 16 * depth] and scales [tile][depth / 32][16],
- * both 32-byte aligned. A scale is a 127th of the largest of its column's 32 values. A value is
- * within half of it, and two words, of the one it stands for, where a word is a 32512th or less of
- * what the largest scale of the 32 rows can make; then there is the scale's rounding to f16. The
- * result is the same to the bit on every level. */
+/** Inputs that share a scale in turned weights. */
+#define LORICA_TURN_BLOCK 64
+
+/** Turns one block: columns [col, col + 16) of w, tiled NF4 or Q8, over its rows
+ * [row, row + LORICA_TURN_BLOCK), row % 16 == 0. Row i counts by[i] times, which is positive (NULL:
+ * once; else there is room for whole tiles of rows); rows past n count as 0. Fills 16 columns of
+ * codes and the 16 scales, both 32-byte aligned. A scale is a 127th of the largest of its column's
+ * 64 values. A value is within half of it, and two words, of the one it stands for, where a word is
+ * a 32512th or less of what the largest scale of the 64 rows can make; then there is the scale's
+ * rounding to f16. The result is the same to the bit on every level. */
 typedef void (*lorica_linear_turn_fn)(int8_t *codes, uint16_t *scales,
                                       const struct lorica_linear *w, const float *by, uint32_t row,
-                                      uint32_t depth, uint32_t tile0, uint32_t tile1);
+                                      uint32_t col);
+
+/** y[r * ldy + i] = the product with turned weights, or with `add` += that, for all of its outputs
+ * i < n, n % 16 == 0, and k inputs, k % LORICA_TURN_BLOCK == 0; otherwise as above. Only codes and
+ * scales of w are as turn fills them: w->format is not read. */
+typedef void (*lorica_linear_turned_fn)(float *y, size_t ldy, const void *xq, size_t xq_stride,
+                                        uint32_t rows, const struct lorica_linear *w, bool add);
 
 /** One table per process; filled by the ladder in linear.c for lorica_cpu_level(). */
 struct lorica_linear_kernels {
@@ -67,6 +76,7 @@ struct lorica_linear_kernels {
     lorica_linear_fn q8;
     lorica_linear_dense_fn dense;
     lorica_linear_turn_fn turn;
+    lorica_linear_turned_fn turned;
     /** Does `rounds` rounds of the tiled products' innermost instructions, in registers; returns
      * the number of operations, a product and its addition being two. What a machine's peak is
      * measured with. */
@@ -76,5 +86,12 @@ struct lorica_linear_kernels {
 
 /** Fills the table: C first, then what the level adds. Cannot fail. */
 void lorica_linear_kernels_init(struct lorica_linear_kernels *kernels);
+
+/** Turns the columns [16 tile0, 16 tile1) of w over its rows [row, row + depth),
+ * depth % LORICA_TURN_BLOCK == 0: codes [(tile1 - tile0) * 16 * depth], scales
+ * [tile][depth / 64][16]. The rest is as for one block. */
+void lorica_linear_turn(const struct lorica_linear_kernels *kernels, int8_t *codes,
+                        uint16_t *scales, const struct lorica_linear *w, const float *by,
+                        uint32_t row, uint32_t depth, uint32_t tile0, uint32_t tile1);
 
 #endif

@@ -131,18 +131,19 @@ INLINE void load_scales(float32x4_t *to, const uint16_t *scales, bool nf4) {
     }
 }
 
-/* `rows` rows of x, from xq on, against one tile. */
+/* `rows` rows of x, from xq on, against one tile, whose scales are for `each` inputs. */
 INLINE void multiply(float *y, size_t ldy, const int8_t *xq, size_t stride, uint32_t rows,
-                     uint32_t k, const uint8_t *codes, const uint16_t *scales, bool nf4) {
+                     uint32_t k, const uint8_t *codes, const uint16_t *scales, uint32_t each,
+                     bool nf4, bool add) {
     const int8_t *x[GROUP_ROWS];
     float32x4_t sum[GROUP_ROWS][4], scale[4];
     for (uint32_t r = 0; r < rows; r++) {
         x[r] = xq + r * stride;
         for (int v = 0; v < 4; v++)
-            sum[r][v] = vdupq_n_f32(0);
+            sum[r][v] = add ? vld1q_f32(y + r * ldy + 4 * v) : vdupq_n_f32(0);
     }
     for (uint32_t b = 0; b < k / 32; b++, codes += nf4 ? 256 : 512) {
-        load_scales(scale, scales + (size_t)(nf4 ? b / 2 : b) * LORICA_TILE_ROWS, nf4);
+        load_scales(scale, scales + (size_t)(b * 32 / each) * LORICA_TILE_ROWS, nf4);
         add_block(sum, x, k, b, rows, codes, scale, nf4);
     }
     for (uint32_t r = 0; r < rows; r++)
@@ -152,29 +153,37 @@ INLINE void multiply(float *y, size_t ldy, const int8_t *xq, size_t stride, uint
 
 INLINE void multiply_tiles(float *y, size_t ldy, const void *xq, size_t stride, uint32_t rows,
                            const struct lorica_linear *w, uint32_t tile0, uint32_t tile1,
-                           bool nf4) {
-    const size_t blocks = w->k / (nf4 ? LORICA_NF4_BLOCK : LORICA_Q8_BLOCK);
+                           uint32_t each, bool nf4, bool add) {
+    const size_t blocks = w->k / each, nbytes = (size_t)each * (nf4 ? 8 : 16);
     for (uint32_t t = tile0; t < tile1; t++) {
-        const uint8_t *codes = (const uint8_t *)w->codes + t * blocks * LORICA_TILE_BLOCK_NBYTES;
+        const uint8_t *codes = (const uint8_t *)w->codes + t * blocks * nbytes;
         const uint16_t *scales = w->scales + t * blocks * LORICA_TILE_ROWS;
         float *to = y + (size_t)t * LORICA_TILE_ROWS;
         const int8_t *x = xq;
         uint32_t r = 0;
         for (; r + 2 <= rows; r += 2)
-            multiply(to + r * ldy, ldy, x + r * stride, stride, 2, w->k, codes, scales, nf4);
+            multiply(to + r * ldy, ldy, x + r * stride, stride, 2, w->k, codes, scales, each, nf4,
+                     add);
         if (r < rows)
-            multiply(to + r * ldy, ldy, x + r * stride, stride, 1, w->k, codes, scales, nf4);
+            multiply(to + r * ldy, ldy, x + r * stride, stride, 1, w->k, codes, scales, each, nf4,
+                     add);
     }
 }
 
 static void nf4_neon(float *y, size_t ldy, const void *xq, size_t xq_stride, uint32_t rows,
                      const struct lorica_linear *w, uint32_t tile0, uint32_t tile1) {
-    multiply_tiles(y, ldy, xq, xq_stride, rows, w, tile0, tile1, true);
+    multiply_tiles(y, ldy, xq, xq_stride, rows, w, tile0, tile1, LORICA_NF4_BLOCK, true, false);
 }
 
 static void q8_neon(float *y, size_t ldy, const void *xq, size_t xq_stride, uint32_t rows,
                     const struct lorica_linear *w, uint32_t tile0, uint32_t tile1) {
-    multiply_tiles(y, ldy, xq, xq_stride, rows, w, tile0, tile1, false);
+    multiply_tiles(y, ldy, xq, xq_stride, rows, w, tile0, tile1, LORICA_Q8_BLOCK, false, false);
+}
+
+static void turned_neon(float *y, size_t ldy, const void *xq, size_t xq_stride, uint32_t rows,
+                        const struct lorica_linear *w, bool add) {
+    multiply_tiles(y, ldy, xq, xq_stride, rows, w, 0, w->n / LORICA_TILE_ROWS, LORICA_TURN_BLOCK,
+                   false, add);
 }
 
 void lorica_linear_kernels_neon(struct lorica_linear_kernels *kernels) {
@@ -182,4 +191,5 @@ void lorica_linear_kernels_neon(struct lorica_linear_kernels *kernels) {
     kernels->act_quantise = act_quantise_neon;
     kernels->nf4 = nf4_neon;
     kernels->q8 = q8_neon;
+    kernels->turned = turned_neon;
 }

@@ -275,6 +275,7 @@ struct span {
     const uint16_t *scales;
     uint32_t b0, b1;
     const uint8_t *next; /* codes to be fetched meanwhile, or NULL */
+    bool add;            /* to what is there, with the first block, too */
 };
 
 /* What a span adds to R rows of 16 outputs at y; `each` and what follows it are constants after
@@ -310,7 +311,7 @@ INLINE void multiply_rows(float *y, size_t ldy, const char *x, size_t stride,
 #pragma GCC unroll 2
             for (uint32_t half = 0; half < 2; half++) {
                 float *to = y + r * ldy + (size_t)half * 8;
-                const __m256 sum = b == 0 ? _mm256_setzero_ps() : _mm256_loadu_ps(to);
+                const __m256 sum = b == 0 && !span->add ? _mm256_setzero_ps() : _mm256_loadu_ps(to);
                 _mm256_storeu_ps(
                     to,
                     _mm256_fmadd_ps(_mm256_mul_ps(_mm256_cvtepi32_ps((__m256i)sums[r][half]), step),
@@ -344,7 +345,7 @@ INLINE void multiply_some(float *y, size_t ldy, const char *x, size_t stride, ui
 /* Blocks of `each` inputs as unsigned bytes. */
 INLINE void decode(__m256i *to, const uint8_t *codes, uint32_t blocks, const uint32_t each,
                    enum layout layout) {
-    for (uint32_t b = 0; b < blocks; b++, codes += LORICA_TILE_BLOCK_NBYTES)
+    for (uint32_t b = 0; b < blocks; b++, codes += (size_t)each * (layout == LAYOUT_NF4 ? 8 : 16))
 #pragma GCC unroll 16
         for (uint32_t four = 0; four < each / 4; four++, to += 2) {
             __m256i w[2];
@@ -356,15 +357,17 @@ INLINE void decode(__m256i *to, const uint8_t *codes, uint32_t blocks, const uin
 
 /* A tile for many rows: decoded once, chunk by chunk. */
 INLINE void tile_decoded(float *y, size_t ldy, const char *x, size_t stride, uint32_t rows,
-                         const uint8_t *codes, const uint16_t *scales, uint32_t blocks,
-                         const uint32_t each, enum layout layout) {
+                         const struct span *whole, const uint32_t each, enum layout layout) {
     __m256i w[CHUNK / 2];
     const uint32_t chunk = CHUNK / each;
-    for (uint32_t b0 = 0; b0 < blocks; b0 += chunk) {
-        const uint32_t b1 = blocks - b0 < chunk ? blocks : b0 + chunk;
-        struct span span = {(const uint8_t *)w, scales, b0, b1,
-                            codes + (size_t)b1 * LORICA_TILE_BLOCK_NBYTES};
-        decode(w, codes + (size_t)b0 * LORICA_TILE_BLOCK_NBYTES, b1 - b0, each, layout);
+    const size_t nbytes = (size_t)each * (layout == LAYOUT_NF4 ? 8 : 16);
+    for (uint32_t b0 = 0; b0 < whole->b1; b0 += chunk) {
+        struct span span = *whole;
+        span.codes = (const uint8_t *)w;
+        span.b0 = b0;
+        span.b1 = whole->b1 - b0 < chunk ? whole->b1 : b0 + chunk;
+        span.next = whole->codes + span.b1 * nbytes;
+        decode(w, whole->codes + b0 * nbytes, span.b1 - b0, each, layout);
         for (uint32_t r = 0; r < rows; r += ROWS, span.next = NULL)
             multiply_some(y + r * ldy, ldy, x + r * stride, stride, rows - r, &span, each,
                           layout == LAYOUT_NF4 ? LAYOUT_NF4_DECODED : LAYOUT_Q8_DECODED);
@@ -373,32 +376,43 @@ INLINE void tile_decoded(float *y, size_t ldy, const char *x, size_t stride, uin
 
 INLINE void product(float *y, size_t ldy, const char *x, size_t stride, uint32_t rows,
                     const struct lorica_linear *w, uint32_t tile0, uint32_t tile1,
-                    const uint32_t each, enum layout layout) {
+                    const uint32_t each, enum layout layout, bool add) {
     const uint32_t blocks = w->k / each;
     for (uint32_t t = tile0; t < tile1; t++) {
         const uint8_t *codes =
-            (const uint8_t *)w->codes + (size_t)t * blocks * LORICA_TILE_BLOCK_NBYTES;
-        const uint16_t *scales = w->scales + (size_t)t * blocks * LORICA_TILE_ROWS;
-        const struct span span = {codes, scales, 0, blocks, codes + PREFETCH};
+            (const uint8_t *)w->codes + (size_t)t * blocks * each * (layout == LAYOUT_NF4 ? 8 : 16);
+        const struct span span = {.codes = codes,
+                                  .scales = w->scales + (size_t)t * blocks * LORICA_TILE_ROWS,
+                                  .b1 = blocks,
+                                  .next = codes + PREFETCH,
+                                  .add = add};
         float *out = y + (size_t)t * LORICA_TILE_ROWS;
         if (rows <= ROWS)
             multiply_some(out, ldy, x, stride, rows, &span, each, layout);
         else
-            tile_decoded(out, ldy, x, stride, rows, codes, scales, blocks, each, layout);
+            tile_decoded(out, ldy, x, stride, rows, &span, each, layout);
     }
 }
 
 static void linear_nf4(float *y, size_t ldy, const void *xq, size_t xq_stride, uint32_t rows,
                        const struct lorica_linear *w, uint32_t tile0, uint32_t tile1) {
-    product(y, ldy, xq, xq_stride, rows, w, tile0, tile1, LORICA_NF4_BLOCK, LAYOUT_NF4);
+    product(y, ldy, xq, xq_stride, rows, w, tile0, tile1, LORICA_NF4_BLOCK, LAYOUT_NF4, false);
 }
 
 static void linear_q8(float *y, size_t ldy, const void *xq, size_t xq_stride, uint32_t rows,
                       const struct lorica_linear *w, uint32_t tile0, uint32_t tile1) {
-    product(y, ldy, xq, xq_stride, rows, w, tile0, tile1, LORICA_Q8_BLOCK, LAYOUT_Q8);
+    product(y, ldy, xq, xq_stride, rows, w, tile0, tile1, LORICA_Q8_BLOCK, LAYOUT_Q8, false);
+}
+
+static void linear_turned(float *y, size_t ldy, const void *xq, size_t xq_stride, uint32_t rows,
+                          const struct lorica_linear *w, bool add) {
+    product(y, ldy, xq, xq_stride, rows, w, 0, w->n / LORICA_TILE_ROWS, LORICA_TURN_BLOCK,
+            LAYOUT_Q8, add);
 }
 
 /* -- turning -- */
+
+#define TURN_TILES (LORICA_TURN_BLOCK / LORICA_TILE_ROWS)
 
 /* Sixteen words of four columns: of rows 0 1 4 5 and 2 3 6 7 of eight. */
 struct words {
@@ -477,7 +491,7 @@ INLINE __m256i column_factors(uint16_t *scales, __m256i most, float unit) {
     return _mm256_permute4x64_epi64(_mm256_packs_epi32(factors[0], factors[1]), 0xd8);
 }
 
-/* Words of up to 32 rows and 16 columns as codes. */
+/* Words of `tiles` times 16 rows and 16 columns as codes. */
 INLINE void put_codes(int8_t *codes, uint16_t *scales, const struct words *words, uint32_t tiles,
                       float unit) {
     const __m256i low =
@@ -495,7 +509,7 @@ INLINE void put_codes(int8_t *codes, uint16_t *scales, const struct words *words
                       _mm256_packs_epi16(_mm256_mulhrs_epi16(from->half[0], factors[i / 2]),
                                          _mm256_mulhrs_epi16(from->half[1], factors[i / 2])));
         }
-    memset(codes + (size_t)tiles * 256, 0, (size_t)(2 - tiles) * 256);
+    memset(codes + (size_t)tiles * 256, 0, (size_t)(TURN_TILES - tiles) * 256);
 }
 
 /* Where the scales and codes of 16 rows' 16 columns lie. */
@@ -519,13 +533,13 @@ static float largest_of(__m256 x) {
     return _mm_cvtss_f32(_mm_max_ss(top, _mm_movehdup_ps(top)));
 }
 
-/* Rows [row, row + 32) of w, columns [col, col + 16). */
-static void turn_block(int8_t *codes, uint16_t *scales, const struct lorica_linear *w,
-                       const float *by, uint32_t row, uint32_t col) {
+static void turn(int8_t *codes, uint16_t *scales, const struct lorica_linear *w, const float *by,
+                 uint32_t row, uint32_t col) {
     const bool nf4 = w->format == LORICA_FORMAT_NF4;
-    const uint32_t tiles = row + LORICA_TILE_ROWS < w->n ? 2 : row < w->n ? 1 : 0;
-    struct source from[2];
-    __m256 of[4], top = _mm256_setzero_ps();
+    const uint32_t left = row < w->n ? (w->n - row + LORICA_TILE_ROWS - 1) / LORICA_TILE_ROWS : 0;
+    const uint32_t tiles = left < TURN_TILES ? left : TURN_TILES;
+    struct source from[TURN_TILES];
+    __m256 of[2 * TURN_TILES], top = _mm256_setzero_ps();
     for (uint32_t i = 0; i < 2 * tiles; i++) {
         if (i % 2 == 0)
             from[i / 2] = source_of(w, row + i / 2 * LORICA_TILE_ROWS, col);
@@ -536,7 +550,7 @@ static void turn_block(int8_t *codes, uint16_t *scales, const struct lorica_line
     }
     const float largest = largest_of(top);
     const __m256 inverse = _mm256_set1_ps(largest > 0 ? 32767.0f / largest : 0);
-    struct words words[16];
+    struct words words[8 * TURN_TILES];
     for (uint32_t t = 0; t < tiles; t++) {
         __m256i factors[2];
         for (uint32_t i = 0; i < 2; i++) {
@@ -550,14 +564,6 @@ static void turn_block(int8_t *codes, uint16_t *scales, const struct lorica_line
             turn_tile(words + (size_t)8 * t, from[t].codes, factors, false);
     }
     put_codes(codes, scales, words, tiles, largest * (LORICA_TURN_UNIT / (nf4 ? 32767 : 256)));
-}
-
-static void turn(int8_t *codes, uint16_t *scales, const struct lorica_linear *w, const float *by,
-                 uint32_t row, uint32_t depth, uint32_t tile0, uint32_t tile1) {
-    for (uint32_t t = tile0; t < tile1; t++)
-        for (uint32_t i = 0; i < depth;
-             i += LORICA_TURN_BLOCK, codes += LORICA_TILE_BLOCK_NBYTES, scales += LORICA_TILE_ROWS)
-            turn_block(codes, scales, w, by, row + i, t * LORICA_TILE_ROWS);
 }
 
 /* Eight weights of a dense row as floats. */
@@ -636,6 +642,7 @@ void lorica_linear_kernels_avx2(struct lorica_linear_kernels *kernels) {
         .q8 = linear_q8,
         .dense = linear_dense,
         .turn = turn,
+        .turned = linear_turned,
         .peak = peak,
         .peak_form = "int8 (4 vpmaddubsw, 4 vpaddw, vpmaddwd, vpaddd)",
     };

@@ -16,6 +16,7 @@
 
 #include <immintrin.h>
 #include <math.h>
+#include <stdbool.h>
 #include <string.h>
 
 #define INLINE static inline __attribute__((always_inline))
@@ -24,8 +25,11 @@
 enum layout {
     LAYOUT_NF4,     /* tiled NF4 */
     LAYOUT_Q8,      /* tiled int8 */
+    LAYOUT_TURNED,  /* the same, 64 inputs a scale */
     LAYOUT_DECODED, /* NF4 decoded to unsigned bytes in Q8's order */
 };
+
+INLINE bool is_nf4(enum layout layout) { return layout == LAYOUT_NF4 || layout == LAYOUT_DECODED; }
 
 #define BLOCK 32
 /* Blocks of a chunk: two decoded tiles of it take 24 KB. */
@@ -52,6 +56,7 @@ struct job {
     float *y;
     size_t ldy;
     uint32_t rows;
+    bool add; /* to what is in y */
 };
 
 /* A chunk of one tile or two: blocks [begin, end) of 32 inputs. `codes` and `scales` are those of
@@ -181,7 +186,7 @@ INLINE void eight_inputs(__m512i w[2], const uint8_t *block, uint32_t g, enum la
     }
     w[0] = _mm512_loadu_si512(block + 128 * g);
     w[1] = _mm512_loadu_si512(block + 128 * g + 64);
-    if (layout == LAYOUT_Q8) {
+    if (layout != LAYOUT_DECODED) {
         const __m512i flip = _mm512_set1_epi8((char)0x80);
         w[0] = _mm512_xor_si512(w[0], flip);
         w[1] = _mm512_xor_si512(w[1], flip);
@@ -243,7 +248,7 @@ INLINE void block_scales(__m512 *scale, const struct span *span, uint32_t b, uin
 
 INLINE struct operand operand_of(const struct form *form, const char *row, uint32_t b, int plane,
                                  enum layout layout) {
-    const size_t *starts = layout == LAYOUT_Q8 ? form->q8_starts : form->nf4_starts;
+    const size_t *starts = is_nf4(layout) ? form->nf4_starts : form->q8_starts;
     return (struct operand){row + form->codes[plane] + (size_t)b * BLOCK,
                             row + starts[plane] + (size_t)b * 4,
                             row + form->scales[plane] + (size_t)b * 4};
@@ -265,7 +270,7 @@ INLINE void add_second(__m512 *sum, const struct form *form, const char *row,
 /* Fetches of the next span what falls to block b of the rows from `row` on. */
 INLINE void fetch_ahead(const struct span *span, uint32_t row, uint32_t b, uint32_t tiles,
                         enum layout layout) {
-    const uint32_t lines = layout == LAYOUT_Q8 ? 8 : 4; /* of one block */
+    const uint32_t lines = is_nf4(layout) ? 4 : 8; /* of one block */
     const uint32_t at = row / ROWS * (span->end - span->begin) + b - span->begin;
     if (row == 0 && span->next_each == lines) {
 #pragma GCC unroll 8
@@ -294,7 +299,7 @@ INLINE void multiply(const struct job *job, const struct span *span, float *y, u
         x[r] = job->x + (row + r) * job->stride;
 #pragma GCC unroll 2
         for (uint32_t t = 0; t < tiles; t++)
-            sum[t * ROWS + r] = span->begin
+            sum[t * ROWS + r] = span->begin || job->add
                                     ? _mm512_loadu_ps(y + r * job->ldy + t * LORICA_TILE_ROWS)
                                     : _mm512_setzero_ps();
     }
@@ -313,7 +318,7 @@ INLINE void multiply(const struct job *job, const struct span *span, float *y, u
     for (uint32_t r = 0; r < rows; r++)
         add_second(sum + r, &job->form, x[r], span, tiles, layout);
     const __m512 last =
-        _mm512_set1_ps(layout != LAYOUT_Q8 && span->last ? 1.0f / LORICA_NF4_FACTOR : 1.0f);
+        _mm512_set1_ps(is_nf4(layout) && span->last ? 1.0f / LORICA_NF4_FACTOR : 1.0f);
 #pragma GCC unroll 6
     for (uint32_t r = 0; r < rows; r++)
 #pragma GCC unroll 2
@@ -368,6 +373,14 @@ static void span_q8(const struct job *job, const struct span *span, uint32_t til
         multiply_tiles(job, span, tile, 1, LAYOUT_Q8);
 }
 
+static void span_turned(const struct job *job, const struct span *span, uint32_t tile,
+                        uint32_t tiles) {
+    if (tiles == 2)
+        multiply_tiles(job, span, tile, 2, LAYOUT_TURNED);
+    else
+        multiply_tiles(job, span, tile, 1, LAYOUT_TURNED);
+}
+
 /* Decodes the span first: once for all rows. */
 static void span_decoded(const struct job *job, const struct span *span, uint32_t tile,
                          uint32_t tiles) {
@@ -395,6 +408,7 @@ static void span_decoded(const struct job *job, const struct span *span, uint32_
 struct walk {
     const struct lorica_linear *w;
     uint32_t block; /* inputs that share a scale */
+    size_t nbytes;  /* of the codes of such a block of a tile */
     uint32_t tile, tiles, tile1, begin, end;
 };
 
@@ -420,28 +434,28 @@ INLINE size_t walk_at(const struct walk *walk, uint32_t t) {
 }
 
 INLINE const uint8_t *walk_codes(const struct walk *walk, uint32_t t) {
-    return (const uint8_t *)walk->w->codes + walk_at(walk, t) * LORICA_TILE_BLOCK_NBYTES;
+    return (const uint8_t *)walk->w->codes + walk_at(walk, t) * walk->nbytes;
 }
 
 static void product(const struct job *job, const struct lorica_linear *w, uint32_t tile0,
-                    uint32_t tile1, uint32_t block, span_fn fn) {
+                    uint32_t tile1, uint32_t block, size_t nbytes, span_fn fn) {
     const uint32_t groups = (job->rows + ROWS - 1) / ROWS;
-    struct walk walk = {w, block, .tiles = job->rows == 1 ? 1 : TILES, .tile1 = tile1};
+    struct walk walk = {w, block, nbytes, .tiles = job->rows == 1 ? 1 : TILES, .tile1 = tile1};
     for (walk_to(&walk, tile0, 0); walk.tile < tile1 && groups;) {
         struct walk next = walk;
         walk_on(&next);
         const bool more = next.tile < tile1;
-        struct span span = {.codes = walk_codes(&walk, 0),
-                            .scales = w->scales + walk_at(&walk, 0) * LORICA_TILE_ROWS,
-                            .codes_step = (size_t)w->k / block * LORICA_TILE_BLOCK_NBYTES,
-                            .scales_step = (size_t)w->k / block * LORICA_TILE_ROWS,
-                            .begin = walk.begin,
-                            .end = walk.end,
-                            .last = walk.end == w->k / BLOCK,
-                            .next = {walk_codes(&next, 0), walk_codes(&next, next.tiles - 1)},
-                            .next_lines = more ? (next.end - next.begin) * BLOCK / block *
-                                                     LORICA_TILE_BLOCK_NBYTES / 64
-                                               : 0};
+        struct span span = {
+            .codes = walk_codes(&walk, 0),
+            .scales = w->scales + walk_at(&walk, 0) * LORICA_TILE_ROWS,
+            .codes_step = (size_t)w->k / block * nbytes,
+            .scales_step = (size_t)w->k / block * LORICA_TILE_ROWS,
+            .begin = walk.begin,
+            .end = walk.end,
+            .last = walk.end == w->k / BLOCK,
+            .next = {walk_codes(&next, 0), walk_codes(&next, next.tiles - 1)},
+            .next_lines =
+                more ? (uint32_t)((next.end - next.begin) * BLOCK / block * nbytes / 64) : 0};
         const uint32_t calls = groups * (walk.end - walk.begin);
         span.next_each = (span.next_lines + calls - 1) / calls;
         fn(job, &span, walk.tile, walk.tiles);
@@ -458,13 +472,22 @@ static struct job make_job(float *y, size_t ldy, const void *xq, size_t stride, 
 static void nf4_avx512(float *y, size_t ldy, const void *xq, size_t xq_stride, uint32_t rows,
                        const struct lorica_linear *w, uint32_t tile0, uint32_t tile1) {
     const struct job job = make_job(y, ldy, xq, xq_stride, rows, w->k);
-    product(&job, w, tile0, tile1, LORICA_NF4_BLOCK, rows > 18 ? span_decoded : span_nf4);
+    product(&job, w, tile0, tile1, LORICA_NF4_BLOCK, LORICA_TILE_BLOCK_NBYTES,
+            rows > 18 ? span_decoded : span_nf4);
 }
 
 static void q8_avx512(float *y, size_t ldy, const void *xq, size_t xq_stride, uint32_t rows,
                       const struct lorica_linear *w, uint32_t tile0, uint32_t tile1) {
     const struct job job = make_job(y, ldy, xq, xq_stride, rows, w->k);
-    product(&job, w, tile0, tile1, LORICA_Q8_BLOCK, span_q8);
+    product(&job, w, tile0, tile1, LORICA_Q8_BLOCK, LORICA_TILE_BLOCK_NBYTES, span_q8);
+}
+
+static void turned_avx512(float *y, size_t ldy, const void *xq, size_t xq_stride, uint32_t rows,
+                          const struct lorica_linear *w, bool add) {
+    struct job job = make_job(y, ldy, xq, xq_stride, rows, w->k);
+    job.add = add;
+    product(&job, w, 0, w->n / LORICA_TILE_ROWS, LORICA_TURN_BLOCK, LORICA_TURN_BLOCK_NBYTES,
+            span_turned);
 }
 
 #define PEAK_SUMS 16
@@ -501,6 +524,7 @@ void lorica_linear_kernels_avx512(struct lorica_linear_kernels *kernels) {
     kernels->act_quantise = act_quantise_avx512;
     kernels->nf4 = nf4_avx512;
     kernels->q8 = q8_avx512;
+    kernels->turned = turned_avx512;
     kernels->peak = peak_avx512;
     kernels->peak_form = "int8 (vpdpbusd)";
 }

@@ -185,8 +185,8 @@ static size_t frozen_terms(const struct layer *l, const struct module *modules, 
             continue;
         terms[i].tiled = lorica_pass_tiled(pass, l->number, modules[i].module);
         terms[i].quantised = quantised;
-        terms[i].quantised_stride = lorica_pass_quantised(pass, w->n);
-        lorica_pass_quantise(pass, l->thread, quantised, modules[i].dy, pass->tokens, w->n);
+        terms[i].quantised_stride = lorica_pass_quantised(&pass->served->linear, w->n, true);
+        lorica_pass_quantise(pass, l->thread, quantised, modules[i].dy, pass->tokens, w->n, true);
         quantised += pass->tokens * terms[i].quantised_stride;
     }
     if (all)

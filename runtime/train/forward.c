@@ -30,7 +30,7 @@ static bool quantise(struct lorica_pass *pass, unsigned thread, uint32_t layer,
         const struct lorica_linear *w = lorica_pass_tiled(pass, layer, (enum lorica_module)m);
         if (!w)
             continue;
-        lorica_pass_quantise(pass, thread, pass->quantised, x, pass->tokens, w->k);
+        lorica_pass_quantise(pass, thread, pass->quantised, x, pass->tokens, w->k, false);
         return true;
     }
     return false;

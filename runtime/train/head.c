@@ -5,13 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define HEAD_ROWS LORICA_PASS_HEAD_ROWS
 #define CHUNK_BYTES ((size_t)16 << 20)
 
 /* An odd number of cache lines: rows a multiple of 4 KB apart, which a vocabulary of 49,152 makes,
  * would all want the same few places of the cache. */
 static size_t row_floats(const struct lorica_arch *arch) {
-    return (((size_t)arch->vocab + 31) / 32 * 2 | 1) * 16;
+    return ((size_t)lorica_turned_depth(arch->vocab) / 16 | 1) * 16;
 }
 
 uint32_t lorica_loss_chunk(const struct lorica_arch *arch, uint32_t max_tokens) {
@@ -75,34 +74,16 @@ void lorica_loss_finish(struct lorica_loss *loss) {
 static void quantise_row(struct lorica_pass *pass, unsigned thread, const struct lorica_loss *loss,
                          float *row) {
     const uint32_t vocab = pass->base->arch.vocab;
-    const size_t piece = lorica_pass_quantised(pass, HEAD_ROWS);
     float *line = pass->lines[thread];
     char *to = (char *)row;
-    for (uint32_t i = 0; i < vocab; i += HEAD_ROWS, to += piece) {
-        const uint32_t n = vocab - i < HEAD_ROWS ? vocab - i : HEAD_ROWS,
-                       depth = lorica_turned_depth(n);
+    for (uint32_t i = 0; i < vocab; i += LORICA_PASS_PIECE) {
+        const uint32_t depth = lorica_turned_piece(vocab, i),
+                       n = vocab - i < depth ? vocab - i : depth;
         for (uint32_t j = 0; j < n; j++)
             line[j] = row[i + j] * loss->levels[i + j];
         memset(line + n, 0, (depth - n) * sizeof(*line));
         pass->served->linear.act_quantise(to, line, depth);
-    }
-}
-
-/* dnormed of a chunk, as many rows of the head at a time. */
-static void multiply_tiled_head(struct lorica_pass *pass, unsigned thread,
-                                const struct lorica_loss *loss, uint32_t count) {
-    const struct lorica_linear *head = tiled_head(pass);
-    const char *quantised = (const char *)loss->logits;
-    for (uint32_t i = 0; i < head->n; i += HEAD_ROWS) {
-        const struct lorica_linear part = lorica_linear_rows(head, i / LORICA_TILE_ROWS, HEAD_ROWS);
-        const struct lorica_term term = {.tiled = &part,
-                                         .by_rows = true,
-                                         .quantised = quantised,
-                                         .quantised_stride = loss->row * sizeof(float),
-                                         .by = loss->inverse + i};
-        lorica_pass_product(pass, thread, loss->dnormed, head->k, count, head->k, &term, 1,
-                            i > 0 ? LORICA_GEMM_ADD : LORICA_GEMM_SET);
-        quantised += lorica_pass_quantised(pass, HEAD_ROWS);
+        to += pass->served->linear.act_nbytes(depth);
     }
 }
 
@@ -111,14 +92,15 @@ static void chunk_forward(struct lorica_pass *pass, unsigned thread, struct lori
     const struct lorica_base *base = pass->base;
     const size_t hidden = base->arch.hidden, vocab = base->arch.vocab;
     const struct lorica_linear *tiled = tiled_head(pass);
-    const struct lorica_term head = {.a = loss->normed,
-                                     .lda = hidden,
-                                     .w = &base->head,
-                                     .scale = 1.0f,
-                                     .tiled = tiled,
-                                     .quantised = pass->quantised,
-                                     .quantised_stride =
-                                         tiled ? lorica_pass_quantised(pass, tiled->k) : 0};
+    const struct lorica_term head = {
+        .a = loss->normed,
+        .lda = hidden,
+        .w = &base->head,
+        .scale = 1.0f,
+        .tiled = tiled,
+        .quantised = pass->quantised,
+        .quantised_stride =
+            tiled ? lorica_pass_quantised(&pass->served->linear, tiled->k, false) : 0};
     float *line = pass->lines[thread];
     uint32_t begin, end;
     lorica_pool_range(count, thread, lorica_pool_threads(pass->pool), &begin, &end);
@@ -128,7 +110,8 @@ static void chunk_forward(struct lorica_pass *pass, unsigned thread, struct lori
         pass->gemm.store(lorica_operands_at(pass, loss->normed, i * hidden), line, hidden);
     }
     if (tiled)
-        lorica_pass_quantise(pass, thread, pass->quantised, loss->normed, count, base->arch.hidden);
+        lorica_pass_quantise(pass, thread, pass->quantised, loss->normed, count, base->arch.hidden,
+                             false);
     lorica_pass_barrier(pass, thread, LORICA_PART_ROWS);
     lorica_pass_product(pass, thread, loss->logits, loss->row, count, base->arch.vocab, &head, 1,
                         LORICA_GEMM_SET);
@@ -187,15 +170,16 @@ static void chunk_backward(struct lorica_pass *pass, unsigned thread, struct lor
                                      .lda = loss->row * sizeof(float) / pass->gemm.operand_nbytes,
                                      .w = &base->head,
                                      .by_rows = true,
-                                     .scale = 1.0f};
+                                     .scale = 1.0f,
+                                     .tiled = pass->turns ? tiled_head(pass) : NULL,
+                                     .quantised = loss->logits,
+                                     .quantised_stride = loss->row * sizeof(float),
+                                     .by = loss->inverse};
     uint32_t begin, end;
     if (pass->full)
         head_gradient(pass, thread, loss, count);
-    if (pass->turns && tiled_head(pass))
-        multiply_tiled_head(pass, thread, loss, count);
-    else
-        lorica_pass_product(pass, thread, loss->dnormed, hidden, count, base->arch.hidden, &head, 1,
-                            LORICA_GEMM_SET);
+    lorica_pass_product(pass, thread, loss->dnormed, hidden, count, base->arch.hidden, &head, 1,
+                        LORICA_GEMM_SET);
     lorica_pass_barrier(pass, thread, LORICA_PART_HEAD);
     if (pass->full)
         norm_gradient(pass, thread, loss, first, count);

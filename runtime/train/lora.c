@@ -91,7 +91,7 @@ void lorica_pass_linear(struct lorica_pass *pass, unsigned thread, uint32_t laye
          .scale = 1.0f,
          .tiled = tiled,
          .quantised = pass->quantised,
-         .quantised_stride = tiled ? lorica_pass_quantised(pass, w->k) : 0},
+         .quantised_stride = tiled ? lorica_pass_quantised(&pass->served->linear, w->k, false) : 0},
         {.a = pair ? lorica_act_thin(pass, acts, module) : NULL,
          .lda = b.k,
          .w = &b,

@@ -7,8 +7,7 @@
 #include <string.h>
 
 #define ALIGN 64
-#define GROUP_BYTES ((size_t)384 << 10)  /* of packed panels: what a level 2 cache holds well */
-#define TURNED_BYTES ((size_t)224 << 10) /* of turned weights: the same, beside quantised rows */
+#define GROUP_BYTES ((size_t)384 << 10) /* of packed panels: what a level 2 cache holds well */
 
 void *lorica_pass_block(struct lorica_pass *pass, size_t rows, size_t columns, size_t size) {
     size_t count, nbytes;
@@ -114,29 +113,20 @@ static size_t quantised_nbytes(const struct lorica_arch *arch, bool gradients) {
     struct lorica_linear_kernels linear;
     lorica_linear_kernels_init(&linear);
     const uint32_t q = arch->heads * arch->head_dim, kv = arch->kv_heads * arch->head_dim;
-    const size_t widest = linear.act_nbytes(lorica_turned_depth(widest_of(arch))),
-                 mlp = 2 * linear.act_nbytes(lorica_turned_depth(arch->intermediate)),
-                 attention = linear.act_nbytes(lorica_turned_depth(q)) +
-                             2 * linear.act_nbytes(lorica_turned_depth(kv));
-    const size_t most = mlp > attention ? mlp : attention;
-    return !gradients || widest > most ? widest : most;
+    const size_t input = lorica_pass_quantised(&linear, widest_of(arch), false);
+    if (!gradients)
+        return input;
+    const size_t mlp = 2 * lorica_pass_quantised(&linear, arch->intermediate, true),
+                 attention = lorica_pass_quantised(&linear, q, true) +
+                             2 * lorica_pass_quantised(&linear, kv, true),
+                 hidden = lorica_pass_quantised(&linear, arch->hidden, true);
+    const size_t most = mlp > attention ? mlp : attention, other = hidden > input ? hidden : input;
+    return most > other ? most : other;
 }
 
-/* Room for the turned matrices of a stage: one panel of the deepest, or several. */
-static size_t turned_nbytes(const struct lorica_arch *arch) {
-    const uint32_t q = arch->heads * arch->head_dim, kv = arch->kv_heads * arch->head_dim;
-    const size_t mlp = 2 * (size_t)lorica_turned_depth(arch->intermediate),
-                 attention = lorica_turned_depth(q) + 2 * (size_t)lorica_turned_depth(kv);
-    size_t depth = mlp > attention ? mlp : attention;
-    depth = depth > arch->hidden ? depth : lorica_turned_depth(arch->hidden);
-    depth = depth > LORICA_PASS_HEAD_ROWS ? depth : LORICA_PASS_HEAD_ROWS;
-    const size_t deepest = lorica_turned_nbytes(depth);
-    return deepest > TURNED_BYTES ? deepest : TURNED_BYTES;
-}
-
-/* Of a line: a row, or what the head's gradient takes of one, whole blocks. */
+/* Of a line: a row, or a piece of one. */
 static size_t line_width(uint32_t widest) {
-    return lorica_turned_depth(widest > LORICA_PASS_HEAD_ROWS ? widest : LORICA_PASS_HEAD_ROWS);
+    return widest > LORICA_PASS_PIECE ? widest : LORICA_PASS_PIECE;
 }
 
 size_t lorica_pass_nbytes(const struct lorica_arch *arch, unsigned threads,
@@ -148,11 +138,11 @@ size_t lorica_pass_nbytes(const struct lorica_arch *arch, unsigned threads,
     const bool apart = operand != LORICA_OPERAND_F32; /* queries and keys, before and after */
     const size_t floats = arch->hidden + (apart ? q + kv : 0) + arch->head_dim;
     const size_t operands = arch->hidden + (size_t)arch->intermediate + (dropout ? widest : 0);
-    const size_t sums = served ? 2 * LORICA_PASS_SUM_ROWS * LORICA_PASS_SUM_COLS : 0;
+    const size_t sums = served ? LORICA_PASS_SUM_ROWS * LORICA_PASS_SUM_COLS : 0;
     return max_tokens * (floats * sizeof(float) + operands * size +
                          (served ? quantised_nbytes(arch, turns(served, operand)) : 0) + 16) +
            threads * (panel_nbytes(arch, size, max_rank) +
-                      (turns(served, operand) ? turned_nbytes(arch) : 0) +
+                      (turns(served, operand) ? LORICA_PASS_TURNED : 0) +
                       (lorica_attention_scratch(arch, max_tokens) +
                        LORICA_PASS_LINES * line_width(widest_of(arch)) + sums) *
                           sizeof(float));
@@ -177,10 +167,9 @@ static bool make_thread_buffers(struct lorica_pass *pass) {
             return false;
         if (!pass->served)
             continue;
-        pass->sums[i] =
-            lorica_pass_floats(pass, 2 * (size_t)LORICA_PASS_SUM_ROWS, LORICA_PASS_SUM_COLS);
+        pass->sums[i] = lorica_pass_floats(pass, LORICA_PASS_SUM_ROWS, LORICA_PASS_SUM_COLS);
         if (pass->turns)
-            pass->turned[i] = lorica_pass_block(pass, 1, pass->turned_nbytes, 1);
+            pass->turned[i] = lorica_pass_block(pass, 1, LORICA_PASS_TURNED, 1);
         if (!pass->sums[i] || (pass->turns && !pass->turned[i]))
             return false;
     }
@@ -193,7 +182,6 @@ static bool make_buffers(struct lorica_pass *pass, bool dropout) {
     pass->widest = widest_of(arch);
     pass->panel_depth = panel_depth(arch, pass->max_rank);
     pass->panel_nbytes = panel_nbytes(arch, pass->gemm.operand_nbytes, pass->max_rank);
-    pass->turned_nbytes = turned_nbytes(arch);
     pass->stream = lorica_pass_floats(pass, m, arch->hidden);
     pass->normed = lorica_pass_operands(pass, m, arch->hidden);
     pass->wide = lorica_pass_operands(pass, m, arch->intermediate);

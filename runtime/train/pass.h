@@ -66,8 +66,10 @@ struct lorica_layer_acts {
 /** Sums of products with tiles that are in the making at a time: they stay in the level 2 cache. */
 #define LORICA_PASS_SUM_ROWS 132
 #define LORICA_PASS_SUM_COLS 192
-/** Rows of the output head that its gradient's product takes at a time. */
-#define LORICA_PASS_HEAD_ROWS 2048
+/** Rows of matrices that are turned at a time, and room for some columns of them: these stay in the
+ * level 2 cache beside quantised rows. */
+#define LORICA_PASS_PIECE 2048
+#define LORICA_PASS_TURNED ((size_t)224 << 10)
 
 struct lorica_pass {
     const struct lorica_base *base;
@@ -93,10 +95,9 @@ struct lorica_pass {
     void *normed;  /**< [tokens][hidden], operands */
     void *wide;    /**< [tokens][intermediate], operands */
     void *dropped; /**< [tokens][widest input], operands; with dropout only */
-    char *quantised; /**< with `served`: rows of what the next products read */
-    float **sums;    /**< with `served`, per thread: sums of such products, twice */
-    char **turned;   /**< with `turns`, per thread: turned weights */
-    size_t turned_nbytes;
+    char *quantised;     /**< with `served`: rows of what the next products read */
+    float **sums;        /**< with `served`, per thread: sums of such products */
+    void **turned;       /**< with `turns`, per thread: turned weights */
     size_t panel_depth;  /**< of a panel, at most */
     size_t panel_nbytes; /**< of a thread's panels together */
     void **panels;       /**< per thread: packed panels */
@@ -202,7 +203,7 @@ struct lorica_term {
     float scale;                   /**< of w */
     /* Instead of a and w, in the first terms of a product, LORICA_PASS_SLOTS at most: */
     const struct lorica_linear *tiled; /**< a frozen matrix that `served` has in tiles, or NULL */
-    const void *quantised;             /**< rows of A, quantised */
+    const void *quantised;             /**< rows of A, quantised; with by_rows in pieces */
     size_t quantised_stride;           /**< bytes from one to the next */
     const float *by;                   /**< with by_rows: factors of the rows of `tiled`, or NULL */
     const void *x;                     /**< operands [depth][cols], leading dimension ldx */
@@ -216,17 +217,17 @@ void lorica_pass_product(struct lorica_pass *pass, unsigned thread, void *out, s
                          uint32_t rows, uint32_t cols, const struct lorica_term *terms,
                          size_t count, enum lorica_gemm_out how);
 
-/** Inputs of a product with a turned matrix of so many rows, and of quantised rows in general. */
+/** Inputs of products with so many rows of a matrix, turned. */
 static inline uint32_t lorica_turned_depth(uint32_t n) {
     return (n + LORICA_TURN_BLOCK - 1) / LORICA_TURN_BLOCK * LORICA_TURN_BLOCK;
 }
+/** The same of the piece that begins at row `first` of n. */
+static inline uint32_t lorica_turned_piece(uint32_t n, uint32_t first) {
+    return lorica_turned_depth(n - first < LORICA_PASS_PIECE ? n - first : LORICA_PASS_PIECE);
+}
 /** Bytes of a panel's columns of turned matrices of that depth together. */
 static inline size_t lorica_turned_nbytes(size_t depth) {
-    return LORICA_GEMM_NR * depth + LORICA_GEMM_NR / LORICA_TILE_ROWS * depth;
-}
-/** Bytes of a quantised row of n inputs. */
-static inline size_t lorica_pass_quantised(const struct lorica_pass *pass, uint32_t n) {
-    return pass->served->linear.act_nbytes(lorica_turned_depth(n));
+    return LORICA_GEMM_NR * (depth + depth / LORICA_TURN_BLOCK * sizeof(uint16_t));
 }
 
 /** A module's frozen matrix as it is served; NULL where products take operands: in float32, and
@@ -234,10 +235,12 @@ static inline size_t lorica_pass_quantised(const struct lorica_pass *pass, uint3
 const struct lorica_linear *lorica_pass_tiled(const struct lorica_pass *pass, uint32_t layer,
                                               enum lorica_module module);
 
-/** This thread's share of rows x[rows][k] of operands, quantised for products with tiles: so many
- * bytes from one to the next as lorica_pass_quantised says. */
+/** This thread's share of rows x[rows][k] of operands, quantised for products with tiles, or
+ * with their turned columns (`by_rows`): then in pieces, one behind the other. */
 void lorica_pass_quantise(struct lorica_pass *pass, unsigned thread, void *to, const void *x,
-                          uint32_t rows, uint32_t k);
+                          uint32_t rows, uint32_t k, bool by_rows);
+/** Bytes from one such row to the next. */
+size_t lorica_pass_quantised(const struct lorica_linear_kernels *linear, uint32_t k, bool by_rows);
 
 /** A dense float32 matrix over somebody's values. */
 static inline struct lorica_matrix lorica_dense(const float *values, uint32_t n, uint32_t k) {

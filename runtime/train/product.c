@@ -125,65 +125,78 @@ const struct lorica_linear *lorica_pass_tiled(const struct lorica_pass *pass, ui
     return lorica_linear_is_tiled(w) ? w : NULL;
 }
 
-void lorica_pass_quantise(struct lorica_pass *pass, unsigned thread, void *to, const void *x,
-                          uint32_t rows, uint32_t k) {
+size_t lorica_pass_quantised(const struct lorica_linear_kernels *linear, uint32_t k, bool by_rows) {
+    size_t nbytes = 0;
+    for (uint32_t i = 0; by_rows && i < k; i += LORICA_PASS_PIECE)
+        nbytes += linear->act_nbytes(lorica_turned_piece(k, i));
+    return by_rows ? nbytes : linear->act_nbytes(k);
+}
+
+/* A row of gradients, piece by piece. */
+static void quantise_pieces(const struct lorica_pass *pass, char *to, const float *x, uint32_t k,
+                            float *line) {
     const struct lorica_linear_kernels *linear = &pass->served->linear;
-    const uint32_t depth = lorica_turned_depth(k);
-    const size_t stride = linear->act_nbytes(depth);
+    for (uint32_t i = 0; i < k; i += LORICA_PASS_PIECE) {
+        const uint32_t depth = lorica_turned_piece(k, i);
+        const float *piece = x + i;
+        if (depth > k - i) {
+            memcpy(line, piece, (k - i) * sizeof(*line));
+            memset(line + k - i, 0, (depth - (k - i)) * sizeof(*line));
+            piece = line;
+        }
+        linear->act_quantise(to, piece, depth);
+        to += linear->act_nbytes(depth);
+    }
+}
+
+void lorica_pass_quantise(struct lorica_pass *pass, unsigned thread, void *to, const void *x,
+                          uint32_t rows, uint32_t k, bool by_rows) {
+    const size_t stride = lorica_pass_quantised(&pass->served->linear, k, by_rows);
     float *line = pass->lines[thread];
     uint32_t begin, end;
     lorica_pool_range(rows, thread, lorica_pool_threads(pass->pool), &begin, &end);
     for (size_t i = begin; i < end; i++) {
         const float *row = lorica_pass_read(pass, lorica_operands_at(pass, x, i * k), k, line);
-        if (depth > k && row != line)
-            memcpy(line, row, k * sizeof(*line));
-        memset(line + k, 0, (depth - k) * sizeof(*line));
-        linear->act_quantise((char *)to + i * stride, depth > k ? line : row, depth);
+        if (by_rows)
+            quantise_pieces(pass, (char *)to + i * stride, row, k, line + pass->widest);
+        else
+            pass->served->linear.act_quantise((char *)to + i * stride, row, k);
     }
 }
 
-/* Panels of a group, so that what is turned for it stays in the level 2 cache. */
+/* Panels of a group, so that what is turned for it at a time stays in the level 2 cache. */
 static uint32_t tiled_panels(const struct lorica_pass *pass, const struct lorica_term *terms,
                              size_t count) {
-    size_t depth = 0;
+    uint32_t depth = 0;
     for (size_t i = 0; i < count && terms[i].tiled; i++)
-        depth += terms[i].by_rows ? lorica_turned_depth(terms[i].tiled->n) : 0;
+        if (terms[i].by_rows && terms[i].tiled->n > depth)
+            depth = terms[i].tiled->n;
+    depth = lorica_turned_depth(depth < LORICA_PASS_PIECE ? depth : LORICA_PASS_PIECE);
     const size_t most = SUM_COLS / NR;
-    const size_t fit = depth > 0 ? pass->turned_nbytes / lorica_turned_nbytes(depth) : most;
+    const size_t fit = depth > 0 ? LORICA_PASS_TURNED / lorica_turned_nbytes(depth) : most;
     return (uint32_t)(fit < most ? fit : most);
 }
 
-/* The frozen matrices of a task, those of its columns: as they lie, or turned. Returns how many. */
-static size_t take_tiles(const struct task *task, const struct lorica_term *terms, size_t count,
-                         struct lorica_linear *ret) {
-    const uint32_t tile = task->col / LORICA_TILE_ROWS,
-                   tiles = (task->cols + LORICA_TILE_ROWS - 1) / LORICA_TILE_ROWS;
-    char *room = task->pass->turned[task->thread];
-    size_t used = 0;
-    for (; used < count && terms[used].tiled; used++) {
-        const struct lorica_linear *w = terms[used].tiled;
-        if (!terms[used].by_rows) {
-            ret[used] = lorica_linear_rows(w, tile, task->cols);
-            continue;
-        }
-        const uint32_t depth = lorica_turned_depth(w->n);
-        int8_t *codes = (int8_t *)room;
-        uint16_t *scales = (uint16_t *)(void *)(room + (size_t)tiles * LORICA_TILE_ROWS * depth);
-        room = (char *)scales + (size_t)tiles * depth;
-        task->pass->served->linear.turn(codes, scales, w, terms[used].by, 0, depth, tile,
-                                        tile + tiles);
-        ret[used] = (struct lorica_linear){LORICA_FORMAT_Q8, task->cols, depth, codes, scales};
-    }
-    return used;
-}
-
-/* sums[rows][SUM_COLS] = the product with one of them. */
-static void multiply_tiles(const struct task *task, const struct lorica_term *term,
-                           const struct lorica_linear *w, float *sums) {
+/* A task on columns of out that become (+)= A W: W is turned piece by piece. */
+static void add_turned(struct task *task, const struct lorica_term *term) {
     const struct lorica_linear_kernels *linear = &task->pass->served->linear;
-    (w->format == LORICA_FORMAT_NF4 ? linear->nf4 : linear->q8)(
-        sums, SUM_COLS, (const char *)term->quantised + task->row * (size_t)term->quantised_stride,
-        term->quantised_stride, task->rows, w, 0, lorica_linear_tiles(w));
+    const uint32_t tile = task->col / LORICA_TILE_ROWS, tiles = task->cols / LORICA_TILE_ROWS;
+    const char *x = (const char *)term->quantised + task->row * term->quantised_stride;
+    int8_t *codes = task->pass->turned[task->thread];
+    for (uint32_t i = 0; i < term->tiled->n; i += LORICA_PASS_PIECE) {
+        const uint32_t depth = lorica_turned_piece(term->tiled->n, i);
+        uint16_t *scales = (uint16_t *)(void *)(codes + (size_t)task->cols * depth);
+        const struct lorica_linear w = {LORICA_FORMAT_Q8, task->cols, depth, codes, scales};
+        lorica_linear_turn(linear, codes, scales, term->tiled, term->by, i, depth, tile,
+                           tile + tiles);
+        for (uint32_t r = 0; r < task->rows; r += SUM_ROWS)
+            linear->turned((float *)task->out + r * task->ldo, task->ldo,
+                           x + r * term->quantised_stride, term->quantised_stride,
+                           task->rows - r < SUM_ROWS ? task->rows - r : SUM_ROWS, &w,
+                           task->how == LORICA_GEMM_ADD);
+        task->how = LORICA_GEMM_ADD;
+        x += linear->act_nbytes(depth);
+    }
 }
 
 /* What sums are asked to become. */
@@ -201,37 +214,35 @@ static void put_sums(const struct task *task, const float *sums) {
     }
 }
 
-static void add_sums(const struct task *task, float *sums, const float *more) {
-    for (size_t i = 0; i < task->rows; i++, sums += SUM_COLS, more += SUM_COLS)
-        for (uint32_t j = 0; j < task->cols; j++)
-            sums[j] += more[j];
-}
-
-/* A task whose first terms are in tiles: block by block of rows, in the thread's sums. */
+/* A task whose first term is A W^T, W as it is served: block by block of rows, in the thread's sums
+ * where they cannot be made in their place. */
 static void multiply_served(const struct task *whole, const struct lorica_term *terms,
                             size_t count) {
-    struct lorica_linear w[LORICA_PASS_SLOTS];
-    const size_t tiled = take_tiles(whole, terms, count, w);
-    float *sums = whole->pass->sums[whole->thread], *more = sums + (size_t)SUM_ROWS * SUM_COLS;
+    const struct lorica_linear *of = terms[0].tiled;
+    const struct lorica_linear w =
+        lorica_linear_rows(of, whole->col / LORICA_TILE_ROWS, whole->cols);
+    const struct lorica_linear_kernels *linear = &whole->pass->served->linear;
+    const bool in_place = whole->how == LORICA_GEMM_SET && whole->cols % LORICA_TILE_ROWS == 0;
+    float *sums = whole->pass->sums[whole->thread];
     for (uint32_t r = 0; r < whole->rows; r += SUM_ROWS) {
         struct task task = *whole;
         task.row += r;
         task.rows = whole->rows - r < SUM_ROWS ? whole->rows - r : SUM_ROWS;
         task.out = (char *)whole->out + r * whole->ldo * whole->size;
-        for (size_t t = 0; t < tiled; t++) {
-            multiply_tiles(&task, &terms[t], &w[t], t > 0 ? more : sums);
-            if (t > 0)
-                add_sums(&task, sums, more);
-        }
         struct task rest = task;
-        rest.out = sums;
-        rest.ldo = SUM_COLS;
+        rest.out = in_place ? task.out : sums;
+        rest.ldo = in_place ? task.ldo : SUM_COLS;
         rest.size = sizeof(*sums);
         rest.how = LORICA_GEMM_ADD;
-        for (size_t t = tiled; t < count; t++)
+        (w.format == LORICA_FORMAT_NF4 ? linear->nf4 : linear->q8)(
+            rest.out, rest.ldo,
+            (const char *)terms[0].quantised + task.row * terms[0].quantised_stride,
+            terms[0].quantised_stride, task.rows, &w, 0, lorica_linear_tiles(&w));
+        for (size_t t = 1; t < count; t++)
             add_term(&rest, &terms[t]);
         flush(&rest);
-        put_sums(&task, sums);
+        if (!in_place)
+            put_sums(&task, sums);
     }
 }
 
@@ -239,6 +250,8 @@ void lorica_pass_product(struct lorica_pass *pass, unsigned thread, void *out, s
                          uint32_t rows, uint32_t cols, const struct lorica_term *terms,
                          size_t count, enum lorica_gemm_out how) {
     const unsigned threads = lorica_pool_threads(pass->pool);
+    if (how == LORICA_GEMM_OPERAND && pass->gemm.operand == LORICA_OPERAND_F32)
+        how = LORICA_GEMM_SET;
     const bool tiled = terms[0].tiled != NULL;
     const uint32_t panels = (cols + NR - 1) / NR, parts = row_parts(panels, rows, threads);
     const uint32_t most = parts > 1 ? 1
@@ -265,12 +278,15 @@ void lorica_pass_product(struct lorica_pass *pass, unsigned thread, void *out, s
                             .how = how,
                             .size = size,
                             .stride = pass->panel_nbytes / (last - first) / 256 * 256};
-        if (tiled) {
+        if (tiled && !terms[0].by_rows) {
             multiply_served(&task, terms, count);
             continue;
         }
         for (size_t t = 0; t < count; t++)
-            add_term(&task, &terms[t]);
+            if (terms[t].tiled)
+                add_turned(&task, &terms[t]);
+            else
+                add_term(&task, &terms[t]);
         flush(&task);
     }
 }

@@ -222,8 +222,51 @@ static void check_largest_sums(void) {
         compare(y + (size_t)i * 16, x + (size_t)i * k, &w);
 }
 
+/* The product with turned weights is that of the Q8 matrix with each scale twice; added to what was
+ * there it goes on from that. */
+static void check_turned(uint32_t n, uint32_t k, uint32_t rows, size_t offset) {
+    const struct weights like = random_q8(n, k, 0);
+    struct weights w = like;
+    const size_t tiles = n / 16, blocks = k / 32, ldy = n + check_below(3);
+    uint16_t *twice = check_buffer(tiles * blocks * 32, 0),
+             *once = check_buffer(tiles * blocks * 16, 0);
+    for (size_t i = 0; i < tiles * blocks * 16; i++) {
+        twice[i] = like.linear.scales[i / 32 * 32 + i % 16];
+        once[i / 32 * 16 + i % 16] = twice[i];
+    }
+    w.linear.scales = twice;
+    const struct lorica_matrix m = {
+        .format = LORICA_FORMAT_Q8, .n = n, .k = k, .data = w.linear.codes, .scales = twice};
+    lorica_matrix_rows_f32(&m, 0, n, w.exact);
+    float *x = check_buffer((size_t)rows * k * 4, 4 * offset);
+    float *y = check_buffer(((rows - 1) * ldy + n) * 4, 4 * offset);
+    float *one = check_buffer((size_t)n * 4, 4 * offset);
+    for (uint32_t r = 0; r < rows; r++)
+        check_fill(x + (size_t)r * k, k);
+    size_t stride;
+    const char *xq = quantised(x, k, rows, &stride);
+    const struct lorica_linear turned = {LORICA_FORMAT_Q8, n, k, w.linear.codes, once};
+    kernels.turned(y, ldy, xq, stride, rows, &turned, false);
+    for (uint32_t r = 0; r < rows; r++) {
+        if (r < 3 || r == rows - 1)
+            compare(y + r * ldy, x + (size_t)r * k, &w);
+        kernels.turned(one, ldy, xq + r * stride, stride, 1, &turned, false);
+        check_same(one, y + r * ldy, (size_t)n * 4, "turned: one row alone");
+    }
+    memcpy(one, y, (size_t)n * 4);
+    kernels.turned(one, ldy, xq, stride, 1, &turned, true);
+    for (uint32_t i = 0; i < n; i++) {
+        double size = 0;
+        for (uint32_t j = 0; j < k; j++)
+            size += fabs((double)w.exact[(size_t)i * k + j] * (double)x[j]);
+        check_near((double)one[i], 2 * (double)y[i], (k + 40) * 0x1p-22 * size + 0x1p-99,
+                   "turned: added", i);
+    }
+    check_canaries("turned");
+}
+
 /* Turned weights: the C reference's to the bit, within half a step of those they stand for, and in
- * their places; their product is that of any Q8 matrix. */
+ * their places. */
 static void check_turn(const struct weights *w, uint32_t row, uint32_t depth, bool even) {
     const uint32_t n = w->linear.n, k = w->linear.k, tiles = k / 16;
     const uint32_t tile0 = check_below(tiles), tile1 = tile0 + 1 + check_below(tiles - tile0);
@@ -233,38 +276,33 @@ static void check_turn(const struct weights *w, uint32_t row, uint32_t depth, bo
     for (uint32_t i = 0; !even && i < (n + 15) / 16 * 16; i++)
         by[i] = exp2f(check_uniform() * 4 - 2);
     int8_t *codes = check_buffer(count, 0), *want = check_buffer(count, 0);
-    uint16_t *scales = check_buffer(count / 32 * 2, 0), *want_scales = check_buffer(count / 16, 0);
+    uint16_t *scales = check_buffer(count / 32, 0), *want_scales = check_buffer(count / 32, 0);
     const enum lorica_cpu_level level = lorica_cpu_level();
     if (lorica_cpu_limit(LORICA_CPU_C) != 0)
         check_fail("no level C");
     lorica_linear_kernels_init(&reference);
     if (lorica_cpu_limit(level) != 0)
         check_fail("the level does not come back");
-    reference.turn(want, want_scales, &w->linear, by, row, depth, tile0, tile1);
-    kernels.turn(codes, scales, &w->linear, by, row, depth, tile0, tile1);
+    lorica_linear_turn(&reference, want, want_scales, &w->linear, by, row, depth, tile0, tile1);
+    lorica_linear_turn(&kernels, codes, scales, &w->linear, by, row, depth, tile0, tile1);
     check_same(codes, want, count, "turned codes");
-    check_same(scales, want_scales, count / 32 * 2, "their scales");
-    const struct lorica_matrix m = {.format = LORICA_FORMAT_Q8,
-                                    .n = (uint32_t)columns,
-                                    .k = depth,
-                                    .data = codes,
-                                    .scales = scales};
-    float *values = check_buffer(count * 4, 0);
-    lorica_matrix_rows_f32(&m, 0, m.n, values);
+    check_same(scales, want_scales, count / 32, "their scales");
     double top = 0; /* a word is a 32767th of it, nearly */
     for (size_t i = (size_t)row * k; i < (size_t)n * k && i < (size_t)(row + depth) * k; i++)
         top = fmax(top, fmax(fabs((double)w->exact[i]), (double)w->size[i]) *
                             (by ? (double)by[i / k] : 1));
     for (size_t j = 0; j < columns; j++)
         for (size_t i = 0; i < depth; i++) {
-            const uint16_t half = scales[(j / 16 * (depth / 32) + i / 32) * 16 + j % 16];
+            const double scale =
+                (double)lorica_f16_to_f32(scales[(j / 16 * (depth / 64) + i / 64) * 16 + j % 16]);
+            const double value =
+                scale * codes[j / 16 * 16 * depth + i / 4 * 64 + j % 16 * 4 + i % 4];
             const size_t at = (row + i) * k + tile0 * 16 + j;
             const double exact =
                 row + i < n ? (double)w->exact[at] * (by ? (double)by[row + i] : 1) : 0.0;
             /* Half a code, two words, and the rounding of a code's scale to f16. */
-            if (!check_near((double)values[j * depth + i], exact,
-                            0.501 * (double)lorica_f16_to_f32(half) + top / 16000 +
-                                fabs(exact) * 0x1.1p-11 + 127 * 0x1p-25,
+            if (!check_near(value, exact,
+                            0.501 * scale + top / 16000 + fabs(exact) * 0x1.1p-11 + 127 * 0x1p-25,
                             "turned", at))
                 return;
         }
@@ -274,15 +312,15 @@ static void check_turn(const struct weights *w, uint32_t row, uint32_t depth, bo
 static void check_turns(void) {
     static const uint32_t n[] = {1, 16, 17, 32, 33, 48, 49, 64, 100, 192};
     for (size_t i = 0; i < sizeof(n) / sizeof(n[0]); i++) {
-        const uint32_t whole = (n[i] + 31) / 32 * 32;
+        const uint32_t whole = (n[i] + 63) / 64 * 64;
         const struct weights nf4 = random_nf4(n[i], 64 + 64 * (uint32_t)(i % 3), 0),
                              q8 = random_q8(n[i], 32 + 32 * (uint32_t)(i % 5), 0);
         check_turn(&nf4, 0, whole, i % 2 == 0);
         check_turn(&q8, 0, whole, i % 2 == 1);
         if (n[i] <= 32)
             continue;
-        check_turn(&nf4, 32, whole - 32, i % 2 == 1);
-        check_turn(&q8, 32, 32, i % 2 == 0);
+        check_turn(&nf4, 32, (n[i] - 32 + 63) / 64 * 64, i % 2 == 1);
+        check_turn(&q8, 32, 64, i % 2 == 0);
     }
 }
 
@@ -364,6 +402,9 @@ static void check(void) {
         const struct weights q8 = random_q8(n[i % 5], i % 3 ? q8_k[i % 4] : k[i % 6], offset);
         check_product(&q8, rows[i % 11], offset);
     }
+    for (uint32_t i = 0; i < 11; i++)
+        check_turned(16 + 16 * (i % 4), 64 + 64 * (i * i % 13), rows[i], i % 2);
+    check_turned(32, 1536, 19, 0);
     const struct weights wide = random_nf4(16, 3200, 1), wide8 = random_q8(16, 3232, 1);
     check_product(&wide, 19, 0);
     check_product(&wide8, 19, 0);
@@ -393,6 +434,11 @@ static void time_product(void *context) {
                                                                   p->rows, &p->w, 0, p->w.n / 16);
 }
 
+static void time_turned(void *context) {
+    struct timed *p = context;
+    kernels.turned(p->y, p->w.n, p->xq, p->stride, p->rows, &p->w, false);
+}
+
 static void time_dense(void *context) {
     struct timed *p = context;
     kernels.dense(p->y, p->w.n, p->x, p->w.k, p->rows, &p->w, 0, p->w.n / 16);
@@ -400,7 +446,8 @@ static void time_dense(void *context) {
 
 static void time_turn(void *context) {
     struct timed *p = context;
-    kernels.turn((int8_t *)p->y, (uint16_t *)(void *)p->xq, &p->w, NULL, 0, p->w.n, 0, p->w.k / 16);
+    lorica_linear_turn(&kernels, (int8_t *)p->y, (uint16_t *)(void *)p->xq, &p->w, NULL, 0, p->w.n,
+                       0, p->w.k / 16);
 }
 
 static void time_quantise(void *context) {
@@ -413,9 +460,10 @@ static void bench_shape(enum lorica_format format, uint32_t n, uint32_t k) {
     const size_t nbytes = lorica_matrix_data_nbytes(format, n, k);
     const bool dense = format < LORICA_FORMAT_Q8;
     const double scale_nbytes = dense ? 0 : (double)n * k / (format == LORICA_FORMAT_Q8 ? 16 : 32);
-    void *codes = check_buffer(nbytes, 0);
+    /* Turned weights take twice the codes of NF4. */
+    void *codes = check_buffer(dense ? nbytes : (size_t)n * k, 0);
     uint16_t *scales = check_buffer((size_t)n * k / 16, 0);
-    memset(codes, 0x35, nbytes);
+    memset(codes, 0x35, dense ? nbytes : (size_t)n * k);
     memset(scales, 0x30, (size_t)n * k / 16);
     struct timed p = {.w = {format, n, k, codes, scales}, .stride = kernels.act_nbytes(k)};
     p.x = check_buffer((size_t)128 * k * 4, 0), p.xq = check_buffer(128 * p.stride, 0);
@@ -436,6 +484,9 @@ static void bench_shape(enum lorica_format format, uint32_t n, uint32_t k) {
                     2.0 * n * k * rows[i]);
     }
     char name[64];
+    snprintf(name, sizeof(name), "turned %u x %u, 128 rows", n, k);
+    if (format == LORICA_FORMAT_NF4 && n == 576 && lorica_cpu_level() != LORICA_CPU_C)
+        check_bench(name, time_turned, &p, (double)n * k * (1 + 1.0 / 32), 2.0 * n * k * 128);
     snprintf(name, sizeof(name), "turn %s %u x %u", lorica_format_name(format), n, k);
     if (!dense && n < 49152)
         check_bench(name, time_turn, &p, (double)nbytes, 0);
