@@ -26,9 +26,11 @@ bool lorica_kv_format_find(const char *name, enum lorica_kv_format *ret) {
 
 size_t lorica_kv_page_nbytes(enum lorica_kv_format format, uint32_t head_dim) {
     const enum lorica_cpu_level level = lorica_cpu_level();
-    if (format == LORICA_KV_BF16 && level != LORICA_CPU_AVX2 && level != LORICA_CPU_AVXVNNI)
-        return lorica_kv_pairs_nbytes(head_dim);
-    return lorica_kv_value_scales_at(format, head_dim) + LORICA_KV_SCALES_NBYTES;
+    if (format == LORICA_KV_INT8)
+        return lorica_kv_value_scales_at(format, head_dim) + LORICA_KV_SCALES_NBYTES;
+    return level == LORICA_CPU_AVX2 || level == LORICA_CPU_AVXVNNI
+               ? lorica_kv_value_shares_at(head_dim) + LORICA_KV_SCALES_NBYTES
+               : lorica_kv_pairs_nbytes(head_dim);
 }
 
 static void put_bf16_c(void *page, uint32_t slot, const float *key, const float *value,

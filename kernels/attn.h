@@ -25,8 +25,8 @@
 
 /** How the cache holds keys and values. */
 enum lorica_kv_format {
-    LORICA_KV_BF16, /**< bfloat16; with AVX2 int16, with one float32 scale for each key and one for
-                       each value, which is closer */
+    LORICA_KV_BF16, /**< bfloat16; with AVX2 int16, with three floats for each token that say what
+                       its steps are worth, which is closer */
     LORICA_KV_INT8, /**< int8, with one float32 scale for each key and one for each value */
     LORICA_KV_COUNT
 };

@@ -9,7 +9,8 @@
  *                 rounded up to 16, what is past dim is never used
  *
  * AVX2, which multiplies int16 twice as fast as floats, holds int16 instead, and behind them, for
- * each token, what one step of its key is worth, and what 4095 steps of its value. */
+ * each token, what one step of its key is worth; the logarithm to base 2 of what 4095 steps of its
+ * value are; and how much of its weight in the sum a step of its value's weight is. */
 #ifndef LORICA_KERNELS_ATTN_PAGE_H
 #define LORICA_KERNELS_ATTN_PAGE_H
 
@@ -58,6 +59,11 @@ static inline size_t lorica_kv_value_scales_at(enum lorica_kv_format format, uin
                                     : lorica_kv_pairs_nbytes(head_dim) + LORICA_KV_SCALES_NBYTES;
 }
 
+/** Where int16 pages have the shares, which are the last of them. */
+static inline size_t lorica_kv_value_shares_at(uint32_t head_dim) {
+    return lorica_kv_value_scales_at(LORICA_KV_BF16, head_dim) + LORICA_KV_SCALES_NBYTES;
+}
+
 /** Steps of a key's largest element in an int16 page. With half as many of a query's no sum of
  * head_dim products leaves 32 bits. */
 static inline uint32_t lorica_kv_key_steps(uint32_t head_dim) {
@@ -66,6 +72,7 @@ static inline uint32_t lorica_kv_key_steps(uint32_t head_dim) {
 
 /** Steps of a value's, and of the largest weight of a span: no sum of a span leaves 32 bits. */
 #define LORICA_KV_VALUE_STEPS 4095
+#define LORICA_KV_WEIGHT_STEPS 4096
 
 /** Elements of a page: column d of the key, and of the value, of token `slot`. */
 static inline uint16_t *lorica_kv_bf16_key(void *page, uint32_t slot, uint32_t d) {
@@ -97,6 +104,11 @@ static inline float *lorica_kv_key_scales(void *page, enum lorica_kv_format form
 static inline float *lorica_kv_value_scales(void *page, enum lorica_kv_format format,
                                             uint32_t head_dim) {
     return (float *)((char *)page + lorica_kv_value_scales_at(format, head_dim));
+}
+
+/** The shares of an int16 page. */
+static inline float *lorica_kv_value_shares(void *page, uint32_t head_dim) {
+    return (float *)((char *)page + lorica_kv_value_shares_at(head_dim));
 }
 
 /** The first row of `queries` that sees a span; it may be past the last row. */

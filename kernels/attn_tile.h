@@ -19,10 +19,11 @@
  *     steps, top), pairs of n floats, the last with 0 where n is odd
  *   UNITS 1: the pairs are int16; vec_dot adds to lanes of int32, of which vec_total(sum) makes
  *     floats; vec_round makes `steps` of the largest magnitude, `top`, and returns what one is
- *     worth; vec_magnitude(top, v) is the larger magnitude in each lane, vec_magnitude_top(top) the
- *     largest and top_of(x, n) that of n floats, NaN when not all are finite; vec_part(v, n) is v
- *     with 0 behind its first n lanes. UNITS 0: they are bf16, and vec_round, which takes no notice
- *     of steps and top, returns 1
+ *     worth; top_of(x, n) is the largest magnitude of n floats, NaN when not all are finite;
+ *     vec_steps(v) is LORICA_KV_WEIGHT_STEPS * 2^v for v up to 0 or NaN, as exact as vec_exp2;
+ *     vec_put_steps(uint32_t *to, const vec *v) rounds those of a page to pairs; vec_part(v, n) is
+ *     v with 0 behind its first n lanes. UNITS 0: they are bf16, and vec_round, which takes no
+ *     notice of steps and top, returns 1
  *
  * Each sum is one chain, in the order of its index, whatever the tile: that makes results
  * independent of it. */
@@ -54,7 +55,7 @@
 struct factors {
     const float *real[TILE];
     const uint32_t *pairs[TILE];
-    float units[TILE]; /* of the pairs */
+    float units[TILE]; /* of the pairs, times the tile's scale */
 };
 
 /* Queries of one call that see keys of a span, and their states. */
@@ -78,8 +79,8 @@ INLINE vec element(const uint8_t *at, uint32_t e, enum lorica_kv_format format) 
     return vec_byte(at, e);
 }
 
-/* True when a page has scales. */
-INLINE bool scaled(enum lorica_kv_format format) { return UNITS || format == LORICA_KV_INT8; }
+/* True when pairs are int16. */
+INLINE bool has_units(enum lorica_kv_format format) { return UNITS && format == LORICA_KV_BF16; }
 
 /* A sum of products of pairs. */
 INLINE vec total(vec sum) {
@@ -87,26 +88,6 @@ INLINE vec total(vec sum) {
     return vec_total(sum);
 #else
     return sum;
-#endif
-}
-
-/* Of what is rounded to units: the larger magnitude in each of the first `count` lanes, and the
- * largest. */
-INLINE vec larger_magnitude(vec top, vec v, uint32_t count) {
-#if UNITS
-    top = vec_magnitude(top, count < LANES ? vec_part(v, count) : v);
-#endif
-    (void)v;
-    (void)count;
-    return top;
-}
-
-INLINE float largest_magnitude(vec top) {
-#if UNITS
-    return vec_magnitude_top(top);
-#else
-    (void)top;
-    return 0;
 #endif
 }
 
@@ -200,69 +181,74 @@ INLINE void products(vec (*sums)[VECS], const uint8_t *const *at, size_t stride,
         add_element(sums, at, offset, vecs, f, lane, 2, queries, format);
 }
 
-/* Scores of the keys of `count` pages from `page` on: scores[i][key]. */
-INLINE void score(float (*scores)[LORICA_ATTN_SPAN], const struct tile *t, uint32_t queries,
-                  uint32_t page, uint32_t count, enum lorica_kv_format format) {
+/* What lies in the page of vec v of a tile's scores, `at` bytes behind its begin, for the keys of
+ * that vec. */
+INLINE vec of_keys(const struct tile *t, uint32_t v, size_t at) {
+    return vec_load((const float *)(t->pages[v / PAGE_VECS] + at) + v % PAGE_VECS * LANES);
+}
+
+/* Keys that a query does not see get -infinity, from `from` on to the end of a page. */
+INLINE void hide(float *scores, uint32_t from) {
+    for (uint32_t i = from; i % LORICA_KV_PAGE; i++)
+        scores[i] = -INFINITY;
+}
+
+/* Scores of the keys of `count` pages from `page` on: scores[i][key]. Where pairs are int16 they
+ * are logarithms of what the codes of the values are multiplied with, the largest of which come
+ * into tops[i]. */
+INLINE void score(float (*scores)[LORICA_ATTN_SPAN], vec *tops, const struct tile *t,
+                  uint32_t queries, uint32_t page, uint32_t count, enum lorica_kv_format format) {
+    const size_t key_scales = lorica_kv_key_scales_at(format, t->head_dim);
+    const size_t value_scales = lorica_kv_value_scales_at(format, t->head_dim);
+    const uint32_t first = page * PAGE_VECS, vecs = count * PAGE_VECS;
     vec sums[TILE][VECS];
     const uint8_t *at[VECS];
     UNROLL
-    for (uint32_t v = 0; v < count * PAGE_VECS; v++)
+    for (uint32_t v = 0; v < vecs; v++)
         at[v] = t->pages[page + v / PAGE_VECS] + (size_t)(v % PAGE_VECS) * 4 * LANES;
-    clear(sums, count * PAGE_VECS, queries);
+    clear(sums, vecs, queries);
     /* A pair that is not full ends with 0, in the query as in the key. */
     const uint32_t dim = PAIRS && format == LORICA_KV_BF16 ? (t->head_dim + 1) & ~1u : t->head_dim;
-    products(sums, at, 64, count * PAGE_VECS, &t->q, 0, dim, queries, format);
-    for (uint32_t v = 0; scaled(format) && v < count * PAGE_VECS; v++) {
-        const size_t scales = lorica_kv_key_scales_at(format, t->head_dim);
-        const vec scale = vec_load((const float *)(t->pages[page + v / PAGE_VECS] + scales) +
-                                   v % PAGE_VECS * LANES);
-        UNROLL
-        for (uint32_t i = 0; i < queries; i++)
-            sums[i][v] = format == LORICA_KV_INT8
-                             ? vec_mul(sums[i][v], scale)
-                             : vec_mul(total(sums[i][v]), vec_mul(scale, vec_set1(t->q.units[i])));
-    }
+    products(sums, at, 64, vecs, &t->q, 0, dim, queries, format);
     UNROLL
-    for (uint32_t i = 0; i < queries; i++)
+    for (uint32_t v = 0; v < vecs; v++)
         UNROLL
-    for (uint32_t v = 0; v < count * PAGE_VECS; v++)
-        vec_store(scores[i] + page * LORICA_KV_PAGE + v * LANES, sums[i][v]);
+    for (uint32_t i = 0; i < queries; i++) {
+        vec x = sums[i][v];
+        if (format == LORICA_KV_INT8)
+            x = vec_mul(x, of_keys(t, first + v, key_scales));
+        if (has_units(format)) {
+            x = vec_fma(vec_mul(total(x), of_keys(t, first + v, key_scales)),
+                        vec_set1(t->q.units[i]), of_keys(t, first + v, value_scales));
+            tops[i] = vec_max(x, tops[i]);
+        }
+        vec_store(scores[i] + (first + v) * LANES, x);
+    }
 }
 
-/* The largest score of a query; keys that it does not see get -infinity. */
-INLINE float largest(float *scores, uint32_t visible) {
+/* The largest score of a query. */
+INLINE float largest(const float *scores, uint32_t visible) {
     vec top = vec_set1(-INFINITY);
-    for (uint32_t i = visible; i % LORICA_KV_PAGE; i++)
-        scores[i] = -INFINITY;
     for (uint32_t i = 0; i < visible; i += LANES)
         top = vec_max(vec_load(scores + i), top);
     return vec_top(top);
 }
 
-/* What the weights of a query add up to, and the largest of what they are multiplied to. */
-struct weighed {
-    float sum, most;
-};
-
-/* Scores of a query become weights 2^(scale * score - top), which are multiplied with the scales of
- * the values. */
-INLINE struct weighed weigh(float *scores, const struct tile *t, uint32_t visible, float top,
-                            enum lorica_kv_format format) {
+/* Scores of a query become weights 2^(scale * score - top), whose sum is returned; then they are
+ * multiplied with the scales of the values. */
+INLINE float weigh(float *scores, const struct tile *t, uint32_t visible, float top,
+                   enum lorica_kv_format format) {
+    const size_t scales = lorica_kv_value_scales_at(format, t->head_dim);
     const vec factor = vec_set1(t->scale), offset = vec_set1(-top);
-    vec sum = vec_zero(), most = vec_zero();
+    vec sum = vec_zero();
     for (uint32_t i = 0; i < visible; i += LANES) {
         vec e = vec_exp2(vec_fma(vec_load(scores + i), factor, offset));
         sum = vec_add(sum, e);
-        if (scaled(format)) {
-            const uint8_t *page = t->pages[i / LORICA_KV_PAGE];
-            e = vec_mul(
-                e, vec_load((const float *)(page + lorica_kv_value_scales_at(format, t->head_dim)) +
-                            i % LORICA_KV_PAGE));
-        }
+        if (format == LORICA_KV_INT8)
+            e = vec_mul(e, of_keys(t, i / LANES, scales));
         vec_store(scores + i, e);
-        most = larger_magnitude(most, e, visible - i);
     }
-    return (struct weighed){vec_sum(sum), largest_magnitude(most)};
+    return vec_sum(sum);
 }
 
 /* What folding multiplies with, for up to 8 queries: states, and from ADD on parts. */
@@ -331,7 +317,8 @@ INLINE void gather(const struct tile *t, uint32_t queries, const struct factors 
         for (uint32_t v = 0; v < vecs; v++)
             at[v] = t->pages[key / LORICA_KV_PAGE] + first + (size_t)v * 4 * LANES;
         uint32_t common = t->least > key ? (t->least - key) / group * group : 0;
-        common = common < LORICA_KV_PAGE ? common : LORICA_KV_PAGE;
+        /* Who does not see a key has 0 steps for it, and any code times 0 is 0. */
+        common = common < LORICA_KV_PAGE && !has_units(format) ? common : LORICA_KV_PAGE;
         products(sums, at, stride, vecs, weights, key, common, queries, format);
         if (common < LORICA_KV_PAGE)
             gather_rest(sums, t, at, stride, vecs, weights, key, common, queries, format);
@@ -340,51 +327,125 @@ INLINE void gather(const struct tile *t, uint32_t queries, const struct factors 
     for (uint32_t i = 0; i < queries; i++)
         UNROLL
     for (uint32_t v = 0; v < vecs; v++) {
-        const vec sum = UNITS && format == LORICA_KV_BF16
-                            ? vec_mul(total(sums[i][v]), vec_set1(weights->units[i]))
-                            : sums[i][v];
+        vec sum = sums[i][v];
+        if (has_units(format))
+            sum = vec_mul(total(sum),
+                          vec_set1(1.0f / (LORICA_KV_WEIGHT_STEPS * LORICA_KV_VALUE_STEPS)));
         fold_values(t->state[i] + LORICA_STATE_VALUES + column + (size_t)v * LANES, sum, t->begin,
                     f->of[i], f->of[ADD + i]);
     }
 }
 
-/* A tile of `queries` queries, a constant after inlining. */
-INLINE void attend_tile(const struct tile *t, uint32_t queries, enum lorica_kv_format format) {
-    float weights[TILE][LORICA_ATTN_SPAN] __attribute__((aligned(64)));
+/* What a tile's queries are given by its keys: weights, as floats or in pairs, their sums, and the
+ * largest of their logarithms. */
+struct weights {
+    float real[TILE][LORICA_ATTN_SPAN] __attribute__((aligned(64)));
 #if PAIRS
     uint32_t pairs[TILE][LORICA_ATTN_SPAN / 2] __attribute__((aligned(64)));
 #endif
-    struct factors rows = {.real = {0}};
     float tops[TILE], sums[TILE];
-    struct shares f = {{0}};
+};
+
+INLINE void weigh_keys(struct weights *w, const struct tile *t, uint32_t queries,
+                       enum lorica_kv_format format) {
     const uint32_t pages = (t->most + LORICA_KV_PAGE - 1) / LORICA_KV_PAGE;
-    const uint32_t columns = (uint32_t)lorica_kv_columns(t->head_dim);
-    uint32_t page = 0, column = 0;
+    uint32_t page = 0;
     for (; page + SCORE_PAGES(queries, format) <= pages; page += SCORE_PAGES(queries, format))
-        score(weights, t, queries, page, SCORE_PAGES(queries, format), format);
+        score(w->real, NULL, t, queries, page, SCORE_PAGES(queries, format), format);
     for (; SCORE_PAGES(queries, format) > 1 && page < pages; page++)
-        score(weights, t, queries, page, 1, format);
-    UNROLL
-    for (uint32_t i = 0; i < queries; i++)
-        tops[i] = largest(weights[i], t->visible[i]) * t->scale;
+        score(w->real, NULL, t, queries, page, 1, format);
     UNROLL
     for (uint32_t i = 0; i < queries; i++) {
-        const struct weighed w = weigh(weights[i], t, t->visible[i], tops[i], format);
-        sums[i] = w.sum;
-        rows.real[i] = weights[i];
+        hide(w->real[i], t->visible[i]);
+        w->tops[i] = largest(w->real[i], t->visible[i]) * t->scale;
+    }
+    UNROLL
+    for (uint32_t i = 0; i < queries; i++) {
+        w->sums[i] = weigh(w->real[i], t, t->visible[i], w->tops[i], format);
 #if PAIRS
         if (format == LORICA_KV_BF16)
-            rows.units[i] =
-                vec_round(pairs[i], weights[i], t->visible[i], LORICA_KV_VALUE_STEPS, w.most) /
-                (UNITS ? LORICA_KV_VALUE_STEPS : 1);
-        rows.pairs[i] = pairs[i];
+            (void)vec_round(w->pairs[i], w->real[i], t->visible[i], 0, 0);
+#endif
+    }
+}
+
+#if UNITS
+/* Logarithms of a query's weights become steps of the largest, 2^top; the sum of the weights as
+ * they are without the values' scales. */
+INLINE float weigh_steps(uint32_t *pairs, const float *scores, const struct tile *t,
+                         uint32_t visible, uint32_t pages, float top) {
+    const size_t shares = lorica_kv_value_shares_at(t->head_dim);
+    const vec offset = vec_set1(-top);
+    vec sum = vec_zero();
+    for (uint32_t v = 0; v < pages * PAGE_VECS; v += PAGE_VECS) {
+        vec steps[PAGE_VECS];
+        UNROLL
+        for (uint32_t i = 0; i < PAGE_VECS; i++) {
+            const uint32_t key = (v + i) * LANES;
+            vec share = of_keys(t, v + i, shares);
+            if (visible < key + LANES)
+                share = vec_part(share, visible > key ? visible - key : 0);
+            steps[i] = vec_steps(vec_add(vec_load(scores + key), offset));
+            sum = vec_fma(steps[i], share, sum);
+        }
+        vec_put_steps(pairs + v * LANES / 2, steps);
+    }
+    return vec_sum(sum);
+}
+
+/* As weigh_keys. Pages that all queries see are compared as their scores are made. */
+INLINE void weigh_units(struct weights *w, const struct tile *t, uint32_t queries) {
+    const enum lorica_kv_format format = LORICA_KV_BF16;
+    const uint32_t pages = (t->most + LORICA_KV_PAGE - 1) / LORICA_KV_PAGE;
+    const uint32_t whole = t->least / LORICA_KV_PAGE;
+    vec tops[TILE], parts[TILE];
+    uint32_t page = 0;
+    UNROLL
+    for (uint32_t i = 0; i < queries; i++)
+        tops[i] = parts[i] = vec_set1(-INFINITY);
+    for (; page + SCORE_PAGES(queries, format) <= whole; page += SCORE_PAGES(queries, format))
+        score(w->real, tops, t, queries, page, SCORE_PAGES(queries, format), format);
+    for (; page < pages; page++)
+        score(w->real, page < whole ? tops : parts, t, queries, page, 1, format);
+    UNROLL
+    for (uint32_t i = 0; i < queries; i++) {
+        for (uint32_t key = t->visible[i]; key < pages * LORICA_KV_PAGE; key++)
+            w->real[i][key] = -INFINITY;
+        for (uint32_t key = whole * LORICA_KV_PAGE; key < t->visible[i]; key += LANES)
+            tops[i] = vec_max(vec_load(w->real[i] + key), tops[i]);
+        w->tops[i] = vec_top(tops[i]);
+    }
+    UNROLL
+    for (uint32_t i = 0; i < queries; i++)
+        w->sums[i] = weigh_steps(w->pairs[i], w->real[i], t, t->visible[i], pages, w->tops[i]);
+}
+#endif
+
+/* A tile of `queries` queries, a constant after inlining. */
+INLINE void attend_tile(const struct tile *t, uint32_t queries, enum lorica_kv_format format) {
+    struct weights w;
+    struct factors rows = {.real = {0}};
+    struct shares f = {{0}};
+    const uint32_t columns = (uint32_t)lorica_kv_columns(t->head_dim);
+    uint32_t column = 0;
+#if UNITS
+    if (format == LORICA_KV_BF16)
+        weigh_units(&w, t, queries);
+    else
+#endif
+        weigh_keys(&w, t, queries, format);
+    UNROLL
+    for (uint32_t i = 0; i < queries; i++) {
+        rows.real[i] = w.real[i];
+#if PAIRS
+        rows.pairs[i] = w.pairs[i];
 #endif
     }
     if (!t->begin)
-        f = fold_scores(t->state, tops, sums, queries);
+        f = fold_scores(t->state, w.tops, w.sums, queries);
     for (uint32_t i = 0; t->begin && i < queries; i++) {
-        t->state[i][LORICA_STATE_MAX] = tops[i];
-        t->state[i][LORICA_STATE_SUM] = sums[i];
+        t->state[i][LORICA_STATE_MAX] = w.tops[i];
+        t->state[i][LORICA_STATE_SUM] = w.sums[i];
     }
     for (; column + GATHER_VECS(queries, format) * LANES <= columns;
          column += GATHER_VECS(queries, format) * LANES)
@@ -466,7 +527,7 @@ static void attend_range(struct tile *t, float *states, const struct lorica_attn
             t->q.real[i] = lorica_attn_query(queries, begin + i, t->head_dim);
             t->state[i] = states + (begin + i) * each;
 #if PAIRS
-            t->q.units[i] = g->units[begin + i - g->begin];
+            t->q.units[i] = g->units[begin + i - g->begin] * t->scale;
             t->q.pairs[i] = g->pairs + (size_t)(begin + i - g->begin) * ((t->head_dim + 1) / 2);
 #endif
         }

@@ -2,6 +2,7 @@
 #include <immintrin.h>
 #include <string.h>
 
+#include "kernels/attn_page.h"
 #include "kernels/kernels.h"
 #include "kernels/x86/exp_avx2.h"
 
@@ -36,21 +37,24 @@ static inline float vec_top(vec v) {
     return _mm_cvtss_f32(_mm_max_ss(top, _mm_movehdup_ps(top)));
 }
 
-/* The polynomial is exact at 0 and elsewhere within 1e-7, the least that its degree allows; n is
- * added to its exponent, which for n = -127 leaves 0 of 1. A maximum with NaN is its second
- * operand, and NaN as an integer is 2^31, which the shift makes 0. */
-static inline vec vec_exp2(vec v) {
-    const vec x = _mm256_max_ps(_mm256_set1_ps(-127), v);
+/* 2^(v + power). The polynomial is exact at 0 and elsewhere within 1e-7, the least that its degree
+ * allows; n is added to its exponent, which for the least n leaves 0. A maximum with NaN is its
+ * second operand, and NaN as an integer is 2^31, which the shift makes 0. */
+static inline vec exp2_up(vec v, const int power) {
+    const float by = (float)(1 << power);
+    const vec x = _mm256_max_ps(_mm256_set1_ps((float)(-127 - power)), v);
     const __m256i n = _mm256_cvtps_epi32(x);
     const vec r = _mm256_sub_ps(x, _mm256_cvtepi32_ps(n));
-    vec p = _mm256_set1_ps(1.32646516e-3f);
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(9.67151858e-3f));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(5.55073395e-2f));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(2.40222424e-1f));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(6.93147004e-1f));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1));
+    vec p = _mm256_set1_ps(1.32646516e-3f * by);
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(9.67151858e-3f * by));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(5.55073395e-2f * by));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(2.40222424e-1f * by));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(6.93147004e-1f * by));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(by));
     return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), _mm256_slli_epi32(n, 23)));
 }
+
+static inline vec vec_exp2(vec v) { return exp2_up(v, 0); }
 
 static inline vec vec_byte(const uint8_t *at, uint32_t i) {
     const __m256i left =
@@ -130,6 +134,12 @@ static inline vec vec_dot(vec sum, vec_raw a, vec_raw b) {
             : "x"(a), "x"(b));
     return sum;
 }
+static inline vec vec_steps(vec v) { return exp2_up(v, 12); }
+_Static_assert(LORICA_KV_WEIGHT_STEPS == 1 << 12, "what vec_steps makes");
+static inline void vec_put_steps(uint32_t *to, const vec *v) {
+    const __m256i words = _mm256_packs_epi32(_mm256_cvtps_epi32(v[0]), _mm256_cvtps_epi32(v[1]));
+    _mm256_storeu_si256((__m256i *)to, _mm256_permute4x64_epi64(words, 0xd8));
+}
 static inline vec vec_total(vec sum) { return _mm256_cvtepi32_ps(_mm256_castps_si256(sum)); }
 
 static inline float vec_round(uint32_t *to, const float *x, uint32_t n, uint32_t steps, float top) {
@@ -148,13 +158,19 @@ static inline float vec_round(uint32_t *to, const float *x, uint32_t n, uint32_t
 
 #include "kernels/attn_tile.h"
 
+/* Values below this count as 0. That it is no less keeps the weights of those that are all 0 from
+ * vanishing beside others'. */
+#define LEAST_VALUE 0x1p-101f
+
 /* Eight columns at a time; single stores, for a neighbour may be writing the slot beside. */
 static void put_int16(void *page, uint32_t slot, const float *key, const float *value,
                       uint32_t head_dim) {
     const float tops[2] = {top_of(key, head_dim), top_of(value, head_dim)};
     const float steps = (float)lorica_kv_key_steps(head_dim);
+    /* NaN stays. */
+    const float scale = tops[1] < LEAST_VALUE ? LEAST_VALUE : tops[1];
     const __m256 factors[2] = {_mm256_set1_ps(inverse_of(tops[0], steps)),
-                               _mm256_set1_ps(inverse_of(tops[1], LORICA_KV_VALUE_STEPS))};
+                               _mm256_set1_ps(LORICA_KV_VALUE_STEPS / scale)};
     for (uint32_t d = 0; d < head_dim; d += 8) {
         uint16_t bits[2][8];
         const uint32_t count = head_dim - d < 8 ? head_dim - d : 8;
@@ -166,7 +182,8 @@ static void put_int16(void *page, uint32_t slot, const float *key, const float *
             *lorica_kv_bf16_value(page, slot, d + i, head_dim) = bits[1][i];
     }
     lorica_kv_key_scales(page, LORICA_KV_BF16, head_dim)[slot] = tops[0] / steps;
-    lorica_kv_value_scales(page, LORICA_KV_BF16, head_dim)[slot] = tops[1];
+    lorica_kv_value_scales(page, LORICA_KV_BF16, head_dim)[slot] = log2f(scale);
+    lorica_kv_value_shares(page, head_dim)[slot] = 1 / (LORICA_KV_WEIGHT_STEPS * scale);
 }
 
 /* As the reference: the largest magnitude becomes 127; NaN when a value is not finite. */
