@@ -2,6 +2,7 @@
 #include "gateway/train/train_track.h"
 
 #include <string.h>
+#include <sys/stat.h>
 
 #include "gateway/files.h"
 #include "gateway/cmd/model_dir.h"
@@ -169,10 +170,30 @@ static int begin_journal(const struct lorica_train_tracked *what, struct lorica_
     return rc;
 }
 
+static bool is_same_file(const char *a, const char *b) {
+    struct stat x, y;
+    return a && b && stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev &&
+           x.st_ino == y.st_ino;
+}
+
+/* The log replaces what is there: not the examples, whose name is a likely one for it. */
+static int check_log(const struct lorica_train_job *job, struct lorica_error *err) {
+    bool theirs = is_same_file(job->log_path, job->eval_path);
+    for (size_t i = 0; i < job->data_count; i++)
+        theirs |= is_same_file(job->log_path, job->data_paths[i]);
+    return theirs ? lorica_fail(err, LORICA_EINVAL,
+                                "%s holds the examples, which the log would replace: give --log "
+                                "another file",
+                                job->log_path)
+                  : 0;
+}
+
 int lorica_train_track_begin(const struct lorica_train_tracked *what,
                              struct lorica_train_tracker *ret, struct lorica_error *err) {
     struct lorica_train_tracker t = {0};
-    int rc = lorica_train_log_create(what->job->log_path, what->job->resume, &t.log, err);
+    int rc = check_log(what->job, err);
+    if (!rc)
+        rc = lorica_train_log_create(what->job->log_path, what->job->resume, &t.log, err);
     if (rc == 0 && what->job->mlflow)
         rc = begin_journal(what, &t, err);
     if (rc == 0 && t.journal)

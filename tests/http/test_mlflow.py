@@ -136,6 +136,18 @@ def test_log_that_cannot_be_written_ends_the_run_before_it_begins(lorica, exampl
     assert not (tmp_path / "out/adapter_config.json").exists()
 
 
+def test_log_does_not_replace_the_examples(lorica, examples, tmp_path):
+    before = examples.read_bytes()
+    link, apart = tmp_path / "link.jsonl", tmp_path / "apart.jsonl"
+    link.symlink_to(examples)
+    apart.write_bytes(before)
+    for log, words in ((examples, []), (link, []), (apart, ["--eval", apart])):
+        done = lorica("train", "rooms", examples, "--out", tmp_path / "out", "--steps", STEPS,
+                      *words, "--log", log, code=FAILED)
+        assert "--log" in done.stderr and str(log) in done.stderr
+    assert examples.read_bytes() == apart.read_bytes() == before
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
 def test_log_on_a_full_disk_is_told_and_the_adapter_is_kept(lorica, examples, tmp_path):
     done = lorica("train", "rooms", examples, "--steps", 2, "--log", "/dev/full",
