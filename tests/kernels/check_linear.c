@@ -13,7 +13,7 @@
 
 static struct lorica_linear_kernels kernels;
 
-/* Steps from 0 to the largest activation of 32 inputs, and from 0 to 1 in the NF4 table, whose
+/* Steps from 0 to the largest activation of a block, and from 0 to 1 in the NF4 table, whose
  * bytes are nearer than steps of their size would bring them. AVX2 chooses its steps of activations
  * so that no sum of them overflows: x_steps 0. */
 static const struct precision {
@@ -93,15 +93,67 @@ static double least_step(const float *x, uint32_t j) {
     return fmax(most / 127, lane / 251);
 }
 
-/* The step to which input j of a row is rounded. AVX2's is a multiple of a 63rd of the largest of
- * 64 inputs. */
-static double x_step(const float *x, uint32_t k, uint32_t j) {
-    const double steps = precisions[lorica_cpu_level()].x_steps;
-    const uint32_t block = steps > 0 ? 32 : 64, first = j / block * block;
+/* The largest magnitude of x[from, to). */
+static double top_of(const double *x, uint32_t from, uint32_t to) {
     double top = 0;
-    for (uint32_t i = first; i < k && i < first + block; i++)
-        top = fmax(top, steps > 0 ? fabs((double)x[i]) : least_step(x, i));
-    return steps > 0 ? top / steps : least_step(x, j) + top / 63;
+    for (uint32_t i = from; i < to; i++)
+        top = fmax(top, fabs(x[i]));
+    return top;
+}
+
+/* Where the largest value stands that AVX-512 takes next out of 768, when `taken` says how many of
+ * each column of 16 are out already: at most two are. The last six bits of a value do not count. */
+static uint32_t largest_of(const float *x, uint32_t count, const uint32_t *taken) {
+    uint32_t at = 0, most = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t key;
+        memcpy(&key, &x[i], sizeof(key));
+        key = (key & 0x7fffffc0) | i / 16;
+        if (taken[i % 16] < 2 && key > most) {
+            most = key;
+            at = i;
+        }
+    }
+    return at;
+}
+
+/* What AVX-512 leaves of a row: of each 768 inputs six are taken out, rounded to one of 127 steps
+ * to the first. */
+static void take_largest(double *sizes, const float *x, uint32_t k) {
+    for (uint32_t from = 0; from < k; from += 768) {
+        const uint32_t count = k - from < 768 ? k - from : 768;
+        uint32_t taken[16] = {0};
+        float *rest = check_buffer(count * sizeof(*rest), 0);
+        memcpy(rest, x + from, count * sizeof(*rest));
+        double step = 0;
+        for (int e = 0; e < 6; e++) {
+            const uint32_t at = largest_of(rest, count, taken);
+            double *size = &sizes[from + at];
+            step = e ? step : fabs(*size) / 127;
+            *size -= step > 0 ? rint(*size / step) * step : 0;
+            rest[at] = 0;
+            taken[at % 16]++;
+        }
+    }
+}
+
+/* The steps to which the inputs of a row are rounded: of 32 inputs' largest (NEON), of 64 inputs'
+ * when the largest of all are taken out (AVX-512), or a multiple of a 63rd of the largest least
+ * step of 64 inputs (AVX2). */
+static void x_steps(double *steps, const float *x, uint32_t k) {
+    const enum lorica_cpu_level level = lorica_cpu_level();
+    const uint32_t block = level == LORICA_CPU_NEON ? 32 : 64;
+    const double count = precisions[level].x_steps;
+    double *sizes = check_buffer(k * sizeof(*sizes), 0);
+    for (uint32_t j = 0; j < k; j++)
+        sizes[j] = count > 0 ? (double)x[j] : least_step(x, j);
+    if (level == LORICA_CPU_AVX512)
+        take_largest(sizes, x, k);
+    for (uint32_t j = 0; j < k; j++) {
+        const uint32_t first = j / block * block;
+        const double top = top_of(sizes, first, k < first + block ? k : first + block);
+        steps[j] = count > 0 ? top / count : sizes[j] + top / 63;
+    }
 }
 
 /* Every output of one row inside the worst case; and all of them together near the expected error,
@@ -111,8 +163,7 @@ static void compare(const float *y, const float *x, const struct weights *w) {
     const struct precision p = precisions[lorica_cpu_level()];
     double errors = 0, expected = 0;
     double *steps = check_buffer(k * sizeof(*steps), 0);
-    for (uint32_t j = 0; j < k; j++)
-        steps[j] = x_step(x, k, j);
+    x_steps(steps, x, k);
     for (uint32_t i = 0; i < n; i++) {
         double sum = 0, bound = 0, variance = 0;
         for (uint32_t j = 0; j < k; j++) {
@@ -467,7 +518,7 @@ static void bench_shape(enum lorica_format format, uint32_t n, uint32_t k) {
     memset(scales, 0x30, (size_t)n * k / 16);
     struct timed p = {.w = {format, n, k, codes, scales}, .stride = kernels.act_nbytes(k)};
     p.x = check_buffer((size_t)128 * k * 4, 0), p.xq = check_buffer(128 * p.stride, 0);
-    p.y = check_buffer((size_t)128 * n * 4, 0);
+    p.y = check_buffer((size_t)n * (k > 512 ? k : 512), 0); /* 128 rows of outputs, or W turned */
     for (size_t i = 0; i < (size_t)128 * k; i++)
         p.x[i] = check_normal() * (i % k == 7 ? 12 : 1);
     for (uint32_t r = 0; r < 128; r++)
