@@ -13,14 +13,14 @@
  *
  * A lane begins at minus its codes' sum times the byte that stands for a weight of 0, which is kept
  * with the row for either format, and may wrap around on its way. vpmaddwd multiplies each lane by
- * a factor up to 63: so every eight inputs have a step of their own at no cost, that many times the
- * step of their block of 64, for which floats are multiplied. The sum of a block is below 2^24, and
- * meets float32 exactly.
+ * a factor up to 8191: so every eight inputs have a step of their own at no cost, that many times
+ * the step of their row. Eight lanes at most make a sum of a block, which stays below 2^31 (8 * 255
+ * * 128 * 8191).
  *
  * An output is the sum of its blocks in ascending order, whatever the number of rows and tiles:
- * sum = fma(block's sum * step, weights' scale, sum). AVX-VNNI brings nothing: vpdpwssd widens and
- * adds in one instruction, but measured slower here, and vpdpbusd would add inputs of different
- * steps. */
+ * sum = fma(block's sum, weights' scale, sum), in the end times the row's step. AVX-VNNI brings
+ * nothing: vpdpwssd widens and adds in one instruction, but measured slower here, and vpdpbusd
+ * would add inputs of different steps. */
 #include <immintrin.h>
 #include <stdbool.h>
 #include <string.h>
@@ -38,8 +38,8 @@
 #define PAIR_STEPS 127.0f
 #define LANE_STEPS 251.0f
 /* The largest factor of a lane. */
-#define MOST_STEPS 63.0f
-/* Blocks whose least step is below this count as 0. */
+#define MOST_STEPS 8191.0f
+/* Rows whose least step is below this count as 0. */
 #define LEAST 0x1p-107f
 /* How far ahead of the products of a few rows the codes are fetched. */
 #define PREFETCH 2048
@@ -61,17 +61,23 @@ INLINE bool is_nf4(enum layout layout) {
     return layout == LAYOUT_NF4 || layout == LAYOUT_NF4_DECODED;
 }
 
-/* 64 inputs of a quantised row, which is an array of these. What is past its end is 0. */
+/* 64 inputs of a quantised row. What is past its end is 0. */
 struct block {
     int8_t codes[BLOCK];
     int16_t q8_starts[GROUPS][2]; /* what the lanes of a group begin at, with either format */
     int16_t nf4_starts[GROUPS][2];
     int16_t factors[GROUPS][2];
+};
+
+struct row {
     float step;
+    uint32_t padding[3];
+    struct block blocks[];
 };
 
 static size_t act_nbytes(uint32_t k) {
-    return ((k + BLOCK - 1) / BLOCK * sizeof(struct block) + 63) / 64 * 64;
+    const size_t blocks = ((size_t)k + BLOCK - 1) / BLOCK;
+    return (sizeof(struct row) + blocks * sizeof(struct block) + 63) / 64 * 64;
 }
 
 /* Sums in lanes. In the types of the adds themselves: gcc keeps a copy of one that changes its
@@ -155,7 +161,7 @@ INLINE void put_lanes(int16_t to[GROUPS][2], __m256 lanes) {
                      _mm_packs_epi32(_mm_unpacklo_epi64(even, odd), _mm_unpackhi_epi64(even, odd)));
 }
 
-/* The codes of 64 values, with `factors` times the block's step for each lane as least_steps has
+/* The codes of 64 values, with `factors` times the row's step for each lane as least_steps has
  * them, and what the lanes begin at. */
 INLINE void quantise_lanes(struct block *block, const float *x, __m256 factors, float inverse) {
     const __m256 each = _mm256_div_ps(_mm256_set1_ps(inverse), factors);
@@ -182,15 +188,28 @@ INLINE void quantise_lanes(struct block *block, const float *x, __m256 factors, 
     put_lanes(block->factors, factors);
 }
 
-static void quantise_block(struct block *block, const float *x) {
-    const __m256 steps = least_steps(x);
-    const float most = top_of(steps), inverse = MOST_STEPS / most;
-    if (!(most >= LEAST)) {
-        memset(block, 0, sizeof(*block));
-        block->step = most < LEAST ? 0 : most;
-        return;
+/* Where the least steps of a block are kept until those of all are known. */
+static float *steps_of(struct block *block) { return (float *)(void *)block->codes; }
+
+/* The larger magnitudes, of which NaN is the largest. */
+INLINE __m256 larger(__m256 top, __m256 v) {
+    return _mm256_castsi256_ps(_mm256_max_epi32(
+        _mm256_castps_si256(top), _mm256_castps_si256(_mm256_andnot_ps(_mm256_set1_ps(-0.0f), v))));
+}
+
+/* Finds the least steps of a row's blocks, and the largest of these. */
+static float find_steps(struct row *row, const float *x, uint32_t blocks, const float *rest) {
+    __m256 top = _mm256_setzero_ps();
+    for (uint32_t b = 0; b < blocks; b++) {
+        const __m256 steps = least_steps(rest && b + 1 == blocks ? rest : x + (size_t)b * BLOCK);
+        _mm256_storeu_ps(steps_of(&row->blocks[b]), steps);
+        top = larger(top, steps);
     }
-    block->step = most / MOST_STEPS;
+    return top_of(top);
+}
+
+static void quantise_block(struct block *block, const float *x, float inverse) {
+    const __m256 steps = _mm256_loadu_ps(steps_of(block));
     quantise_lanes(
         block, x,
         _mm256_min_ps(_mm256_max_ps(_mm256_ceil_ps(_mm256_mul_ps(steps, _mm256_set1_ps(inverse))),
@@ -200,15 +219,21 @@ static void quantise_block(struct block *block, const float *x) {
 }
 
 static void act_quantise(void *dst, const float *x, uint32_t k) {
-    struct block *block = dst;
-    uint32_t i = 0;
-    for (; i + BLOCK <= k; i += BLOCK)
-        quantise_block(block++, x + i);
-    if (i < k) {
-        float rest[BLOCK] = {0};
-        memcpy(rest, x + i, (k - i) * sizeof(*x));
-        quantise_block(block, rest);
+    struct row *row = dst;
+    const uint32_t blocks = (k + BLOCK - 1) / BLOCK, odd = k % BLOCK;
+    float rest[BLOCK] = {0};
+    if (odd)
+        memcpy(rest, x + (k - odd), odd * sizeof(*x));
+    const float most = find_steps(row, x, blocks, odd ? rest : NULL), inverse = MOST_STEPS / most;
+    if (!(most >= LEAST)) {
+        memset(row->blocks, 0, blocks * sizeof(*row->blocks));
+        row->step = most < LEAST ? 0 : most;
+        return;
     }
+    row->step = most / MOST_STEPS;
+    for (uint32_t b = 0; b < blocks; b++)
+        quantise_block(&row->blocks[b], odd && b + 1 == blocks ? rest : x + (size_t)b * BLOCK,
+                       inverse);
 }
 
 /* Four inputs of 16 outputs, `i` fours behind the beginning of a block, as unsigned weights. */
@@ -275,8 +300,29 @@ struct span {
     const uint16_t *scales;
     uint32_t b0, b1;
     const uint8_t *next; /* codes to be fetched meanwhile, or NULL */
+    bool last;           /* there are no blocks behind these */
     bool add;            /* to what is there, with the first block, too */
 };
+
+/* What is added to other products has the step in every block. */
+INLINE bool is_turned(uint32_t each, enum layout layout) {
+    return !is_nf4(layout) && each == LORICA_TURN_BLOCK;
+}
+
+/* What R rows of 16 outputs at y lack, once they have all blocks. */
+INLINE void scale_rows_by_step(float *y, size_t ldy, const char *x, size_t stride, const uint32_t R,
+                               enum layout layout) {
+#pragma GCC unroll 4
+    for (uint32_t r = 0; r < R; r++) {
+        const float step = ((const struct row *)(x + r * stride))->step;
+        const __m256 by = _mm256_set1_ps(is_nf4(layout) ? step * (1 / LORICA_NF4_FACTOR) : step);
+#pragma GCC unroll 2
+        for (uint32_t half = 0; half < 2; half++) {
+            float *to = y + r * ldy + (size_t)half * 8;
+            _mm256_storeu_ps(to, _mm256_mul_ps(_mm256_loadu_ps(to), by));
+        }
+    }
+}
 
 /* What a span adds to R rows of 16 outputs at y; `each` and what follows it are constants after
  * inlining. */
@@ -287,11 +333,6 @@ INLINE void multiply_rows(float *y, size_t ldy, const char *x, size_t stride,
         const uint8_t *codes =
             span->codes + (size_t)(b - span->b0) * each * (layout == LAYOUT_NF4 ? 8 : 16);
         const __m128i *scales = (const __m128i *)(span->scales + (size_t)b * LORICA_TILE_ROWS);
-        const __m256 unit = _mm256_set1_ps(is_nf4(layout) ? 1 / LORICA_NF4_FACTOR : 1);
-        __m256 w_scale[2];
-#pragma GCC unroll 2
-        for (uint32_t half = 0; half < 2; half++)
-            w_scale[half] = _mm256_mul_ps(_mm256_cvtph_ps(_mm_loadu_si128(scales + half)), unit);
         const struct block *at[ROWS];
         block_sums sums[ROWS][2];
         for (uint32_t i = 0; span->next && i < LORICA_TILE_BLOCK_NBYTES; i += 64)
@@ -299,26 +340,32 @@ INLINE void multiply_rows(float *y, size_t ldy, const char *x, size_t stride,
                          _MM_HINT_T0);
 #pragma GCC unroll 4
         for (uint32_t r = 0; r < R; r++) {
-            at[r] = (const struct block *)(x + r * stride) + b * each / BLOCK;
+            at[r] = ((const struct row *)(x + r * stride))->blocks + b * each / BLOCK;
             sums[r][0] = sums[r][1] = (block_sums){0};
         }
 #pragma GCC unroll 4
         for (uint32_t g = 0; g < each / GROUP; g++)
             multiply_group(sums, at, b * each % BLOCK / GROUP + g, codes, g * GROUP / 4, R, layout);
+        __m256 w_scale[2];
+#pragma GCC unroll 2
+        for (uint32_t half = 0; half < 2; half++)
+            w_scale[half] = _mm256_cvtph_ps(_mm_loadu_si128(scales + half));
 #pragma GCC unroll 4
         for (uint32_t r = 0; r < R; r++) {
-            const __m256 step = _mm256_broadcast_ss(&at[r]->step);
+            const __m256 step = _mm256_broadcast_ss(&((const struct row *)(x + r * stride))->step);
 #pragma GCC unroll 2
             for (uint32_t half = 0; half < 2; half++) {
                 float *to = y + r * ldy + (size_t)half * 8;
                 const __m256 sum = b == 0 && !span->add ? _mm256_setzero_ps() : _mm256_loadu_ps(to);
-                _mm256_storeu_ps(
-                    to,
-                    _mm256_fmadd_ps(_mm256_mul_ps(_mm256_cvtepi32_ps((__m256i)sums[r][half]), step),
-                                    w_scale[half], sum));
+                __m256 more = _mm256_cvtepi32_ps((__m256i)sums[r][half]);
+                if (is_turned(each, layout))
+                    more = _mm256_mul_ps(more, step);
+                _mm256_storeu_ps(to, _mm256_fmadd_ps(more, w_scale[half], sum));
             }
         }
     }
+    if (span->last && !is_turned(each, layout))
+        scale_rows_by_step(y, ldy, x, stride, R, layout);
 }
 
 /* The same for up to ROWS rows. */
@@ -366,6 +413,7 @@ INLINE void tile_decoded(float *y, size_t ldy, const char *x, size_t stride, uin
         span.codes = (const uint8_t *)w;
         span.b0 = b0;
         span.b1 = whole->b1 - b0 < chunk ? whole->b1 : b0 + chunk;
+        span.last = span.b1 == whole->b1;
         span.next = whole->codes + span.b1 * nbytes;
         decode(w, whole->codes + b0 * nbytes, span.b1 - b0, each, layout);
         for (uint32_t r = 0; r < rows; r += ROWS, span.next = NULL)
@@ -385,6 +433,7 @@ INLINE void product(float *y, size_t ldy, const char *x, size_t stride, uint32_t
                                   .scales = w->scales + (size_t)t * blocks * LORICA_TILE_ROWS,
                                   .b1 = blocks,
                                   .next = codes + PREFETCH,
+                                  .last = true,
                                   .add = add};
         float *out = y + (size_t)t * LORICA_TILE_ROWS;
         if (rows <= ROWS)

@@ -138,21 +138,24 @@ static void take_largest(double *sizes, const float *x, uint32_t k) {
 }
 
 /* The steps to which the inputs of a row are rounded: of 32 inputs' largest (NEON), of 64 inputs'
- * when the largest of all are taken out (AVX-512), or a multiple of a 63rd of the largest least
- * step of 64 inputs (AVX2). */
+ * when the largest of all are taken out (AVX-512), or a multiple of an 8191st of the largest least
+ * step of the row (AVX2). */
 static void x_steps(double *steps, const float *x, uint32_t k) {
     const enum lorica_cpu_level level = lorica_cpu_level();
     const uint32_t block = level == LORICA_CPU_NEON ? 32 : 64;
     const double count = precisions[level].x_steps;
+    double largest = 0;
     double *sizes = check_buffer(k * sizeof(*sizes), 0);
     for (uint32_t j = 0; j < k; j++)
         sizes[j] = count > 0 ? (double)x[j] : least_step(x, j);
     if (level == LORICA_CPU_AVX512)
         take_largest(sizes, x, k);
+    if (count == 0)
+        largest = top_of(sizes, 0, k);
     for (uint32_t j = 0; j < k; j++) {
         const uint32_t first = j / block * block;
         const double top = top_of(sizes, first, k < first + block ? k : first + block);
-        steps[j] = count > 0 ? top / count : sizes[j] + top / 63;
+        steps[j] = count > 0 ? top / count : sizes[j] + largest / 8191;
     }
 }
 
