@@ -77,7 +77,7 @@ typedef void (*lorica_gemm_store_fn)(void *to, const float *from, size_t count);
 typedef void (*lorica_gemm_load_fn)(float *to, const void *from, size_t count);
 
 /** y[i] = exp(scale * x[i] + offset), within 2 ulp of exp of that float32 argument where the result
- * is a normal number (below, 0 may come); NaN stays NaN. y may be x. */
+ * is a normal number (below, 0 may come, above, a finite 3.4e38); NaN stays NaN. y may be x. */
 typedef void (*lorica_gemm_exp_fn)(float *y, const float *x, uint32_t n, float scale, float offset);
 
 /* Row steps on floats. Sums are kept in eight double lanes, so they are the same on every level. */

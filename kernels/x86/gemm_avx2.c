@@ -7,6 +7,7 @@
 
 #define NR LORICA_GEMM_NR
 #define ROWS 6
+#define AHEAD 16  /* rows that are fetched before they are packed */
 #define DEPTH 256 /* of a panel at a time: half of it, 16 KB, stays in the first-level cache */
 
 /* C[ROWS rows][16 columns] of one half panel; the compiler unrolls for each constant `rows`. */
@@ -319,6 +320,26 @@ void lorica_gemm_pack_wt_avx2(void *panel, const struct lorica_matrix *w, uint32
     scale_panel(panel, row1 - row0, scale);
 }
 
+/* Rows are far apart, where no processor looks ahead: it is told. */
+static void pack_rows_f32_avx2(void *panel, const void *x, size_t ldx, uint32_t depth,
+                               uint32_t cols) {
+    const float *from = x;
+    float *to = panel;
+    for (uint32_t p = 0; p < depth; p++, from += ldx, to += NR) {
+        if (depth - p > AHEAD) {
+            _mm_prefetch((const char *)(from + AHEAD * ldx), _MM_HINT_T0);
+            _mm_prefetch((const char *)(from + AHEAD * ldx + NR / 2), _MM_HINT_T0);
+        }
+        LORICA_GEMM_UNROLL
+        for (uint32_t j = 0; cols == NR && j < NR; j += 8)
+            _mm256_storeu_ps(to + j, _mm256_loadu_ps(from + j));
+        if (cols < NR) {
+            memcpy(to, from, cols * sizeof(*to));
+            memset(to + cols, 0, (NR - cols) * sizeof(*to));
+        }
+    }
+}
+
 /* panel(p, j) = x[j][p] */
 static void pack_cols_f32_avx2(void *panel, const void *x, size_t ldx, uint32_t depth,
                                uint32_t cols) {
@@ -351,10 +372,12 @@ static void turn_f32_avx2(void *to, size_t ldt, const void *x, size_t ldx, uint3
             ((float *)to)[j * ldt + i] = from[i * ldx + j];
 }
 
-/* exp by x = n ln 2 + r, |r| <= ln 2 / 2, and a polynomial in r. */
+/* exp by x = n ln 2 + r, |r| <= ln 2 / 2, and a polynomial in r. What is too large counts as the
+ * largest whose result is finite, for which n is 128, but the polynomial below 1: so n can be added
+ * to its exponent. A minimum or maximum with NaN is its second operand. */
 static inline __m256 exp8(__m256 x) {
     const __m256 clamped =
-        _mm256_max_ps(_mm256_min_ps(x, _mm256_set1_ps(89.0f)), _mm256_set1_ps(-88.0f));
+        _mm256_max_ps(_mm256_set1_ps(-88.0f), _mm256_min_ps(_mm256_set1_ps(0x1.62e42ep6f), x));
     const __m256 n = _mm256_round_ps(_mm256_mul_ps(clamped, _mm256_set1_ps(1.44269504f)),
                                      _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), clamped);
@@ -366,14 +389,9 @@ static inline __m256 exp8(__m256 x) {
     y = _mm256_fmadd_ps(y, r, _mm256_set1_ps(1.6666665459e-1f));
     y = _mm256_fmadd_ps(y, r, _mm256_set1_ps(5.0000001201e-1f));
     y = _mm256_add_ps(_mm256_fmadd_ps(y, _mm256_mul_ps(r, r), r), _mm256_set1_ps(1.0f));
-    /* 2^n in two factors: n reaches 128, where one would overflow before the result does. */
-    const __m256i half = _mm256_srai_epi32(_mm256_cvtps_epi32(n), 1);
-    const __m256i rest = _mm256_sub_epi32(_mm256_cvtps_epi32(n), half);
-    const __m256i bias = _mm256_set1_epi32(127);
-    y = _mm256_mul_ps(y, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(half, bias), 23)));
-    y = _mm256_mul_ps(y, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23)));
-    y = _mm256_andnot_ps(_mm256_cmp_ps(x, _mm256_set1_ps(-87.336544f), _CMP_LT_OQ), y);
-    return _mm256_blendv_ps(y, x, _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    y = _mm256_castsi256_ps(
+        _mm256_add_epi32(_mm256_castps_si256(y), _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23)));
+    return _mm256_andnot_ps(_mm256_cmp_ps(x, _mm256_set1_ps(-87.336544f), _CMP_LT_OQ), y);
 }
 
 static void exp_avx2(float *y, const float *x, uint32_t n, float scale, float offset) {
@@ -455,6 +473,7 @@ void lorica_gemm_kernels_init_avx2(struct lorica_gemm_kernels *kernels) {
     kernels->panel = panel_f32_avx2;
     kernels->pack_w = lorica_gemm_pack_w_avx2;
     kernels->pack_wt = lorica_gemm_pack_wt_avx2;
+    kernels->pack_rows = pack_rows_f32_avx2;
     kernels->pack_cols = pack_cols_f32_avx2;
     kernels->turn = turn_f32_avx2;
 }
