@@ -6,7 +6,7 @@
  *
  * No lane overflows, by the choice of the activations' steps. One lane sums the inputs 0 1 4 5 8 9
  * 12 13 of a group of 16, its neighbour the others. With codes c of the activations and w of the
- * weights, which are made unsigned by adding 128:
+ * weights, which are unsigned:
  *
  *   |c0| + |c1| <= 128 for each pair: two products do not saturate (128 * 255 < 2^15)
  *   sum |c| <= 255 for each lane: nor does the sum of w * c in the end (255 * 128 < 2^15)

@@ -454,27 +454,26 @@ INLINE void multiply_tiles(const struct job *job, const struct span *span, uint3
 typedef void (*span_fn)(const struct job *job, const struct span *span, uint32_t tile,
                         uint32_t tiles);
 
+INLINE void multiply_span(const struct job *job, const struct span *span, uint32_t tile,
+                          uint32_t tiles, enum layout layout) {
+    if (tiles == 2)
+        multiply_tiles(job, span, tile, 2, layout);
+    else
+        multiply_tiles(job, span, tile, 1, layout);
+}
+
 static void span_nf4(const struct job *job, const struct span *span, uint32_t tile,
                      uint32_t tiles) {
-    if (tiles == 2)
-        multiply_tiles(job, span, tile, 2, LAYOUT_NF4);
-    else
-        multiply_tiles(job, span, tile, 1, LAYOUT_NF4);
+    multiply_span(job, span, tile, tiles, LAYOUT_NF4);
 }
 
 static void span_q8(const struct job *job, const struct span *span, uint32_t tile, uint32_t tiles) {
-    if (tiles == 2)
-        multiply_tiles(job, span, tile, 2, LAYOUT_Q8);
-    else
-        multiply_tiles(job, span, tile, 1, LAYOUT_Q8);
+    multiply_span(job, span, tile, tiles, LAYOUT_Q8);
 }
 
 static void span_turned(const struct job *job, const struct span *span, uint32_t tile,
                         uint32_t tiles) {
-    if (tiles == 2)
-        multiply_tiles(job, span, tile, 2, LAYOUT_TURNED);
-    else
-        multiply_tiles(job, span, tile, 1, LAYOUT_TURNED);
+    multiply_span(job, span, tile, tiles, LAYOUT_TURNED);
 }
 
 /* Decodes the span first: once for all rows. */
@@ -494,10 +493,7 @@ static void span_decoded(const struct job *job, const struct span *span, uint32_
             _mm512_store_si512(to + 64, nf4_high(raw, book));
         }
     }
-    if (tiles == 2)
-        multiply_tiles(job, &decoded, tile, 2, LAYOUT_DECODED);
-    else
-        multiply_tiles(job, &decoded, tile, 1, LAYOUT_DECODED);
+    multiply_span(job, &decoded, tile, tiles, LAYOUT_DECODED);
 }
 
 /* Chunk by chunk through tiles [tile0, tile1), one or two tiles at a time. */
